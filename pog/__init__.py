@@ -1,0 +1,1 @@
+"""What happened: the ledger, and views that can always be rebuilt from it."""

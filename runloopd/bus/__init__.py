@@ -1,0 +1,1 @@
+"""Who is at the other end, and every frame between them: topics, queues, access, the socket."""

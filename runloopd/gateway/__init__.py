@@ -1,0 +1,1 @@
+"""Outside faces of the daemon."""

@@ -1,0 +1,1 @@
+"""Runs: the engine fed with committed events, its commands carried out."""

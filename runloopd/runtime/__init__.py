@@ -1,0 +1,1 @@
+"""Where guests run: never in this process."""

@@ -1,0 +1,660 @@
+"""Event kinds: one frozen, closed payload type each. The ledger refuses everything else.
+
+An event is an immutable fact in the past tense. This module knows what a fact looks like; how facts are
+chained and stored is ``pog``'s matter, who may state them is the daemon's. Payloads are validated with
+unknown fields refused, so a kind can only change by a new version and a one-step upcast.
+
+Conventions: every ``*_ms`` is integer milliseconds, every ``*_micro_usd`` integer millionths of a US dollar,
+every ``*_digest`` and every blob reference 64 lower-case hex characters of BLAKE3. A field named ``*_blob``
+names bytes stored beside the event, in the same transaction (``pog`` table ``blobs``). ``call`` counts the
+host calls of one attempt from 0.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
+
+import msgspec
+
+from runloop.errors import UsageError
+
+__all__ = [
+    "KINDS",
+    "UPCASTS",
+    "ActionClaimed",
+    "ActionDecided",
+    "ActionRequested",
+    "AgentPin",
+    "AgentTransition",
+    "ArtifactCreated",
+    "CapAudit",
+    "ContactUpserted",
+    "DaemonStarted",
+    "DaemonStopped",
+    "DocumentImported",
+    "Draft",
+    "EmailSent",
+    "Event",
+    "GuestError",
+    "HostcallAdmitted",
+    "HostcallDelivered",
+    "MemoryUpdated",
+    "MessageSent",
+    "ModelCalled",
+    "NodeCancelled",
+    "NodeFinished",
+    "NodeScheduled",
+    "NodeSkipped",
+    "Payload",
+    "PolicyChanged",
+    "Provenance",
+    "QuotaExceeded",
+    "QuotaWarned",
+    "RunCancelRequested",
+    "RunFinished",
+    "RunResumed",
+    "RunStarted",
+    "TimerFired",
+    "TimerSet",
+    "TokenIssued",
+    "TokenRevoked",
+    "decode_payload",
+    "encode_payload",
+]
+
+
+class Payload(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every event payload. Subclasses set ``kind`` and, when it changes, ``version``."""
+
+    kind: ClassVar[str] = ""
+    version: ClassVar[int] = 1
+
+
+class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    """Where a fact came from; stamped by the host at write time, never inferred later."""
+
+    causes: tuple[int, ...] = ()
+    """Ledger ids of the events without which this one would not exist."""
+    node: str | None = None
+    attempt: int | None = None
+    agent: str | None = None
+    bundle: str | None = None
+    """Digest of the agent's bundle."""
+    token: str | None = None
+    """Revocation id of the capability token that was checked."""
+    call: int | None = None
+    msg_id: int | None = None
+    label: str | None = None
+    """Trust label of the content: ``user``, ``import:<kind>``, ``agent:<name>``, ``model:<provider>``."""
+
+
+class AgentPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Exactly which agent serves a node: part of the run, so that a replay can insist on it."""
+
+    name: str
+    version: str
+    variant: str
+    bundle_digest: str
+    component_digest: str
+    """BLAKE3 of the WebAssembly component that executes: the shared runner for Python agents."""
+    language: str
+
+
+class GuestError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Why an attempt failed."""
+
+    code: str
+    message: str
+    retryable: bool = False
+
+
+# --- the daemon -----------------------------------------------------------------------------------
+
+
+class DaemonStarted(Payload):
+    """A daemon opened this ledger for writing."""
+
+    kind: ClassVar[str] = "daemon.started"
+    build: str
+    pid: int
+    recovered_runs: int = 0
+
+
+class DaemonStopped(Payload):
+    """A daemon closed this ledger in good order."""
+
+    kind: ClassVar[str] = "daemon.stopped"
+    reason: str
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+class RunStarted(Payload):
+    """A run exists. Everything that decides its course, apart from what is recorded later, is in here."""
+
+    kind: ClassVar[str] = "run.started"
+    opening: str
+    definition: dict[str, Any]
+    """Normalised definition as ``openings.definition.Opening.to_json`` writes it."""
+    definition_digest: str
+    params: dict[str, Any]
+    agents: dict[str, AgentPin]
+    """Node id -> pin."""
+    engine: dict[str, Any]
+    """``logic`` (int), ``sandbox`` (int), ``wasmtime`` (str): versions a replay must honour."""
+    policy: dict[str, Any]
+    """Effective limits: ``confirm_external``, ``budget_micro_usd``, ``budget_tokens``, ``timeout_ms``."""
+    principal: str
+    """Who asked: ``operator:<uid>`` or ``schedule:<name>``."""
+    origin: dict[str, Any]
+    """``via`` (str), ``prompt`` (str or null), ``interactive`` (bool), ``source_path`` (str or null)."""
+
+
+class RunResumed(Payload):
+    """A daemon took the run up again after a stop or a crash."""
+
+    kind: ClassVar[str] = "run.resumed"
+    reason: str
+
+
+class RunCancelRequested(Payload):
+    """Somebody asked for the run to end."""
+
+    kind: ClassVar[str] = "run.cancel_requested"
+    principal: str
+    reason: str
+
+
+class RunFinished(Payload):
+    """The run ended, for good."""
+
+    kind: ClassVar[str] = "run.finished"
+    outcome: Literal["succeeded", "failed", "cancelled"]
+    clause: str | None
+    """The success clause that held, as text."""
+    outputs: dict[str, str]
+    """``node.port`` -> digest of its values, for every port of every succeeded node."""
+    output_digest: str
+    error: GuestError | None = None
+
+
+class NodeScheduled(Payload):
+    """The engine decided that this attempt starts."""
+
+    kind: ClassVar[str] = "node.scheduled"
+    node: str
+    attempt: int
+    """Counts from 1."""
+    key: str
+    """Idempotency key of the attempt."""
+    input_digest: str
+    input_blob: str
+    """Canonical JSON of ``{ports, with}`` as the engine assembled it."""
+
+
+class NodeFinished(Payload):
+    """An attempt ended by itself, in success or failure."""
+
+    kind: ClassVar[str] = "node.finished"
+    node: str
+    attempt: int
+    status: Literal["succeeded", "failed", "timed_out"]
+    output_digest: str | None = None
+    output: dict[str, Any] | None = None
+    """``{ports: {name: [value]}, artifacts: [digest]}``; in the event because the engine decides from it."""
+    error: GuestError | None = None
+    fuel: int = 0
+    """Fuel the guest burnt: equal in every replay."""
+    calls: int = 0
+
+
+class NodeSkipped(Payload):
+    """A guard was false, or a required input can never arrive."""
+
+    kind: ClassVar[str] = "node.skipped"
+    node: str
+    reason: str
+
+
+class NodeCancelled(Payload):
+    """The run ended before this node did."""
+
+    kind: ClassVar[str] = "node.cancelled"
+    node: str
+    attempt: int | None = None
+    reason: str = ""
+
+
+class TimerSet(Payload):
+    """The engine asked to be woken."""
+
+    kind: ClassVar[str] = "timer.set"
+    timer: str
+    after_ms: int
+    due_ms: int
+
+
+class TimerFired(Payload):
+    """The time asked for has come."""
+
+    kind: ClassVar[str] = "timer.fired"
+    timer: str
+
+
+class MessageSent(Payload):
+    """A frame crossed the bus on behalf of a run. Stated before the frame is published."""
+
+    kind: ClassVar[str] = "message.sent"
+    sender: str
+    receiver: str
+    topic: str
+    type: str
+    schema_id: int
+    msg_id: int
+    size: int
+    """Bytes of the whole frame: header and body."""
+    body_digest: str
+    node: str | None = None
+    attempt: int | None = None
+
+
+# --- host calls and effects -----------------------------------------------------------------------
+
+
+class HostcallAdmitted(Payload):
+    """First mark of an effect: every check passed and the provider is about to be asked."""
+
+    kind: ClassVar[str] = "hostcall.admitted"
+    node: str
+    attempt: int
+    call: int
+    op: str
+    effect: str
+    key: str
+    """Idempotency key: the same effect of a later attempt has the same key."""
+    args_digest: str
+    args_blob: str
+    request_bytes: int
+    fuel: int
+
+
+class HostcallDelivered(Payload):
+    """Second mark, and the only one of a call without effect: this is what the guest is about to see."""
+
+    kind: ClassVar[str] = "hostcall.delivered"
+    node: str
+    attempt: int
+    call: int
+    op: str
+    effect: str
+    args_digest: str
+    args_blob: str
+    ok: bool
+    result_digest: str
+    result_blob: str
+    """Canonical JSON of the result, or of ``{code, message, hint, retryable}`` when not ``ok``."""
+    request_bytes: int
+    response_bytes: int
+    fuel: int
+    """Fuel burnt when the guest made the call: equal in every replay."""
+
+
+class ModelCalled(Payload):
+    """A model, or the offline rules provider standing in for one, answered."""
+
+    kind: ClassVar[str] = "model.called"
+    node: str
+    attempt: int
+    call: int
+    provider: str
+    model: str
+    generated: bool
+    """False when no language model wrote the text (the rules provider)."""
+    request_digest: str
+    answer_digest: str
+    input_tokens: int
+    output_tokens: int
+    estimated: bool
+    """True when the provider did not report usage."""
+    reserved_micro_usd: int
+    cost_micro_usd: int
+    price_version: str
+    finish: str
+
+
+class ActionRequested(Payload):
+    """An external effect waits for a person."""
+
+    kind: ClassVar[str] = "action.requested"
+    approval: str
+    node: str
+    attempt: int
+    call: int
+    op: str
+    effect: str
+    key: str
+    args_digest: str
+    action: dict[str, Any]
+    """Canonical action: ``kind``, ``summary``, ``recipients``, ``resource``, ``agent``, ``bundle``, ``amount_micro_usd``."""
+    action_digest: str
+    """BLAKE3 that binds the decision: over the action and the digest of the exact content."""
+    content_blob: str
+    """The exact bytes that will be executed, for mail the RFC 5322 message."""
+    content_type: str
+    expires_ms: int
+
+
+class ActionDecided(Payload):
+    """A person, or the clock, answered."""
+
+    kind: ClassVar[str] = "action.decided"
+    approval: str
+    node: str
+    decision: Literal["approved", "denied", "expired", "undone", "voided"]
+    principal: str
+    action_digest: str
+    note: str = ""
+    dispatch_after_ms: int = 0
+    """End of the undo window, as unix milliseconds; 0 where none applies."""
+
+
+class ActionClaimed(Payload):
+    """The one use of an approval was taken; from here it can only be dispatched."""
+
+    kind: ClassVar[str] = "action.claimed"
+    approval: str
+    action_digest: str
+
+
+class EmailSent(Payload):
+    """A message left for its recipients (or for the outbox folder that stands for them)."""
+
+    kind: ClassVar[str] = "email.sent"
+    approval: str
+    provider: str
+    message_id: str
+    recipients: list[str]
+    subject: str
+    content_blob: str
+    location: str
+
+
+class ArtifactCreated(Payload):
+    """A file that a run produced."""
+
+    kind: ClassVar[str] = "artifact.created"
+    name: str
+    node: str
+    port: str | None
+    media_type: str
+    blob: str
+    size: int
+
+
+# --- knowledge ------------------------------------------------------------------------------------
+
+
+class ContactUpserted(Payload):
+    """What is known of a person, complete: a later event of the same id replaces it."""
+
+    kind: ClassVar[str] = "contact.upserted"
+    contact: str
+    name: str
+    emails: list[str] = []
+    phones: list[str] = []
+    org: str = ""
+    title: str = ""
+    note: str = ""
+    nicknames: list[str] = []
+    source: str = ""
+
+
+class DocumentImported(Payload):
+    """A note or a mail the user brought in."""
+
+    kind: ClassVar[str] = "document.imported"
+    document: str
+    """Stable id: the digest of source kind and source key, so that a re-import changes nothing twice."""
+    type: Literal["note", "mail"]
+    title: str
+    text: str
+    content_digest: str
+    people: list[str] = []
+    """E-mail addresses of sender and receivers."""
+    written_ms: int | None = None
+    source: str = ""
+
+
+class MemoryUpdated(Payload):
+    """An agent's durable memory changed."""
+
+    kind: ClassVar[str] = "memory.updated"
+    namespace: str
+    key: str
+    value: Any
+    entry_version: int
+
+
+# --- authority ------------------------------------------------------------------------------------
+
+
+class TokenIssued(Payload):
+    """A capability token was minted or narrowed."""
+
+    kind: ClassVar[str] = "token.issued"
+    token: str
+    """Revocation id of its newest block."""
+    parent: str | None
+    holder: str
+    grants: dict[str, Any]
+    expires_ms: int
+
+
+class TokenRevoked(Payload):
+    """A token and everything narrowed from it are void."""
+
+    kind: ClassVar[str] = "token.revoked"
+    token: str
+    reason: str
+
+
+class CapAudit(Payload):
+    """A capability check was answered."""
+
+    kind: ClassVar[str] = "cap.audit"
+    agent: str
+    capability: str
+    op: str
+    target: str
+    args_digest: str
+    decision: Literal["allowed", "denied", "empty"]
+    reason: str
+    node: str | None = None
+    attempt: int | None = None
+    call: int | None = None
+
+
+class PolicyChanged(Payload):
+    """An operator changed what an agent may do."""
+
+    kind: ClassVar[str] = "policy.changed"
+    agent: str
+    change: Literal["grant", "revoke", "shrink"]
+    capability: str
+    before: dict[str, Any]
+    after: dict[str, Any]
+    principal: str
+
+
+class AgentTransition(Payload):
+    """A guest instance moved along the lifecycle table (spec/capabilities.md). Stated before it is visible."""
+
+    kind: ClassVar[str] = "agent.transition"
+    agent: str
+    instance: str
+    before: str
+    after: str
+    trigger: str
+    reason: str = ""
+    node: str | None = None
+    attempt: int | None = None
+
+
+class QuotaWarned(Payload):
+    """A soft limit was passed."""
+
+    kind: ClassVar[str] = "quota.warned"
+    agent: str
+    resource: str
+    limit: int
+    used: int
+
+
+class QuotaExceeded(Payload):
+    """A hard limit was reached; the call was refused."""
+
+    kind: ClassVar[str] = "quota.exceeded"
+    agent: str
+    resource: str
+    limit: int
+    used: int
+
+
+KINDS: dict[str, type[Payload]] = {
+    payload.kind: payload
+    for payload in (
+        DaemonStarted,
+        DaemonStopped,
+        RunStarted,
+        RunResumed,
+        RunCancelRequested,
+        RunFinished,
+        NodeScheduled,
+        NodeFinished,
+        NodeSkipped,
+        NodeCancelled,
+        TimerSet,
+        TimerFired,
+        MessageSent,
+        HostcallAdmitted,
+        HostcallDelivered,
+        ModelCalled,
+        ActionRequested,
+        ActionDecided,
+        ActionClaimed,
+        EmailSent,
+        ArtifactCreated,
+        ContactUpserted,
+        DocumentImported,
+        MemoryUpdated,
+        TokenIssued,
+        TokenRevoked,
+        CapAudit,
+        PolicyChanged,
+        AgentTransition,
+        QuotaWarned,
+        QuotaExceeded,
+    )
+}
+"""Every kind there is."""
+
+UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""``(kind, version)`` -> one-step converter to the next version. Empty while every kind is at version 1."""
+
+P = TypeVar("P", bound=Payload)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Draft:
+    """A fact somebody states, before the ledger gives it an id, a time and a place in the chain."""
+
+    payload: Payload
+    actor: str
+    """Who states it: ``daemon``, ``operator:<uid>``, ``agent:<name>``."""
+    scope: str = "user"
+    """``user``, ``system`` or ``agent:<name>``."""
+    run: str | None = None
+    provenance: Provenance = field(default_factory=Provenance)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Event:
+    """A fact as the ledger holds it."""
+
+    id: int
+    """Place in the chain; 1 is the first."""
+    ts_ms: int
+    actor: str
+    kind: str
+    scope: str
+    run: str | None
+    payload: Payload
+    provenance: Provenance
+    hash: bytes
+    prev_hash: bytes
+
+    def to_json(self) -> dict[str, Any]:
+        """The event as people and the wire see it: hashes in hex, payload as a JSON object."""
+        return {
+            "id": self.id,
+            "ts_ms": self.ts_ms,
+            "actor": self.actor,
+            "kind": self.kind,
+            "scope": self.scope,
+            "run": self.run,
+            "payload": encode_payload(self.payload),
+            "provenance": msgspec.to_builtins(self.provenance),
+            "hash": self.hash.hex(),
+            "prev_hash": self.prev_hash.hex(),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Event:
+        """Inverse of :meth:`to_json`; raises :class:`UsageError` for a kind or shape that is not known."""
+        try:
+            return cls(
+                id=value["id"],
+                ts_ms=value["ts_ms"],
+                actor=value["actor"],
+                kind=value["kind"],
+                scope=value["scope"],
+                run=value["run"],
+                payload=decode_payload(value["kind"], value["payload"]),
+                provenance=msgspec.convert(value["provenance"], Provenance),
+                hash=bytes.fromhex(value["hash"]),
+                prev_hash=bytes.fromhex(value["prev_hash"]),
+            )
+        except (KeyError, TypeError, ValueError, msgspec.ValidationError) as error:
+            raise UsageError(f"not an event: {error}", code="event.shape") from error
+
+
+def encode_payload(payload: Payload) -> dict[str, Any]:
+    """The payload as a JSON object, every field written, in declaration order."""
+    built: dict[str, Any] = msgspec.to_builtins(payload)
+    return built
+
+
+def decode_payload(kind: str, value: Any, version: int = 1) -> Payload:
+    """Validate a JSON object as the payload of ``kind``, upcasting from ``version`` one step at a time.
+
+    Raises :class:`UsageError` for an unknown kind, a newer version, a missing, unknown or mistyped field.
+    """
+    known = KINDS.get(kind)
+    if known is None:
+        raise UsageError(f"unknown event kind {kind!r}", code="event.kind")
+    if version > known.version:
+        raise UsageError(
+            f"{kind} version {version} is newer than this build knows ({known.version})",
+            hint="upgrade runloop",
+            code="event.version",
+        )
+    while version < known.version:
+        value = UPCASTS[kind, version](value)
+        version += 1
+    try:
+        return msgspec.convert(value, known)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{kind}: {error}", code="event.shape") from error

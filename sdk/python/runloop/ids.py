@@ -1,0 +1,79 @@
+"""Identifiers: parsed at the border, never interpolated raw (attacks.md B7).
+
+A run is named by its trace id: a UUID, 128 bits, written as text with dashes, carried in frames as a
+big-endian integer. Everything else is a short lower-case word.
+"""
+
+from __future__ import annotations
+
+import re
+import uuid
+from typing import NewType
+
+from runloop.errors import UsageError
+
+__all__ = [
+    "RunId",
+    "agent_name",
+    "new_run_id",
+    "node_id",
+    "run_id",
+    "run_id_from_int",
+    "run_id_to_int",
+]
+
+RunId = NewType("RunId", str)
+"""A trace id as UUID text, for example ``0b7c…-…``."""
+
+_AGENT = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+_NODE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+
+
+def new_run_id() -> RunId:
+    """A fresh random trace id (UUID version 4). Only the daemon's composition layers may call this."""
+    return RunId(str(uuid.uuid4()))
+
+
+def run_id(text: str) -> RunId:
+    """Parse a full trace id; raise :class:`UsageError` for anything that is not a UUID."""
+    try:
+        return RunId(str(uuid.UUID(text)))
+    except (ValueError, AttributeError, TypeError) as error:
+        raise UsageError(
+            f"{text!r} is not a run id", hint="'rlp runs' lists the ids", code="id.run"
+        ) from error
+
+
+def run_id_to_int(run: RunId) -> int:
+    """The 128-bit integer that frames carry in their ``trace_id`` field."""
+    return uuid.UUID(run).int
+
+
+def run_id_from_int(value: int) -> RunId:
+    """Inverse of :func:`run_id_to_int`; raises :class:`UsageError` beyond 128 bits."""
+    try:
+        return RunId(str(uuid.UUID(int=value)))
+    except ValueError as error:
+        raise UsageError(f"{value} is not a 128-bit trace id", code="id.run") from error
+
+
+def agent_name(text: str) -> str:
+    """Return ``text`` if it is an agent's name (``^[a-z][a-z0-9_]*$``, at most 64), else refuse."""
+    if not _AGENT.match(text):
+        raise UsageError(
+            f"{text!r} is not an agent name",
+            hint="use lower-case letters, digits and underscores, starting with a letter",
+            code="id.agent",
+        )
+    return text
+
+
+def node_id(text: str) -> str:
+    """Return ``text`` if it is a node id (``[a-z][a-z0-9_]{0,63}``), else refuse."""
+    if not _NODE.match(text):
+        raise UsageError(
+            f"{text!r} is not a node id",
+            hint="use lower-case letters, digits and underscores, starting with a letter",
+            code="id.node",
+        )
+    return text

@@ -1,0 +1,183 @@
+"""Host calls: the closed table of everything a guest can ask of the world.
+
+Each op has an argument type (closed: unknown fields are refused), an effect class, and the capability that
+must be held. The gate walks this table; nothing that is not in it can be called.
+
+Effect classes, weakest first:
+
+``pure``      sees nothing of the user's (clock, random, log); recorded once.
+``read``      reads the user's knowledge; recorded once.
+``write``     changes Runloop's own state; recorded as admitted and delivered.
+``spend``     may cost money; as ``write``, under a budget reserved before and reconciled after.
+``send``      leaves the machine or cannot be undone; as ``write``, and only after a person approved.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import msgspec
+
+from runloop.errors import UsageError
+
+__all__ = ["OPS", "Effect", "Op", "decode_args"]
+
+Effect = Literal["pure", "read", "write", "spend", "send"]
+
+
+class Args(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every argument type."""
+
+
+class NoArgs(Args):
+    """No arguments."""
+
+
+class RandomBytes(Args):
+    n: int
+    """1 to 65 536."""
+
+
+class LogWrite(Args):
+    message: str
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    fields: dict[str, Any] = {}
+
+
+class Progress(Args):
+    message: str
+    fraction: float | None = None
+    """0 to 1, or unknown."""
+
+
+class KbQuery(Args):
+    sql: str
+    params: list[Any] = []
+    limit: int = 200
+
+
+class KbSearch(Args):
+    query: str
+    k: int = 8
+    kinds: list[Literal["contact", "note", "mail"]] = []
+    """Empty means all."""
+
+
+class KbRead(Args):
+    kind: Literal["contact", "document"]
+    id: str
+
+
+class KbWhy(Args):
+    ref: str
+
+
+class KbPropose(Args):
+    kind: str
+    payload: dict[str, Any]
+
+
+class MemoryGet(Args):
+    key: str
+    namespace: str = "private"
+
+
+class MemoryPut(Args):
+    key: str
+    value: Any
+    namespace: str = "private"
+    expected_version: int | None = None
+    """None writes whatever was there; a number must be the version last read (0: must not exist)."""
+
+
+class BlobRead(Args):
+    digest: str
+    offset: int = 0
+    length: int = 65_536
+
+
+class ArtifactPut(Args):
+    name: str
+    media_type: str = "text/plain; charset=utf-8"
+    text: str | None = None
+    base64: str | None = None
+
+
+class ModelMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+class ModelComplete(Args):
+    messages: list[ModelMessage]
+    model: str | None = None
+    """A pattern from policy; None lets the route decide."""
+    max_tokens: int = 1024
+    temperature: float = 0.0
+    json_schema: dict[str, Any] | None = None
+    """When given, the answer's text is JSON that fits it."""
+    template: str | None = None
+    """What the offline rules provider fills in: ``{{name}}`` from ``facts``."""
+    facts: dict[str, Any] = {}
+    stream: bool = False
+    """True: the answer is ``{stream: handle}``; read it with ``msg.next``."""
+
+
+class MsgNext(Args):
+    stream: str
+
+
+class MailSend(Args):
+    to: list[str]
+    subject: str
+    body: str
+    cc: list[str] = []
+    bcc: list[str] = []
+    in_reply_to: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Op:
+    """One row of the table."""
+
+    name: str
+    args: type[Args]
+    effect: Effect
+    capability: str | None
+    """Key of ``policy.caps`` that must be granted; None: every guest may."""
+
+
+OPS: dict[str, Op] = {
+    op.name: op
+    for op in (
+        Op(name="time.now", args=NoArgs, effect="pure", capability="time"),
+        Op(name="random.bytes", args=RandomBytes, effect="pure", capability="random"),
+        Op(name="log.write", args=LogWrite, effect="pure", capability=None),
+        Op(name="progress", args=Progress, effect="pure", capability=None),
+        Op(name="kb.query", args=KbQuery, effect="read", capability="kb_read"),
+        Op(name="kb.search", args=KbSearch, effect="read", capability="kb_read"),
+        Op(name="kb.read", args=KbRead, effect="read", capability="kb_read"),
+        Op(name="kb.why", args=KbWhy, effect="read", capability="kb_read"),
+        Op(name="kb.propose", args=KbPropose, effect="write", capability="kb_write"),
+        Op(name="memory.get", args=MemoryGet, effect="read", capability=None),
+        Op(name="memory.put", args=MemoryPut, effect="write", capability=None),
+        Op(name="blob.read", args=BlobRead, effect="read", capability=None),
+        Op(name="artifact.put", args=ArtifactPut, effect="write", capability=None),
+        Op(name="model.complete", args=ModelComplete, effect="spend", capability="model"),
+        Op(name="msg.next", args=MsgNext, effect="read", capability=None),
+        Op(name="mail.send", args=MailSend, effect="send", capability="mail"),
+    )
+}
+"""Every op of this build. ``agent.source`` is not in it: the runner's own loader is served by the runtime."""
+
+
+def decode_args(op: str, value: Any) -> Args:
+    """Validate the arguments of a host call; raise :class:`UsageError` naming the op and the field."""
+    row = OPS.get(op)
+    if row is None:
+        raise UsageError(f"unknown host call {op!r}", hint=f"known: {', '.join(OPS)}", code="op.unknown")
+    try:
+        return msgspec.convert(value, row.args)
+    except msgspec.ValidationError as error:
+        raise UsageError(f"{op}: {error}", code="op.args") from error
