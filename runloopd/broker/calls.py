@@ -18,7 +18,7 @@ __all__ = ["Answer", "Answerer", "Caller", "HostCall"]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Caller:
-    """On whose behalf a guest calls. Made by the runs service when an attempt starts; frozen for its length."""
+    """On whose behalf a guest calls; made by the runs service when an attempt starts."""
 
     run: str
     node: str
@@ -50,7 +50,7 @@ class HostCall:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Answer:
-    """What the guest is going to see: a JSON value, or an error object ``{code, message, hint, retryable}``."""
+    """What the guest is going to see: a JSON value, or an error ``{code, message, hint, retryable}``."""
 
     ok: bool
     value: Any
@@ -75,6 +75,6 @@ class Answer:
 
 
 class Answerer(Protocol):
-    """Answers the host calls of one attempt, in order. Never raises, so that nothing unwinds through a guest."""
+    """Answers the host calls of one attempt, in order. Never raises: nothing unwinds through a guest."""
 
     async def answer(self, call: HostCall) -> Answer: ...

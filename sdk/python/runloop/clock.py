@@ -33,5 +33,5 @@ class SystemClock:
 
     async def sleep_until(self, due_ms: int) -> None:
         # A loop, because the wall clock may be set back, or the machine suspended, while we sleep.
-        while (left := due_ms - self.now_ms()) > 0:
+        while (left := due_ms - self.now_ms()) > 0:  # noqa: ASYNC110  (the wall clock has no event to wait for)
             await asyncio.sleep(min(left / 1000, 3600))

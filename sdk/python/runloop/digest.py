@@ -85,5 +85,5 @@ def blob_digest(data: bytes) -> str:
 
 
 def framed(*parts: bytes) -> bytes:
-    """Join parts so that no two lists of parts share bytes: each is preceded by its length as u64 (attacks.md L3)."""
+    """Join parts so that no two lists share bytes: each is preceded by its length as u64 (attacks.md L3)."""
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)

@@ -45,7 +45,7 @@ class RunloopError(Exception):
 
     def to_wire(self) -> dict[str, Any]:
         """The error as it crosses the bus: ``{code, family, message, hint, data}``."""
-        family = next(f for f in type(self).__mro__ if f in _FAMILIES)
+        family = next(f for f in type(self).__mro__ if issubclass(f, RunloopError) and f in _FAMILIES)
         return {
             "code": self.named_code,
             "family": _FAMILIES[family],
@@ -110,7 +110,7 @@ class ConflictError(RunloopError):
     exit = Exit.CONFLICT
 
 
-_FAMILIES: dict[type[BaseException], str] = {
+_FAMILIES: dict[type[RunloopError], str] = {
     FailedError: "failed",
     UsageError: "usage",
     UnreachableError: "unreachable",
@@ -128,10 +128,10 @@ def from_wire(error: dict[str, Any]) -> RunloopError:
     """Rebuild the error a peer sent with :meth:`RunloopError.to_wire`; unknown families become the root."""
     family = _BY_NAME.get(str(error.get("family")), RunloopError)
     data = error.get("data")
-    made: RunloopError = family(  # type: ignore[call-arg]
+    made = family(
         str(error.get("message", "unknown error")),
         hint=error.get("hint"),
-        code=str(error.get("code") or family.code),  # type: ignore[attr-defined]
+        code=str(error.get("code") or family.code),
     )
     made.data = data if isinstance(data, dict) else {}
     return made

@@ -113,7 +113,7 @@ class GuestError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 # --- the daemon -----------------------------------------------------------------------------------
 
 
-class DaemonStarted(Payload):
+class DaemonStarted(Payload, frozen=True, kw_only=True):
     """A daemon opened this ledger for writing."""
 
     kind: ClassVar[str] = "daemon.started"
@@ -122,7 +122,7 @@ class DaemonStarted(Payload):
     recovered_runs: int = 0
 
 
-class DaemonStopped(Payload):
+class DaemonStopped(Payload, frozen=True, kw_only=True):
     """A daemon closed this ledger in good order."""
 
     kind: ClassVar[str] = "daemon.stopped"
@@ -132,7 +132,7 @@ class DaemonStopped(Payload):
 # --- runs -----------------------------------------------------------------------------------------
 
 
-class RunStarted(Payload):
+class RunStarted(Payload, frozen=True, kw_only=True):
     """A run exists. Everything that decides its course, apart from what is recorded later, is in here."""
 
     kind: ClassVar[str] = "run.started"
@@ -153,14 +153,14 @@ class RunStarted(Payload):
     """``via`` (str), ``prompt`` (str or null), ``interactive`` (bool), ``source_path`` (str or null)."""
 
 
-class RunResumed(Payload):
+class RunResumed(Payload, frozen=True, kw_only=True):
     """A daemon took the run up again after a stop or a crash."""
 
     kind: ClassVar[str] = "run.resumed"
     reason: str
 
 
-class RunCancelRequested(Payload):
+class RunCancelRequested(Payload, frozen=True, kw_only=True):
     """Somebody asked for the run to end."""
 
     kind: ClassVar[str] = "run.cancel_requested"
@@ -168,7 +168,7 @@ class RunCancelRequested(Payload):
     reason: str
 
 
-class RunFinished(Payload):
+class RunFinished(Payload, frozen=True, kw_only=True):
     """The run ended, for good."""
 
     kind: ClassVar[str] = "run.finished"
@@ -181,7 +181,7 @@ class RunFinished(Payload):
     error: GuestError | None = None
 
 
-class NodeScheduled(Payload):
+class NodeScheduled(Payload, frozen=True, kw_only=True):
     """The engine decided that this attempt starts."""
 
     kind: ClassVar[str] = "node.scheduled"
@@ -195,7 +195,7 @@ class NodeScheduled(Payload):
     """Canonical JSON of ``{ports, with}`` as the engine assembled it."""
 
 
-class NodeFinished(Payload):
+class NodeFinished(Payload, frozen=True, kw_only=True):
     """An attempt ended by itself, in success or failure."""
 
     kind: ClassVar[str] = "node.finished"
@@ -211,7 +211,7 @@ class NodeFinished(Payload):
     calls: int = 0
 
 
-class NodeSkipped(Payload):
+class NodeSkipped(Payload, frozen=True, kw_only=True):
     """A guard was false, or a required input can never arrive."""
 
     kind: ClassVar[str] = "node.skipped"
@@ -219,7 +219,7 @@ class NodeSkipped(Payload):
     reason: str
 
 
-class NodeCancelled(Payload):
+class NodeCancelled(Payload, frozen=True, kw_only=True):
     """The run ended before this node did."""
 
     kind: ClassVar[str] = "node.cancelled"
@@ -228,7 +228,7 @@ class NodeCancelled(Payload):
     reason: str = ""
 
 
-class TimerSet(Payload):
+class TimerSet(Payload, frozen=True, kw_only=True):
     """The engine asked to be woken."""
 
     kind: ClassVar[str] = "timer.set"
@@ -237,14 +237,14 @@ class TimerSet(Payload):
     due_ms: int
 
 
-class TimerFired(Payload):
+class TimerFired(Payload, frozen=True, kw_only=True):
     """The time asked for has come."""
 
     kind: ClassVar[str] = "timer.fired"
     timer: str
 
 
-class MessageSent(Payload):
+class MessageSent(Payload, frozen=True, kw_only=True):
     """A frame crossed the bus on behalf of a run. Stated before the frame is published."""
 
     kind: ClassVar[str] = "message.sent"
@@ -264,7 +264,7 @@ class MessageSent(Payload):
 # --- host calls and effects -----------------------------------------------------------------------
 
 
-class HostcallAdmitted(Payload):
+class HostcallAdmitted(Payload, frozen=True, kw_only=True):
     """First mark of an effect: every check passed and the provider is about to be asked."""
 
     kind: ClassVar[str] = "hostcall.admitted"
@@ -281,7 +281,7 @@ class HostcallAdmitted(Payload):
     fuel: int
 
 
-class HostcallDelivered(Payload):
+class HostcallDelivered(Payload, frozen=True, kw_only=True):
     """Second mark, and the only one of a call without effect: this is what the guest is about to see."""
 
     kind: ClassVar[str] = "hostcall.delivered"
@@ -302,7 +302,7 @@ class HostcallDelivered(Payload):
     """Fuel burnt when the guest made the call: equal in every replay."""
 
 
-class ModelCalled(Payload):
+class ModelCalled(Payload, frozen=True, kw_only=True):
     """A model, or the offline rules provider standing in for one, answered."""
 
     kind: ClassVar[str] = "model.called"
@@ -325,7 +325,7 @@ class ModelCalled(Payload):
     finish: str
 
 
-class ActionRequested(Payload):
+class ActionRequested(Payload, frozen=True, kw_only=True):
     """An external effect waits for a person."""
 
     kind: ClassVar[str] = "action.requested"
@@ -338,7 +338,8 @@ class ActionRequested(Payload):
     key: str
     args_digest: str
     action: dict[str, Any]
-    """Canonical action: ``kind``, ``summary``, ``recipients``, ``resource``, ``agent``, ``bundle``, ``amount_micro_usd``."""
+    """Canonical action: ``kind``, ``summary``, ``recipients``, ``resource``, ``agent``, ``bundle``,
+    ``amount_micro_usd``."""
     action_digest: str
     """BLAKE3 that binds the decision: over the action and the digest of the exact content."""
     content_blob: str
@@ -347,7 +348,7 @@ class ActionRequested(Payload):
     expires_ms: int
 
 
-class ActionDecided(Payload):
+class ActionDecided(Payload, frozen=True, kw_only=True):
     """A person, or the clock, answered."""
 
     kind: ClassVar[str] = "action.decided"
@@ -361,7 +362,7 @@ class ActionDecided(Payload):
     """End of the undo window, as unix milliseconds; 0 where none applies."""
 
 
-class ActionClaimed(Payload):
+class ActionClaimed(Payload, frozen=True, kw_only=True):
     """The one use of an approval was taken; from here it can only be dispatched."""
 
     kind: ClassVar[str] = "action.claimed"
@@ -369,7 +370,7 @@ class ActionClaimed(Payload):
     action_digest: str
 
 
-class EmailSent(Payload):
+class EmailSent(Payload, frozen=True, kw_only=True):
     """A message left for its recipients (or for the outbox folder that stands for them)."""
 
     kind: ClassVar[str] = "email.sent"
@@ -382,7 +383,7 @@ class EmailSent(Payload):
     location: str
 
 
-class ArtifactCreated(Payload):
+class ArtifactCreated(Payload, frozen=True, kw_only=True):
     """A file that a run produced."""
 
     kind: ClassVar[str] = "artifact.created"
@@ -397,7 +398,7 @@ class ArtifactCreated(Payload):
 # --- knowledge ------------------------------------------------------------------------------------
 
 
-class ContactUpserted(Payload):
+class ContactUpserted(Payload, frozen=True, kw_only=True):
     """What is known of a person, complete: a later event of the same id replaces it."""
 
     kind: ClassVar[str] = "contact.upserted"
@@ -412,7 +413,7 @@ class ContactUpserted(Payload):
     source: str = ""
 
 
-class DocumentImported(Payload):
+class DocumentImported(Payload, frozen=True, kw_only=True):
     """A note or a mail the user brought in."""
 
     kind: ClassVar[str] = "document.imported"
@@ -428,7 +429,7 @@ class DocumentImported(Payload):
     source: str = ""
 
 
-class MemoryUpdated(Payload):
+class MemoryUpdated(Payload, frozen=True, kw_only=True):
     """An agent's durable memory changed."""
 
     kind: ClassVar[str] = "memory.updated"
@@ -441,7 +442,7 @@ class MemoryUpdated(Payload):
 # --- authority ------------------------------------------------------------------------------------
 
 
-class TokenIssued(Payload):
+class TokenIssued(Payload, frozen=True, kw_only=True):
     """A capability token was minted or narrowed."""
 
     kind: ClassVar[str] = "token.issued"
@@ -453,7 +454,7 @@ class TokenIssued(Payload):
     expires_ms: int
 
 
-class TokenRevoked(Payload):
+class TokenRevoked(Payload, frozen=True, kw_only=True):
     """A token and everything narrowed from it are void."""
 
     kind: ClassVar[str] = "token.revoked"
@@ -461,7 +462,7 @@ class TokenRevoked(Payload):
     reason: str
 
 
-class CapAudit(Payload):
+class CapAudit(Payload, frozen=True, kw_only=True):
     """A capability check was answered."""
 
     kind: ClassVar[str] = "cap.audit"
@@ -477,7 +478,7 @@ class CapAudit(Payload):
     call: int | None = None
 
 
-class PolicyChanged(Payload):
+class PolicyChanged(Payload, frozen=True, kw_only=True):
     """An operator changed what an agent may do."""
 
     kind: ClassVar[str] = "policy.changed"
@@ -489,8 +490,8 @@ class PolicyChanged(Payload):
     principal: str
 
 
-class AgentTransition(Payload):
-    """A guest instance moved along the lifecycle table (spec/capabilities.md). Stated before it is visible."""
+class AgentTransition(Payload, frozen=True, kw_only=True):
+    """A guest instance moved along the lifecycle table (spec/capabilities.md); stated before it shows."""
 
     kind: ClassVar[str] = "agent.transition"
     agent: str
@@ -503,7 +504,7 @@ class AgentTransition(Payload):
     attempt: int | None = None
 
 
-class QuotaWarned(Payload):
+class QuotaWarned(Payload, frozen=True, kw_only=True):
     """A soft limit was passed."""
 
     kind: ClassVar[str] = "quota.warned"
@@ -513,7 +514,7 @@ class QuotaWarned(Payload):
     used: int
 
 
-class QuotaExceeded(Payload):
+class QuotaExceeded(Payload, frozen=True, kw_only=True):
     """A hard limit was reached; the call was refused."""
 
     kind: ClassVar[str] = "quota.exceeded"

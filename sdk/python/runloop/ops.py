@@ -30,60 +30,60 @@ class Args(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of every argument type."""
 
 
-class NoArgs(Args):
+class NoArgs(Args, frozen=True, kw_only=True):
     """No arguments."""
 
 
-class RandomBytes(Args):
+class RandomBytes(Args, frozen=True, kw_only=True):
     n: int
     """1 to 65 536."""
 
 
-class LogWrite(Args):
+class LogWrite(Args, frozen=True, kw_only=True):
     message: str
     level: Literal["debug", "info", "warning", "error"] = "info"
     fields: dict[str, Any] = {}
 
 
-class Progress(Args):
+class Progress(Args, frozen=True, kw_only=True):
     message: str
     fraction: float | None = None
     """0 to 1, or unknown."""
 
 
-class KbQuery(Args):
+class KbQuery(Args, frozen=True, kw_only=True):
     sql: str
     params: list[Any] = []
     limit: int = 200
 
 
-class KbSearch(Args):
+class KbSearch(Args, frozen=True, kw_only=True):
     query: str
     k: int = 8
     kinds: list[Literal["contact", "note", "mail"]] = []
     """Empty means all."""
 
 
-class KbRead(Args):
+class KbRead(Args, frozen=True, kw_only=True):
     kind: Literal["contact", "document"]
     id: str
 
 
-class KbWhy(Args):
+class KbWhy(Args, frozen=True, kw_only=True):
     ref: str
 
 
-class KbPropose(Args):
+class KbPropose(Args, frozen=True, kw_only=True):
     kind: str
     payload: dict[str, Any]
 
 
-class MemoryGet(Args):
+class MemoryGet(Args, frozen=True, kw_only=True):
     key: str
     namespace: str = "private"
 
 
-class MemoryPut(Args):
+class MemoryPut(Args, frozen=True, kw_only=True):
     key: str
     value: Any
     namespace: str = "private"
@@ -91,13 +91,13 @@ class MemoryPut(Args):
     """None writes whatever was there; a number must be the version last read (0: must not exist)."""
 
 
-class BlobRead(Args):
+class BlobRead(Args, frozen=True, kw_only=True):
     digest: str
     offset: int = 0
     length: int = 65_536
 
 
-class ArtifactPut(Args):
+class ArtifactPut(Args, frozen=True, kw_only=True):
     name: str
     media_type: str = "text/plain; charset=utf-8"
     text: str | None = None
@@ -109,7 +109,7 @@ class ModelMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     content: str
 
 
-class ModelComplete(Args):
+class ModelComplete(Args, frozen=True, kw_only=True):
     messages: list[ModelMessage]
     model: str | None = None
     """A pattern from policy; None lets the route decide."""
@@ -124,11 +124,11 @@ class ModelComplete(Args):
     """True: the answer is ``{stream: handle}``; read it with ``msg.next``."""
 
 
-class MsgNext(Args):
+class MsgNext(Args, frozen=True, kw_only=True):
     stream: str
 
 
-class MailSend(Args):
+class MailSend(Args, frozen=True, kw_only=True):
     to: list[str]
     subject: str
     body: str
