@@ -1,0 +1,62 @@
+# Two commands matter: `make run` (the main job) and `make test` (the whole suite).
+# Everything lives in .venv and .demo; remove both with `make clean`.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
+# Tests that start daemons leave most of a core idle: three workers keep two cores busy.
+WORKERS ?= 3
+
+.PHONY: help run test check lint types arrows bench lock clean
+.DEFAULT_GOAL := help
+
+help: ## Show this list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+$(BIN)/python:
+	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing; install it: apt install python3.11-venv" >&2; exit 1; }
+	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: the venv module is missing; install it: apt install python3.11-venv" >&2; exit 1; }
+
+$(VENV)/.run: $(BIN)/python requirements/base.txt requirements/build.txt pyproject.toml
+	@echo "setting up $(VENV) ..." >&2
+	@$(PIP) --require-hashes -r requirements/base.txt -r requirements/build.txt
+	@$(PIP) --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.run requirements/dev.txt
+	@echo "adding the test tools ..." >&2
+	@$(PIP) --require-hashes -r requirements/dev.txt
+	@touch $@
+
+run: $(VENV)/.run ## Set up and run the main job: import the examples, compose an e-mail, confirm, send
+	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/examples/tour.sh
+
+test: $(VENV)/.dev ## Run the whole test suite with coverage
+	@rm -f .coverage .coverage.*
+	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal --cov --cov-report=term:skip-covered
+
+check: lint types arrows test ## Everything CI runs
+
+lint: $(VENV)/.dev ## ruff: rules and format
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev ## mypy, strict
+	@$(BIN)/mypy
+
+arrows: $(VENV)/.dev ## import-linter: who may import whom
+	@$(BIN)/lint-imports --no-cache
+
+bench: $(VENV)/.dev ## Run the benchmarks and print their figures
+	@$(BIN)/python -m tests.bench
+
+lock: ## Refresh the hash-locked requirements (needs uv; a 14-day cooldown applies)
+	@for set in base build dev; do \
+	  case $$set in base) in="pyproject.toml";; build) in="requirements/build.in";; dev) in="pyproject.toml requirements/dev.in --extra fast";; esac; \
+	  uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
+	    --custom-compile-command "make lock" --exclude-newer "$$(date -u -d '14 days ago' +%F)" $$in -o requirements/$$set.txt; done
+
+clean: ## Remove the environment and the demo home
+	@-[ -x $(BIN)/rlp ] && [ -d .demo ] && RUNLOOP_HOME="$(CURDIR)/.demo" $(BIN)/rlp daemon stop >/dev/null 2>&1
+	@rm -rf $(VENV) .demo

@@ -1,0 +1,417 @@
+"""The definition of an opening: what an author declared, normalised, frozen, with one canonical digest.
+
+Knows: the shape, its JSON form, and templates. Does not know: how a definition is read from YAML
+(``load``), whether it makes sense together with the installed agents (``validate``), or what happens in a run
+(``engine``).
+
+Durations are integer milliseconds, money integer millionths of a US dollar.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, Literal, cast
+
+from openings.expressions import Compare, Condition, Exists, Ref
+from runloop.digest import canonical, digest
+from runloop.errors import UsageError
+
+__all__ = [
+    "TEMPLATE",
+    "Edge",
+    "Node",
+    "Opening",
+    "Origin",
+    "Param",
+    "Place",
+    "Policy",
+    "PortSpec",
+    "PortTable",
+    "PortType",
+    "Retry",
+    "Success",
+    "fill",
+    "template_params",
+]
+
+PortType = Literal["any", "string", "number", "boolean", "object", "list"]
+
+Place = tuple[str | int, ...]
+"""Path of a value in the source: ``("edges", 3, "from")``."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PortSpec:
+    """One port of an agent, from its manifest."""
+
+    type: PortType = "any"
+    required: bool = False
+    """For an input: the agent cannot start without a value."""
+    schema: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PortTable:
+    """Every port of an agent."""
+
+    in_: Mapping[str, PortSpec] = field(default_factory=dict)
+    out: Mapping[str, PortSpec] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Param:
+    """A parameter of the opening."""
+
+    type: PortType = "any"
+    required: bool = True
+    """False when there is a default, or when null will do."""
+    default: Any = None
+    description: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "type": self.type,
+            "required": self.required,
+            "default": self.default,
+            "description": self.description,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Retry:
+    """How often an attempt is made, and how long it is waited before the next."""
+
+    max_attempts: int = 1
+    initial_ms: int = 0
+    max_ms: int = 60_000
+    """Upper bound of a wait before jitter."""
+    multiplier: float = 1.0
+    jitter: float = 0.1
+    """Largest part of the wait that is added to it: 0 to 1."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "max_attempts": self.max_attempts,
+            "initial_ms": self.initial_ms,
+            "max_ms": self.max_ms,
+            "multiplier": _number(self.multiplier),
+            "jitter": _number(self.jitter),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Policy:
+    """Limits of the whole run."""
+
+    budget_tokens: int | None = None
+    budget_micro_usd: int | None = None
+    timeout_ms: int | None = None
+    """Wall clock of the whole opening, waiting for people included."""
+    confirm_external: bool = True
+    """Always true in a valid opening: it cannot be switched off from here."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "budget_tokens": self.budget_tokens,
+            "budget_micro_usd": self.budget_micro_usd,
+            "timeout_ms": self.timeout_ms,
+            "confirm_external": self.confirm_external,
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Node:
+    """One vertex."""
+
+    id: str
+    use: str
+    """``agent:<name>[@variant|@version]``."""
+    with_: Mapping[str, Any] = field(default_factory=dict)
+    schema_hints: Mapping[str, Any] = field(default_factory=dict)
+    retry: Retry = field(default_factory=Retry)
+    timeout_ms: int | None = None
+    """Of one attempt; time spent waiting for a person does not count."""
+    budget_tokens: int | None = None
+    tags: tuple[str, ...] = ()
+    requires: tuple[str, ...] | None = None
+    """Input ports that must hold a value, from the manifest; None until bound: every connected port."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "use": self.use,
+            "with": dict(self.with_),
+            "schema_hints": dict(self.schema_hints),
+            "retry": self.retry.to_json(),
+            "timeout_ms": self.timeout_ms,
+            "budget_tokens": self.budget_tokens,
+            "tags": list(self.tags),
+            "requires": None if self.requires is None else list(self.requires),
+        }
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Edge:
+    """Values of a port flow to a port; with an operator, the edge is a guard as well."""
+
+    source: Ref
+    node: str
+    """Where it leads."""
+    port: str
+    op: str | None = None
+    literal: Any = None
+
+    @property
+    def guard(self) -> Compare | None:
+        """The comparison that must hold, if this edge is a guard."""
+        return None if self.op is None else Compare(self.source, self.op, self.literal)
+
+    def __str__(self) -> str:
+        return f"{self.guard or self.source} -> {self.node}.{self.port}"
+
+    def to_json(self) -> dict[str, Any]:
+        made: dict[str, Any] = {"from": _ref_json(self.source), "to": [self.node, self.port]}
+        if self.op is not None:
+            made |= {"op": self.op, "literal": self.literal}
+        return made
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Success:
+    """When a run counts as succeeded."""
+
+    mode: Literal["any_of", "all_of"] = "all_of"
+    clauses: tuple[Condition, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        return {self.mode: [_condition_json(clause) for clause in self.clauses]}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Origin:
+    """Where a definition was read, for messages only: no part of its identity."""
+
+    file: str = "<opening>"
+    places: Mapping[Place, tuple[int, int]] = field(default_factory=dict)
+    """Path -> line and column, both from 1."""
+
+    subjects: Mapping[str, Place] = field(default_factory=dict)
+    """``node:<id>``, ``edge:<text>``, ``clause:<text>`` -> path."""
+
+    def subject(self, kind: str, text: str) -> Place:
+        """Path of a node, an edge or a success clause; empty when unknown."""
+        return self.subjects.get(f"{kind}:{text}", ())
+
+    def find(self, place: Place) -> tuple[int, int]:
+        """Line and column of the value, or of the nearest thing around it; ``(0, 0)`` when unknown."""
+        for length in range(len(place), -1, -1):
+            if (found := self.places.get(place[:length])) is not None:
+                return found
+        return 0, 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Opening:
+    """A declared graph of agents."""
+
+    name: str
+    goals: tuple[str, ...] = ()
+    """What it is for; with ``{param}`` slots they are also what the router listens for."""
+    params: Mapping[str, Param] = field(default_factory=dict)
+    policy: Policy = field(default_factory=Policy)
+    nodes: tuple[Node, ...] = ()
+    edges: tuple[Edge, ...] = ()
+    success: Success | None = None
+    save: tuple[Ref, ...] = ()
+    """Ports kept as artifacts."""
+    origin: Origin = field(default_factory=Origin, compare=False, repr=False)
+
+    def to_json(self) -> dict[str, Any]:
+        """The normalised definition: what a run pins and what the digest is over."""
+        return {
+            "version": 0,
+            "name": self.name,
+            "goals": list(self.goals),
+            "params": {name: param.to_json() for name, param in self.params.items()},
+            "policy": self.policy.to_json(),
+            "nodes": [node.to_json() for node in self.nodes],
+            "edges": [edge.to_json() for edge in self.edges],
+            "success": None if self.success is None else self.success.to_json(),
+            "artifacts": {"save": [_ref_json(ref) for ref in self.save]},
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> Opening:
+        """Inverse of :meth:`to_json`; raises :class:`UsageError` for anything else."""
+        try:
+            return _opening(value)
+        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+            raise UsageError(
+                f"not a normalised opening: {type(error).__name__} {error}",
+                hint="use Opening.to_json of the same build",
+                code="opening.shape",
+            ) from error
+
+    @cached_property
+    def digest(self) -> str:
+        """BLAKE3 of the canonical JSON."""
+        return digest(self.to_json())
+
+    def node(self, name: str) -> Node | None:
+        """The node of that id."""
+        return self._by_id.get(name)
+
+    def inbound(self, node: str) -> tuple[Edge, ...]:
+        """Edges into a node, in declared order."""
+        return self._inbound.get(node, ())
+
+    @cached_property
+    def _by_id(self) -> dict[str, Node]:
+        return {node.id: node for node in self.nodes}
+
+    @cached_property
+    def _inbound(self) -> dict[str, tuple[Edge, ...]]:
+        found: dict[str, tuple[Edge, ...]] = {}
+        for edge in self.edges:
+            found[edge.node] = (*found.get(edge.node, ()), edge)
+        return found
+
+
+# --- JSON -----------------------------------------------------------------------------------------
+
+
+def _number(value: float) -> float | int:
+    """RFC 8785 writes 2.0 as 2; read back it is an int. Say so at once."""
+    return int(value) if value == int(value) else value
+
+
+def _ref_json(ref: Ref) -> list[str]:
+    return [ref.node, *ref.path]
+
+
+def _condition_json(condition: Condition) -> dict[str, Any]:
+    if isinstance(condition, Exists):
+        return {"exists": _ref_json(condition.ref)}
+    return {"ref": _ref_json(condition.ref), "op": condition.op, "literal": condition.literal}
+
+
+def _ref(value: Any) -> Ref:
+    node, *path = value
+    if not path or not all(isinstance(name, str) for name in (node, *path)):
+        raise ValueError("a reference is a list of a node and at least one name")
+    return Ref(node, tuple(path))
+
+
+def _condition(value: Mapping[str, Any]) -> Condition:
+    if "exists" in value:
+        return Exists(_ref(value["exists"]))
+    return Compare(_ref(value["ref"]), value["op"], value["literal"])
+
+
+def _success(value: Mapping[str, Any] | None) -> Success | None:
+    if value is None:
+        return None
+    ((mode, clauses),) = value.items()
+    if mode not in ("any_of", "all_of"):
+        raise ValueError(f"unknown success mode {mode!r}")
+    return Success(
+        mode=cast(Literal["any_of", "all_of"], mode), clauses=tuple(_condition(clause) for clause in clauses)
+    )
+
+
+def _node(value: Mapping[str, Any]) -> Node:
+    requires = value["requires"]
+    return Node(
+        id=value["id"],
+        use=value["use"],
+        with_=value["with"],
+        schema_hints=value["schema_hints"],
+        retry=Retry(**value["retry"]),
+        timeout_ms=value["timeout_ms"],
+        budget_tokens=value["budget_tokens"],
+        tags=tuple(value["tags"]),
+        requires=None if requires is None else tuple(requires),
+    )
+
+
+def _edge(value: Mapping[str, Any]) -> Edge:
+    node, port = value["to"]
+    return Edge(
+        source=_ref(value["from"]), node=node, port=port, op=value.get("op"), literal=value.get("literal")
+    )
+
+
+def _opening(value: Mapping[str, Any]) -> Opening:
+    if value["version"] != 0:
+        raise ValueError(f"version {value['version']!r} is not 0")
+    nodes = tuple(_node(node) for node in value["nodes"])
+    edges = tuple(_edge(edge) for edge in value["edges"])
+    known = {node.id for node in nodes}
+    if len(known) != len(nodes) or any({edge.source.node, edge.node} - known for edge in edges):
+        raise ValueError("its edges and nodes do not fit each other")
+    return Opening(
+        name=value["name"],
+        goals=tuple(value["goals"]),
+        params={name: Param(**param) for name, param in value["params"].items()},
+        policy=Policy(**value["policy"]),
+        nodes=nodes,
+        edges=edges,
+        success=_success(value["success"]),
+        save=tuple(_ref(ref) for ref in value["artifacts"]["save"]),
+    )
+
+
+# --- templates ------------------------------------------------------------------------------------
+
+TEMPLATE = re.compile(r"\{\{([^{}]*)\}\}")
+"""Anything that looks like a template; only ``params.<name>`` inside is one."""
+
+_PARAM = re.compile(r"\s*params\.([a-z][a-z0-9_]{0,63})\s*\Z")
+
+
+def template_params(value: Any, place: Place = ()) -> Iterator[tuple[Place, str, str | None]]:
+    """Every template in a JSON value: place, text, and the parameter it names (None: it is no template)."""
+    if isinstance(value, str):
+        for found in TEMPLATE.finditer(value):
+            named = _PARAM.match(found.group(1))
+            yield place, found.group(0), named.group(1) if named else None
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from template_params(item, (*place, key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from template_params(item, (*place, index))
+
+
+def fill(value: Any, params: Mapping[str, Any]) -> Any:
+    """Put parameters in place of ``{{params.x}}``.
+
+    A template that is the whole string keeps the parameter's type; inside a longer string a text is put in as
+    it is and anything else as canonical JSON. What was put in is not looked at again. An unknown name
+    is null.
+    """
+    if isinstance(value, str):
+        return _fill_text(value, params)
+    if isinstance(value, Mapping):
+        return {key: fill(item, params) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [fill(item, params) for item in value]
+    return value
+
+
+def _fill_text(text: str, params: Mapping[str, Any]) -> Any:
+    whole = TEMPLATE.fullmatch(text)
+    if whole is not None and (named := _PARAM.match(whole.group(1))) is not None:
+        return params.get(named.group(1))
+
+    def put(found: re.Match[str]) -> str:
+        named = _PARAM.match(found.group(1))
+        if named is None:
+            return found.group(0)
+        value = params.get(named.group(1))
+        return value if isinstance(value, str) else canonical(value).decode()
+
+    return TEMPLATE.sub(put, text)

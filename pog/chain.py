@@ -1,0 +1,127 @@
+"""One row of the ledger: its text, its link in the chain, and the way back to an event.
+
+Knows: which bytes are hashed and in which order. Does not know: where rows are kept (``pog.ledger``) or who
+may state what.
+
+The link of a row is BLAKE3 over ``framed(prev_hash, id, ts_ms, actor, kind, version, scope, run, payload,
+provenance)``: integers as eight bytes big endian, texts as UTF-8, an absent run as no bytes and a present one
+behind ``=``. The length before every part keeps two different rows from sharing bytes (attacks.md L3). The
+first row's ``prev_hash`` is 32 zero bytes.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import NamedTuple
+
+import msgspec
+
+from pog.errors import LedgerCorruptError
+from runloop.digest import blob_digest, framed
+from runloop.errors import RunloopError, UsageError
+from runloop.events import KINDS, Event, Payload, Provenance, decode_payload
+
+__all__ = ["GENESIS", "Row", "decode_row", "head_statement", "link", "payload_decoder"]
+
+GENESIS = bytes(32)
+"""``prev_hash`` of the first row."""
+
+_HEAD_DOMAIN = b"runloop.ledger.head.v1"
+
+
+class Row(NamedTuple):
+    """A row as SQLite returns it."""
+
+    id: int
+    ts_ms: int
+    actor: str
+    kind: str
+    version: int
+    scope: str
+    run: str | None
+    payload: str
+    provenance: str
+    hash: bytes
+    prev_hash: bytes
+
+
+def link(
+    prev_hash: bytes,
+    *,
+    event_id: int,
+    ts_ms: int,
+    actor: bytes,
+    kind: bytes,
+    version: int,
+    scope: bytes,
+    run: bytes | None,
+    payload: bytes,
+    provenance: bytes,
+) -> bytes:
+    """The 32 bytes that bind a row to everything before it."""
+    return bytes.fromhex(
+        blob_digest(
+            framed(
+                prev_hash,
+                event_id.to_bytes(8, "big", signed=True),
+                ts_ms.to_bytes(8, "big", signed=True),
+                actor,
+                kind,
+                version.to_bytes(8, "big", signed=True),
+                scope,
+                b"" if run is None else b"=" + run,
+                payload,
+                provenance,
+            )
+        )
+    )
+
+
+def head_statement(event_id: int, head: bytes, ts_ms: int) -> bytes:
+    """What is signed at a checkpoint."""
+    return framed(_HEAD_DOMAIN, event_id.to_bytes(8, "big"), head, ts_ms.to_bytes(8, "big", signed=True))
+
+
+@cache
+def payload_decoder(kind: str) -> msgspec.json.Decoder[Payload]:
+    """Decoder of the newest version of a known kind."""
+    return msgspec.json.Decoder(KINDS[kind])
+
+
+@cache
+def _provenance_decoder() -> msgspec.json.Decoder[Provenance]:
+    return msgspec.json.Decoder(Provenance)
+
+
+def decode_row(row: Row) -> Event:
+    """The event in a row.
+
+    Raises :class:`LedgerCorruptError` naming the event when the row holds no event that this build knows.
+    """
+    try:
+        known = KINDS.get(row.kind)
+        if known is not None and known.version == row.version:
+            payload = payload_decoder(row.kind).decode(row.payload)
+        else:
+            payload = decode_payload(row.kind, msgspec.json.decode(row.payload), row.version)
+        provenance = _provenance_decoder().decode(row.provenance)
+    except (msgspec.DecodeError, RecursionError, KeyError, TypeError, ValueError, UsageError) as error:
+        what = error.message if isinstance(error, RunloopError) else str(error)
+        raise LedgerCorruptError(
+            f"event {row.id} ({row.kind}) cannot be read: {what}",
+            hint="rlp verify",
+            code="event.unreadable",
+            event=row.id,
+        ) from error
+    return Event(
+        id=row.id,
+        ts_ms=row.ts_ms,
+        actor=row.actor,
+        kind=row.kind,
+        scope=row.scope,
+        run=row.run,
+        payload=payload,
+        provenance=provenance,
+        hash=row.hash,
+        prev_hash=row.prev_hash,
+    )

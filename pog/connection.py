@@ -1,0 +1,112 @@
+"""How the store's files are opened: who they are, which version, with which guarantees.
+
+Knows: SQLite, file modes, the two application ids. Does not know: what the tables mean. The standard
+library's SQLite is the only one in the house: a second copy of SQLite on the same file in one process would
+break its locks (lab/bus-store.md).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from pathlib import Path
+
+from pog.errors import LedgerCorruptError, LedgerVersionError
+from runloop.errors import NotFoundError
+
+__all__ = ["LEDGER", "VIEWS", "FileKind", "check_identity", "connect_reader", "connect_writer"]
+
+
+class FileKind:
+    """What a file says it is: SQLite's ``application_id`` and ``user_version``."""
+
+    def __init__(self, name: str, application_id: int, version: int) -> None:
+        self.name, self.application_id, self.version = name, application_id, version
+
+
+LEDGER = FileKind("ledger", 0x524C4F47, 1)
+VIEWS = FileKind("views", 0x524C5657, 1)
+
+
+def connect_writer(path: Path, *, synchronous: str) -> sqlite3.Connection:
+    """Open for writing, creating an empty file of mode 0600 (and its directory, 0700) if absent."""
+    path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    if path.is_symlink():
+        raise LedgerVersionError(f"{path} is a symbolic link", hint="move the real file there")
+    # Never open and close a file that SQLite has open: close() drops all POSIX locks of this process on it.
+    with contextlib.suppress(FileExistsError):
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.execute("PRAGMA cache_size = -16000")
+        connection.execute(f"PRAGMA synchronous = {_level(synchronous)}")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def connect_reader(path: Path, kind: FileKind) -> sqlite3.Connection:
+    """Open for reading only, beside a living writer or without one.
+
+    Raises :class:`NotFoundError` when there is no file, :class:`LedgerVersionError` when it is not of this
+    kind, :class:`LedgerCorruptError` when it is no database at all.
+    """
+    if not path.is_file():
+        raise NotFoundError(
+            f"there is no {kind.name} at {path}",
+            hint="'rlp daemon start' creates it",
+            code=f"{kind.name}.absent",
+        )
+    uri = path.absolute().as_uri()
+    try:
+        connection = _connect(f"{uri}?mode=ro")
+    except sqlite3.OperationalError:
+        # A closed file in a directory we may not write to: SQLite cannot make the shared index there.
+        if (path.parent / f"{path.name}-wal").exists():
+            raise
+        connection = _connect(f"{uri}?mode=ro&immutable=1")
+    except sqlite3.DatabaseError as error:
+        raise LedgerCorruptError(f"{path} is not a database: {error}", hint="restore a backup") from error
+    try:
+        check_identity(connection, path, kind)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def check_identity(connection: sqlite3.Connection, path: Path, kind: FileKind) -> None:
+    """Refuse a file of another application or of a newer version, without touching it."""
+    (application,) = connection.execute("PRAGMA application_id").fetchone()
+    (version,) = connection.execute("PRAGMA user_version").fetchone()
+    if application != kind.application_id:
+        raise LedgerVersionError(
+            f"{path} is not a Runloop {kind.name} (application id {application:#x})",
+            hint="point RUNLOOP_HOME elsewhere, or move the file away",
+        )
+    if version > kind.version:
+        raise LedgerVersionError(
+            f"{path} is of version {version}, this build knows {kind.version}", hint="upgrade runloop"
+        )
+
+
+def _connect(uri: str) -> sqlite3.Connection:
+    connection = sqlite3.connect(uri, uri=True, isolation_level=None, check_same_thread=False, timeout=5.0)
+    try:
+        connection.execute("PRAGMA trusted_schema = OFF")
+        connection.execute("PRAGMA query_only = ON")
+        connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _level(synchronous: str) -> str:
+    if synchronous not in {"NORMAL", "FULL", "EXTRA"}:
+        raise LedgerVersionError(
+            f"kb.synchronous is {synchronous!r}", hint="use FULL, NORMAL or EXTRA", code="config.value"
+        )
+    return synchronous

@@ -1,0 +1,105 @@
+"""The fold: what one event does to the tables. The statements are in ``sql/folds.sql``, one block per kind.
+
+Pure with regard to everything but the connection it is given: the same events, in order, make the same
+tables, whoever folds them (the materializer, ``verify``, a test).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Any
+
+from pog import sql
+from pog.connection import VIEWS
+from runloop.digest import canonical
+from runloop.events import ContactUpserted, DocumentImported, Event, Payload, encode_payload
+
+__all__ = ["TABLES", "Folds", "create_tables"]
+
+TABLES: dict[str, str] = {
+    "quarantine": "event",
+    "runs": "run",
+    "nodes": "run, node",
+    "contacts": "contact",
+    "contact_emails": "contact, position",
+    "documents": "document",
+    "artifacts": "event",
+    "approvals": "approval",
+    "hostcalls": "run, node, attempt, call",
+    "model_calls": "event",
+    "emails": "event",
+    "messages": "event",
+    "memory": "namespace, key",
+    "tokens": "token",
+    "policies": "event",
+    "cap_audit": "event",
+    "quotas": "event",
+    "instances": "agent, instance",
+    "searchables": "id",
+}
+"""Every table of the views, with the columns that order it."""
+
+
+def create_tables(connection: sqlite3.Connection) -> None:
+    """Make empty views of this build's version in an empty database."""
+    connection.executescript(
+        "BEGIN IMMEDIATE;"
+        + sql.load("views.sql")
+        + f"PRAGMA application_id = {VIEWS.application_id}; PRAGMA user_version = {VIEWS.version}; COMMIT;"
+    )
+
+
+class Folds:
+    """The statements of every kind, read once."""
+
+    def __init__(self) -> None:
+        self._blocks = {kind: _split(block) for kind, block in sql.named("folds.sql").items()}
+
+    @property
+    def kinds(self) -> frozenset[str]:
+        """Kinds that change a view."""
+        return frozenset(self._blocks)
+
+    def apply(self, connection: sqlite3.Connection, event: Event) -> None:
+        """Change the tables; raises :class:`sqlite3.Error` when the event does not fit them."""
+        statements = self._blocks.get(event.kind)
+        if statements is None:
+            return
+        values = _values(event)
+        for statement in statements:
+            connection.execute(statement, values)
+
+
+def _split(block: str) -> list[str]:
+    statements, pending = [], ""
+    for line in block.splitlines(keepends=True):
+        pending += line
+        if sqlite3.complete_statement(pending):
+            statements.append(pending.strip())
+            pending = ""
+    return statements
+
+
+def _values(event: Event) -> dict[str, Any]:
+    values = {name: _cell(value) for name, value in encode_payload(event.payload).items()}
+    if event.kind == "memory.updated":
+        values["value"] = canonical(event.payload.value).decode()  # type: ignore[attr-defined]
+    values["words"] = _words(event.payload)
+    values.update(
+        event=event.id, ts_ms=event.ts_ms, actor=event.actor, run=event.run, label=event.provenance.label
+    )
+    return values
+
+
+def _cell(value: Any) -> Any:
+    return canonical(value).decode() if isinstance(value, (dict, list)) else value
+
+
+def _words(payload: Payload) -> str:
+    """What a person may type to find it, beside its title."""
+    if isinstance(payload, ContactUpserted):
+        fields = [payload.name, *payload.nicknames, *payload.emails, payload.org, payload.title, payload.note]
+        return "\n".join(field for field in fields if field)
+    if isinstance(payload, DocumentImported):
+        return "\n".join([payload.text, *payload.people])
+    return ""

@@ -1,0 +1,218 @@
+"""Reading the ledger: events in order, bytes by digest, runs by prefix. Never blocks the writer.
+
+Knows: how to page so that the write-ahead log can be folded meanwhile. Does not know the views.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Collection, Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import msgspec
+
+from pog import sql
+from pog.chain import Row, decode_row
+from pog.connection import LEDGER, connect_reader
+from pog.errors import LedgerCorruptError
+from runloop.digest import blob_digest
+from runloop.errors import ConflictError, NotFoundError, UsageError
+from runloop.events import Event
+from runloop.ids import RunId
+
+__all__ = ["Reader"]
+
+_PAGE = 256
+_HEX = frozenset("0123456789abcdef")
+
+
+class Reader:
+    """A read-only connection to the ledger. Usable from several threads, one call at a time."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._path = Path(path)
+        self._connection = connect_reader(self._path, LEDGER)
+        self._sql = sql.named("statements.sql")
+
+    @property
+    def path(self) -> Path:
+        """The file."""
+        return self._path
+
+    def close(self) -> None:
+        """Let go of the file."""
+        self._connection.close()
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def head_id(self) -> int:
+        """Id of the newest event; 0 while there is none."""
+        found = self._all(self._sql["head"])
+        return int(found[0][0]) if found else 0
+
+    def rows(self, *, run: str | None = None, after: int = 0) -> Iterator[Row]:
+        """Rows in order, unread: for whoever must go on behind a bad one."""
+        while True:
+            if run is None:
+                page = self._all(self._sql["rows_after"], (after, _PAGE))
+            else:
+                page = self._all(self._sql["rows_of_run_after"], (run, after, _PAGE))
+            yield from map(Row._make, page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    def events(
+        self,
+        *,
+        run: str | None = None,
+        after: int = 0,
+        kinds: Collection[str] | None = None,
+        limit: int | None = None,
+    ) -> Iterator[Event]:
+        """Events with an id above ``after``, oldest first.
+
+        Raises :class:`LedgerCorruptError` at a row that holds no event this build knows.
+        """
+        found = 0
+        rows = self.rows(run=run, after=after) if run or not kinds else self._rows_of_kinds(kinds, after)
+        for row in rows:
+            if limit is not None and found >= limit:
+                return
+            if kinds is None or row.kind in kinds:
+                found += 1
+                yield decode_row(row)
+
+    def event(self, event_id: int) -> Event:
+        """One event; raises :class:`NotFoundError`."""
+        found = self._all(self._sql["row"], (event_id,)) if 0 < event_id < 2**63 else []
+        if not found:
+            raise NotFoundError(
+                f"there is no event {event_id}", hint=f"the newest is {self.head_id()}", code="event.absent"
+            )
+        return decode_row(Row._make(found[0]))
+
+    def blob(self, digest_hex: str) -> bytes:
+        """The bytes behind a digest, checked against it.
+
+        Raises :class:`NotFoundError`, or :class:`LedgerCorruptError` when the stored bytes are others.
+        """
+        if len(digest_hex) != 64 or not _HEX.issuperset(digest_hex):
+            raise UsageError(
+                f"{digest_hex!r} is not a digest", hint="64 lower-case hex characters", code="digest.shape"
+            )
+        found = self._all(self._sql["blob"], (bytes.fromhex(digest_hex),))
+        if not found:
+            raise NotFoundError(f"no bytes are stored for {digest_hex}", code="blob.absent")
+        data: bytes = found[0][0]
+        if blob_digest(data) != digest_hex:
+            raise LedgerCorruptError(f"the bytes stored for {digest_hex} were changed", hint="rlp verify")
+        return data
+
+    def find_run(self, prefix: str) -> RunId:
+        """The run whose id starts with ``prefix`` (at least four characters, or the whole id).
+
+        Raises :class:`NotFoundError`, or :class:`ConflictError` when several do.
+        """
+        low = prefix.strip().lower()
+        if not low:
+            raise UsageError("the run id is empty", hint="'rlp runs' lists the ids", code="id.run")
+        found = [run for (run,) in self._all(self._sql["runs_with_prefix"], {"low": low, "high": low + "~"})]
+        if low in found:
+            return RunId(low)
+        if not found:
+            raise NotFoundError(f"no run is named {prefix!r}", hint="rlp runs", code="run.absent")
+        if len(found) > 1:
+            raise ConflictError(
+                f"{prefix!r} may be any of {', '.join(found)}",
+                hint="type more characters",
+                code="run.ambiguous",
+                runs=found,
+            )
+        return RunId(found[0])
+
+    def unfinished_runs(self) -> list[RunId]:
+        """Runs that started and have not finished, oldest first: what a daemon takes up again."""
+        return [RunId(run) for (run,) in self._all(self._sql["unfinished_runs"])]
+
+    def runs(self, limit: int = 50) -> list[dict[str, Any]]:
+        """Summaries, newest first: ``run, opening, params, principal, state, outcome, started_ms, ...``."""
+        return [_summary(row) for row in self._all(self._sql["runs"], (limit,))]
+
+    def knowledge_digests(self) -> dict[tuple[str, str], str]:
+        """``(kind, id)`` -> digest of the newest payload text, for every contact and document."""
+        found: dict[tuple[str, str], str] = {}
+        for kind, text in self._all(self._sql["knowledge_texts"]):
+            payload = msgspec.json.decode(text)
+            field = "contact" if kind == "contact.upserted" else "document"
+            found[kind, payload[field]] = blob_digest(text.encode())
+        return found
+
+    def mentions(self, text: str, limit: int = 10_000) -> list[int]:
+        """Ids of the events whose payload contains ``text``, or whose own hash starts with it."""
+        return [row[0] for row in self._all(self._sql["mentions"], {"text": text, "limit": limit})]
+
+    def ids_where(
+        self,
+        kind: str,
+        field: str,
+        value: str | int,
+        *,
+        match: Literal["equal", "prefix", "listed"] = "equal",
+    ) -> list[int]:
+        """Ids of the events of a kind whose payload's ``field`` is, starts with, or lists ``value``."""
+        name = {"equal": "ids_where", "prefix": "ids_where_prefix", "listed": "ids_where_listed"}[match]
+        found = self._all(self._sql[name], {"kind": kind, "field": field, "value": value})
+        return [row[0] for row in found]
+
+    def edges(self, after: int = 0) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """``(event, its causes)`` in order, for walking forward."""
+        while True:
+            page = self._all(self._sql["edges_after"], (after, _PAGE))
+            for event_id, provenance in page:
+                yield event_id, tuple(msgspec.json.decode(provenance).get("causes", ()))
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    def _rows_of_kinds(self, kinds: Collection[str], after: int) -> Iterator[Row]:
+        marks = ", ".join("?" * len(kinds))
+        statement = self._sql["rows_after"].replace("WHERE", f"WHERE kind IN ({marks}) AND")
+        while True:
+            page = self._all(statement, (*kinds, after, _PAGE))
+            yield from map(Row._make, page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    def _all(self, statement: str, values: Any = ()) -> list[Any]:
+        try:
+            return self._connection.execute(statement, values).fetchall()
+        except sqlite3.DatabaseError as error:
+            raise LedgerCorruptError(f"{self._path} cannot be read: {error}", hint="rlp verify") from error
+
+
+def _summary(row: tuple[Any, ...]) -> dict[str, Any]:
+    run, started_id, started_ms, started, finished_id, finished_ms, finished = row
+    begin = msgspec.json.decode(started)
+    end = msgspec.json.decode(finished) if finished else {}
+    return {
+        "run": run,
+        "opening": begin.get("opening"),
+        "params": begin.get("params"),
+        "principal": begin.get("principal"),
+        "prompt": (begin.get("origin") or {}).get("prompt"),
+        "state": end.get("outcome", "running"),
+        "outcome": end.get("outcome"),
+        "error": end.get("error"),
+        "started_ms": started_ms,
+        "finished_ms": finished_ms,
+        "started_event": started_id,
+        "finished_event": finished_id,
+    }

@@ -1,0 +1,103 @@
+"""Masks e-mail addresses and secrets by their value, wherever they stand in a JSON value.
+
+Knows: what an address and the usual kinds of keys look like, and the encodings a known secret may hide in.
+Does not know: who may see what. Masking is by value because a column's name says nothing: an alias, a JSON
+path or a sentence carries the same address (spec/pog.md, Redaction).
+
+Every pattern is bounded, so that the time is linear in the text, hostile or not.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Collection, Iterable
+from typing import Any
+from urllib.parse import quote
+
+__all__ = ["mask", "mask_text"]
+
+# From the sign to the end; the sign may be percent-encoded, the domain has a dot or is localhost.
+_DOMAIN = re.compile(r"(@|%40)((?:[\w-]{1,63}\.){1,8}[\w-]{1,63}|localhost\b)")
+_LOCAL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]")
+_SECRETS = re.compile(
+    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----[\s\S]{0,16384}?"
+    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"
+    r"|\b(?:sk|rk|pk)[-_](?:[A-Za-z0-9]{1,24}[-_]){0,4}[A-Za-z0-9]{20,256}\b"
+    r"|\bgh[pousr]_[A-Za-z0-9]{30,255}\b|\bgithub_pat_[A-Za-z0-9_]{40,255}\b"
+    r"|\bglpat-[A-Za-z0-9_-]{20,64}\b"
+    r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
+    r"|\bAIza[A-Za-z0-9_-]{35}\b"
+    r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,255}"
+    r"|\beyJ[A-Za-z0-9_-]{8,512}\.eyJ[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{16,2048}"
+    r"|(?<=[Bb]earer )[A-Za-z0-9._~+/-]{20,2048}=*"
+)
+_SECRET = "[secret]"  # noqa: S105
+
+
+def mask(value: Any, *, emails: bool = True, known: Iterable[str] = ()) -> Any:
+    """A copy of a JSON value with addresses and secrets masked in every string and every key.
+
+    ``known`` are secrets to find literally, and in base64, hex and URL encoding.
+    """
+    spellings = _spellings(known)
+    return _walk(value, emails, spellings)
+
+
+def mask_text(text: str, *, emails: bool = True, known: Iterable[str] = ()) -> str:
+    """The same for one text: ``john.doe@example.com`` becomes ``j***@e***.com``."""
+    return _mask_text(text, emails, _spellings(known))
+
+
+def _walk(value: Any, emails: bool, spellings: Collection[str]) -> Any:
+    if isinstance(value, str):
+        return _mask_text(value, emails, spellings)
+    if isinstance(value, dict):
+        return {_walk(key, emails, spellings): _walk(item, emails, spellings) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_walk(item, emails, spellings) for item in value]
+    return value
+
+
+def _mask_text(text: str, emails: bool, spellings: Collection[str]) -> str:
+    for spelling in spellings:
+        if spelling in text:
+            text = text.replace(spelling, _SECRET)
+    if len(text) >= 16:
+        text = _SECRETS.sub(_SECRET, text)
+    if emails and ("@" in text or "%40" in text):
+        text = _mask_emails(text)
+    return text
+
+
+def _mask_emails(text: str) -> str:
+    parts: list[str] = []
+    done = 0
+    for match in _DOMAIN.finditer(text):
+        start = match.start()
+        # Walk back over the local part however long it is: a bound would be a way past the mask.
+        while start > done and _LOCAL.match(text[start - 1]):
+            start -= 1
+        if start == match.start():
+            continue
+        at, domain = match.groups()
+        shown = f"{domain[0]}***.{domain.rpartition('.')[2]}" if "." in domain else "***"
+        parts += [text[done:start], text[start], "***", at, shown]
+        done = match.end()
+    return "".join([*parts, text[done:]])
+
+
+def _spellings(known: Iterable[str]) -> list[str]:
+    """A secret as it may appear: plain, URL-quoted, hex, and base64 at each of the three alignments."""
+    found: set[str] = set()
+    for secret in known:
+        raw = secret.encode()
+        if len(raw) < 6:
+            continue  # too short to be told from ordinary words
+        found |= {secret, quote(secret, safe=""), raw.hex(), raw.hex().upper()}
+        for shift in range(3):
+            for encode in (base64.b64encode, base64.urlsafe_b64encode):
+                text = encode(bytes(shift) + raw).decode().rstrip("=")
+                # Drop the characters that also depend on what stands before and behind the secret.
+                found.add(text[(0, 2, 3)[shift] : len(text) - (1 if (len(raw) + shift) % 3 else 0)])
+    return sorted(found, key=len, reverse=True)

@@ -1,0 +1,191 @@
+-- How an event changes the views: one block per kind, statements in order. Named values are the payload's fields
+-- (lists and objects as JSON text) and the event's own :event, :ts_ms, :actor, :run, :label. A kind without a
+-- block changes no view.
+
+-- name: run.started
+INSERT INTO runs (run, opening, definition_digest, params, principal, via, prompt, state, started_ms, started_event)
+VALUES (:run, :opening, :definition_digest, :params, :principal,
+        :origin ->> '$.via', :origin ->> '$.prompt', 'running', :ts_ms, :event);
+INSERT INTO nodes (run, node, agent, agent_version, variant, bundle_digest, state)
+SELECT :run, key, value ->> '$.name', value ->> '$.version', value ->> '$.variant', value ->> '$.bundle_digest', 'pending'
+FROM json_each(:agents) ORDER BY key;
+
+-- name: run.resumed
+UPDATE runs SET resumed = resumed + 1 WHERE run = :run;
+
+-- name: run.cancel_requested
+UPDATE runs SET state = 'cancelling' WHERE run = :run AND finished_event IS NULL;
+
+-- name: run.finished
+UPDATE runs
+SET state = :outcome, clause = :clause, output_digest = :output_digest, finished_ms = :ts_ms,
+    finished_event = :event, error_code = :error ->> '$.code', error_message = :error ->> '$.message'
+WHERE run = :run;
+
+-- name: node.scheduled
+INSERT INTO nodes (run, node, state, attempt, started_ms, scheduled_event, input_digest)
+VALUES (:run, :node, 'running', :attempt, :ts_ms, :event, :input_digest)
+ON CONFLICT (run, node) DO UPDATE
+SET state = 'running', attempt = excluded.attempt, started_ms = coalesce(nodes.started_ms, excluded.started_ms),
+    scheduled_event = excluded.scheduled_event, input_digest = excluded.input_digest, finished_ms = NULL,
+    finished_event = NULL, output_digest = NULL, error_code = NULL, error_message = NULL, reason = NULL;
+
+-- name: node.finished
+INSERT INTO nodes (run, node, state, attempt, finished_ms, finished_event, output_digest, error_code,
+                   error_message, fuel, calls)
+VALUES (:run, :node, :status, :attempt, :ts_ms, :event, :output_digest, :error ->> '$.code',
+        :error ->> '$.message', :fuel, :calls)
+ON CONFLICT (run, node) DO UPDATE
+SET state = excluded.state, attempt = excluded.attempt, finished_ms = excluded.finished_ms,
+    finished_event = excluded.finished_event, output_digest = excluded.output_digest,
+    error_code = excluded.error_code, error_message = excluded.error_message,
+    fuel = nodes.fuel + excluded.fuel, calls = nodes.calls + excluded.calls;
+
+-- name: node.skipped
+INSERT INTO nodes (run, node, state, finished_ms, finished_event, reason)
+VALUES (:run, :node, 'skipped', :ts_ms, :event, :reason)
+ON CONFLICT (run, node) DO UPDATE
+SET state = 'skipped', finished_ms = excluded.finished_ms, finished_event = excluded.finished_event,
+    reason = excluded.reason;
+
+-- name: node.cancelled
+INSERT INTO nodes (run, node, state, finished_ms, finished_event, reason)
+VALUES (:run, :node, 'cancelled', :ts_ms, :event, :reason)
+ON CONFLICT (run, node) DO UPDATE
+SET state = 'cancelled', finished_ms = excluded.finished_ms, finished_event = excluded.finished_event,
+    reason = excluded.reason;
+
+-- name: message.sent
+INSERT INTO messages (event, run, sender, receiver, topic, type, schema_id, msg_id, size, body_digest, node,
+                      attempt, sent_ms)
+VALUES (:event, :run, :sender, :receiver, :topic, :type, :schema_id, :msg_id, :size, :body_digest, :node,
+        :attempt, :ts_ms);
+UPDATE runs SET messages = messages + 1, message_bytes = message_bytes + :size WHERE run = :run;
+
+-- name: hostcall.admitted
+INSERT INTO hostcalls (run, node, attempt, call, op, effect, key, state, args_digest, request_bytes, fuel,
+                       admitted_event)
+VALUES (coalesce(:run, ''), :node, :attempt, :call, :op, :effect, :key, 'admitted', :args_digest, :request_bytes,
+        :fuel, :event)
+ON CONFLICT (run, node, attempt, call) DO UPDATE
+SET state = 'admitted', key = excluded.key, admitted_event = excluded.admitted_event;
+
+-- name: hostcall.delivered
+INSERT INTO hostcalls (run, node, attempt, call, op, effect, state, ok, args_digest, result_digest,
+                       request_bytes, response_bytes, fuel, delivered_event)
+VALUES (coalesce(:run, ''), :node, :attempt, :call, :op, :effect, 'delivered', :ok, :args_digest, :result_digest,
+        :request_bytes, :response_bytes, :fuel, :event)
+ON CONFLICT (run, node, attempt, call) DO UPDATE
+SET state = 'delivered', ok = excluded.ok, result_digest = excluded.result_digest,
+    response_bytes = excluded.response_bytes, delivered_event = excluded.delivered_event;
+UPDATE runs SET hostcalls = hostcalls + 1 WHERE run = :run;
+
+-- name: model.called
+INSERT INTO model_calls (event, run, node, attempt, call, provider, model, generated, request_digest, answer_digest,
+                         input_tokens, output_tokens, estimated, reserved_micro_usd, cost_micro_usd, price_version,
+                         finish, called_ms)
+VALUES (:event, :run, :node, :attempt, :call, :provider, :model, :generated, :request_digest, :answer_digest,
+        :input_tokens, :output_tokens, :estimated, :reserved_micro_usd, :cost_micro_usd, :price_version,
+        :finish, :ts_ms);
+UPDATE runs
+SET cost_micro_usd = cost_micro_usd + :cost_micro_usd, input_tokens = input_tokens + :input_tokens,
+    output_tokens = output_tokens + :output_tokens
+WHERE run = :run;
+
+-- name: action.requested
+INSERT INTO approvals (approval, run, node, attempt, call, op, effect, key, action, action_digest, content_blob,
+                       content_type, state, requested_ms, expires_ms, requested_event)
+VALUES (:approval, :run, :node, :attempt, :call, :op, :effect, :key, :action, :action_digest, :content_blob,
+        :content_type, 'waiting', :ts_ms, :expires_ms, :event);
+UPDATE nodes SET state = 'waiting' WHERE run = :run AND node = :node AND state = 'running';
+UPDATE runs SET state = 'waiting' WHERE run = :run AND state = 'running';
+
+-- name: action.decided
+UPDATE approvals
+SET state = :decision, decided_ms = :ts_ms, principal = :principal, note = :note,
+    dispatch_after_ms = :dispatch_after_ms, decided_event = :event
+WHERE approval = :approval;
+UPDATE nodes SET state = 'running'
+WHERE run = :run AND node = :node AND state = 'waiting'
+  AND NOT EXISTS (SELECT 1 FROM approvals WHERE run = :run AND node = :node AND state = 'waiting');
+UPDATE runs SET state = 'running'
+WHERE run = :run AND state = 'waiting'
+  AND NOT EXISTS (SELECT 1 FROM approvals WHERE run = :run AND state = 'waiting');
+
+-- name: action.claimed
+UPDATE approvals SET state = 'claimed', claimed_event = :event WHERE approval = :approval;
+
+-- name: email.sent
+INSERT INTO emails (event, run, approval, provider, message_id, recipients, subject, content_blob, location, sent_ms)
+VALUES (:event, :run, :approval, :provider, :message_id, :recipients, :subject, :content_blob, :location, :ts_ms);
+UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval;
+
+-- name: artifact.created
+INSERT INTO artifacts (event, run, node, port, name, media_type, blob, size, created_ms)
+VALUES (:event, :run, :node, :port, :name, :media_type, :blob, :size, :ts_ms);
+
+-- name: contact.upserted
+INSERT INTO contacts (contact, name, org, title, note, emails, phones, nicknames, source, label, event, updated_ms)
+VALUES (:contact, :name, :org, :title, :note, :emails, :phones, :nicknames, :source, :label, :event, :ts_ms)
+ON CONFLICT (contact) DO UPDATE
+SET name = excluded.name, org = excluded.org, title = excluded.title, note = excluded.note,
+    emails = excluded.emails, phones = excluded.phones, nicknames = excluded.nicknames, source = excluded.source,
+    label = excluded.label, event = excluded.event, updated_ms = excluded.updated_ms;
+DELETE FROM contact_emails WHERE contact = :contact;
+INSERT INTO contact_emails (contact, position, email) SELECT :contact, key, value FROM json_each(:emails);
+INSERT INTO searchables (kind, ref, title, body, event, dated_ms)
+VALUES ('contact', 'contact:' || :contact, :name, :words, :event, :ts_ms)
+ON CONFLICT (ref) DO UPDATE
+SET title = excluded.title, body = excluded.body, event = excluded.event, dated_ms = excluded.dated_ms;
+
+-- name: document.imported
+INSERT INTO documents (document, type, title, text, people, written_ms, source, content_digest, label, event,
+                       updated_ms)
+VALUES (:document, :type, :title, :text, :people, :written_ms, :source, :content_digest, :label, :event, :ts_ms)
+ON CONFLICT (document) DO UPDATE
+SET type = excluded.type, title = excluded.title, text = excluded.text, people = excluded.people,
+    written_ms = excluded.written_ms, source = excluded.source, content_digest = excluded.content_digest,
+    label = excluded.label, event = excluded.event, updated_ms = excluded.updated_ms;
+INSERT INTO searchables (kind, ref, title, body, event, dated_ms)
+VALUES (:type, 'document:' || :document, :title, :words, :event, coalesce(:written_ms, :ts_ms))
+ON CONFLICT (ref) DO UPDATE
+SET kind = excluded.kind, title = excluded.title, body = excluded.body, event = excluded.event,
+    dated_ms = excluded.dated_ms;
+
+-- name: memory.updated
+INSERT INTO memory (namespace, key, value, entry_version, event, updated_ms)
+VALUES (:namespace, :key, :value, :entry_version, :event, :ts_ms)
+ON CONFLICT (namespace, key) DO UPDATE
+SET value = excluded.value, entry_version = excluded.entry_version, event = excluded.event,
+    updated_ms = excluded.updated_ms;
+
+-- name: token.issued
+INSERT INTO tokens (token, parent, holder, grants, run, expires_ms, issued_ms, issued_event)
+VALUES (:token, :parent, :holder, :grants, :run, :expires_ms, :ts_ms, :event)
+ON CONFLICT (token) DO NOTHING;
+
+-- name: token.revoked
+UPDATE tokens SET revoked_event = :event, reason = :reason WHERE token = :token AND revoked_event IS NULL;
+
+-- name: policy.changed
+INSERT INTO policies (event, agent, change, capability, before, after, principal, changed_ms)
+VALUES (:event, :agent, :change, :capability, :before, :after, :principal, :ts_ms);
+
+-- name: cap.audit
+INSERT INTO cap_audit (event, run, agent, capability, op, target, decision, reason, node, attempt, call, audited_ms)
+VALUES (:event, :run, :agent, :capability, :op, :target, :decision, :reason, :node, :attempt, :call, :ts_ms);
+
+-- name: quota.warned
+INSERT INTO quotas (event, run, agent, resource, max, used, exceeded, noted_ms)
+VALUES (:event, :run, :agent, :resource, :limit, :used, 0, :ts_ms);
+
+-- name: quota.exceeded
+INSERT INTO quotas (event, run, agent, resource, max, used, exceeded, noted_ms)
+VALUES (:event, :run, :agent, :resource, :limit, :used, 1, :ts_ms);
+
+-- name: agent.transition
+INSERT INTO instances (agent, instance, state, run, node, attempt, reason, event, updated_ms)
+VALUES (:agent, :instance, :after, :run, :node, :attempt, :reason, :event, :ts_ms)
+ON CONFLICT (agent, instance) DO UPDATE
+SET state = excluded.state, run = excluded.run, node = excluded.node, attempt = excluded.attempt,
+    reason = excluded.reason, event = excluded.event, updated_ms = excluded.updated_ms;

@@ -1,0 +1,312 @@
+-- The views, version 1: a fold of the ledger, kept in a file of their own so that they can be thrown away.
+-- Times are unix milliseconds, money millionths of a US dollar. Columns named *_event hold ledger ids; columns
+-- that hold a JSON text say so. Everything in here can be computed again from the ledger (`rlp kb rebuild`).
+
+-- Where the fold stands: one row.
+CREATE TABLE cursor (
+    one      INTEGER PRIMARY KEY CHECK (one = 1),
+    event    INTEGER NOT NULL,
+    hash     BLOB    NOT NULL
+) STRICT;
+INSERT INTO cursor VALUES (1, 0, zeroblob(32));
+
+-- Events that could not be folded, and why. They never stop the fold.
+CREATE TABLE quarantine (
+    event INTEGER PRIMARY KEY,
+    kind  TEXT NOT NULL,
+    error TEXT NOT NULL
+) STRICT;
+
+CREATE TABLE runs (
+    run               TEXT PRIMARY KEY,
+    opening           TEXT NOT NULL,
+    definition_digest TEXT NOT NULL,
+    params            TEXT NOT NULL,              -- JSON
+    principal         TEXT NOT NULL,
+    via               TEXT,
+    prompt            TEXT,
+    state             TEXT NOT NULL,              -- running, waiting, cancelling, succeeded, failed, cancelled
+    clause            TEXT,
+    output_digest     TEXT,
+    error_code        TEXT,
+    error_message     TEXT,
+    started_ms        INTEGER NOT NULL,
+    finished_ms       INTEGER,
+    started_event     INTEGER NOT NULL,
+    finished_event    INTEGER,
+    resumed           INTEGER NOT NULL DEFAULT 0, -- how often a daemon took it up again
+    cost_micro_usd    INTEGER NOT NULL DEFAULT 0,
+    input_tokens      INTEGER NOT NULL DEFAULT 0,
+    output_tokens     INTEGER NOT NULL DEFAULT 0,
+    hostcalls         INTEGER NOT NULL DEFAULT 0,
+    messages          INTEGER NOT NULL DEFAULT 0,
+    message_bytes     INTEGER NOT NULL DEFAULT 0
+) STRICT;
+
+CREATE TABLE nodes (
+    run             TEXT    NOT NULL,
+    node            TEXT    NOT NULL,
+    agent           TEXT,
+    agent_version   TEXT,
+    variant         TEXT,
+    bundle_digest   TEXT,
+    state           TEXT    NOT NULL, -- pending, running, waiting, succeeded, failed, timed_out, skipped, cancelled
+    attempt         INTEGER NOT NULL DEFAULT 0,
+    started_ms      INTEGER,
+    finished_ms     INTEGER,
+    scheduled_event INTEGER,
+    finished_event  INTEGER,
+    input_digest    TEXT,
+    output_digest   TEXT,
+    error_code      TEXT,
+    error_message   TEXT,
+    reason          TEXT,
+    fuel            INTEGER NOT NULL DEFAULT 0,
+    calls           INTEGER NOT NULL DEFAULT 0,
+    PRIMARY KEY (run, node)
+) STRICT;
+
+CREATE TABLE contacts (
+    contact        TEXT PRIMARY KEY,
+    name           TEXT    NOT NULL,
+    org            TEXT    NOT NULL,
+    title          TEXT    NOT NULL,
+    note           TEXT    NOT NULL,
+    emails         TEXT    NOT NULL, -- JSON
+    phones         TEXT    NOT NULL, -- JSON
+    nicknames      TEXT    NOT NULL, -- JSON
+    source         TEXT    NOT NULL,
+    label          TEXT,
+    event          INTEGER NOT NULL,
+    updated_ms     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE contact_emails (
+    contact  TEXT    NOT NULL,
+    position INTEGER NOT NULL,
+    email    TEXT    NOT NULL,
+    PRIMARY KEY (contact, position)
+) STRICT;
+CREATE INDEX contact_emails_by_email ON contact_emails (email COLLATE NOCASE);
+
+CREATE TABLE documents (
+    document       TEXT PRIMARY KEY,
+    type           TEXT    NOT NULL, -- note, mail
+    title          TEXT    NOT NULL,
+    text           TEXT    NOT NULL,
+    people         TEXT    NOT NULL, -- JSON
+    written_ms     INTEGER,
+    source         TEXT    NOT NULL,
+    content_digest TEXT    NOT NULL,
+    label          TEXT,
+    event          INTEGER NOT NULL,
+    updated_ms     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE artifacts (
+    event      INTEGER PRIMARY KEY,
+    run        TEXT,
+    node       TEXT    NOT NULL,
+    port       TEXT,
+    name       TEXT    NOT NULL,
+    media_type TEXT    NOT NULL,
+    blob       TEXT    NOT NULL,
+    size       INTEGER NOT NULL,
+    created_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE approvals (
+    approval          TEXT PRIMARY KEY,
+    run               TEXT,
+    node              TEXT    NOT NULL,
+    attempt           INTEGER NOT NULL,
+    call              INTEGER NOT NULL,
+    op                TEXT    NOT NULL,
+    effect            TEXT    NOT NULL,
+    key               TEXT    NOT NULL,
+    action            TEXT    NOT NULL, -- JSON
+    action_digest     TEXT    NOT NULL,
+    content_blob      TEXT    NOT NULL,
+    content_type      TEXT    NOT NULL,
+    state             TEXT    NOT NULL, -- waiting, approved, denied, expired, undone, voided, claimed, done
+    requested_ms      INTEGER NOT NULL,
+    expires_ms        INTEGER NOT NULL,
+    decided_ms        INTEGER,
+    principal         TEXT,
+    note              TEXT,
+    dispatch_after_ms INTEGER,
+    requested_event   INTEGER NOT NULL,
+    decided_event     INTEGER,
+    claimed_event     INTEGER,
+    done_event        INTEGER
+) STRICT;
+
+-- One row for each host call of each attempt. An effect that was admitted and not delivered has an unknown outcome.
+CREATE TABLE hostcalls (
+    run             TEXT    NOT NULL,
+    node            TEXT    NOT NULL,
+    attempt         INTEGER NOT NULL,
+    call            INTEGER NOT NULL,
+    op              TEXT    NOT NULL,
+    effect          TEXT    NOT NULL,
+    key             TEXT,
+    state           TEXT    NOT NULL, -- admitted, delivered
+    ok              INTEGER,
+    args_digest     TEXT    NOT NULL,
+    result_digest   TEXT,
+    request_bytes   INTEGER NOT NULL,
+    response_bytes  INTEGER,
+    fuel            INTEGER NOT NULL,
+    admitted_event  INTEGER,
+    delivered_event INTEGER,
+    PRIMARY KEY (run, node, attempt, call)
+) STRICT;
+
+CREATE TABLE model_calls (
+    event              INTEGER PRIMARY KEY,
+    run                TEXT,
+    node               TEXT    NOT NULL,
+    attempt            INTEGER NOT NULL,
+    call               INTEGER NOT NULL,
+    provider           TEXT    NOT NULL,
+    model              TEXT    NOT NULL,
+    generated          INTEGER NOT NULL,
+    request_digest     TEXT    NOT NULL,
+    answer_digest      TEXT    NOT NULL,
+    input_tokens       INTEGER NOT NULL,
+    output_tokens      INTEGER NOT NULL,
+    estimated          INTEGER NOT NULL,
+    reserved_micro_usd INTEGER NOT NULL,
+    cost_micro_usd     INTEGER NOT NULL,
+    price_version      TEXT    NOT NULL,
+    finish             TEXT    NOT NULL,
+    called_ms          INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE emails (
+    event        INTEGER PRIMARY KEY,
+    run          TEXT,
+    approval     TEXT    NOT NULL,
+    provider     TEXT    NOT NULL,
+    message_id   TEXT    NOT NULL,
+    recipients   TEXT    NOT NULL, -- JSON
+    subject      TEXT    NOT NULL,
+    content_blob TEXT    NOT NULL,
+    location     TEXT    NOT NULL,
+    sent_ms      INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE messages (
+    event       INTEGER PRIMARY KEY,
+    run         TEXT,
+    sender      TEXT    NOT NULL,
+    receiver    TEXT    NOT NULL,
+    topic       TEXT    NOT NULL,
+    type        TEXT    NOT NULL,
+    schema_id   INTEGER NOT NULL,
+    msg_id      INTEGER NOT NULL,
+    size        INTEGER NOT NULL,
+    body_digest TEXT    NOT NULL,
+    node        TEXT,
+    attempt     INTEGER,
+    sent_ms     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE memory (
+    namespace     TEXT    NOT NULL,
+    key           TEXT    NOT NULL,
+    value         TEXT    NOT NULL, -- JSON
+    entry_version INTEGER NOT NULL,
+    event         INTEGER NOT NULL,
+    updated_ms    INTEGER NOT NULL,
+    PRIMARY KEY (namespace, key)
+) STRICT;
+
+CREATE TABLE tokens (
+    token         TEXT PRIMARY KEY,
+    parent        TEXT,
+    holder        TEXT    NOT NULL,
+    grants        TEXT    NOT NULL, -- JSON
+    run           TEXT,
+    expires_ms    INTEGER NOT NULL,
+    issued_ms     INTEGER NOT NULL,
+    issued_event  INTEGER NOT NULL,
+    revoked_event INTEGER,          -- of this very token; what is narrowed from a revoked one is void too
+    reason        TEXT
+) STRICT;
+
+CREATE TABLE policies (
+    event      INTEGER PRIMARY KEY,
+    agent      TEXT    NOT NULL,
+    change     TEXT    NOT NULL, -- grant, revoke, shrink
+    capability TEXT    NOT NULL,
+    before     TEXT    NOT NULL, -- JSON
+    after      TEXT    NOT NULL, -- JSON
+    principal  TEXT    NOT NULL,
+    changed_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE cap_audit (
+    event      INTEGER PRIMARY KEY,
+    run        TEXT,
+    agent      TEXT    NOT NULL,
+    capability TEXT    NOT NULL,
+    op         TEXT    NOT NULL,
+    target     TEXT    NOT NULL,
+    decision   TEXT    NOT NULL, -- allowed, denied, empty
+    reason     TEXT    NOT NULL,
+    node       TEXT,
+    attempt    INTEGER,
+    call       INTEGER,
+    audited_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE quotas (
+    event    INTEGER PRIMARY KEY,
+    run      TEXT,
+    agent    TEXT    NOT NULL,
+    resource TEXT    NOT NULL,
+    max      INTEGER NOT NULL,
+    used     INTEGER NOT NULL,
+    exceeded INTEGER NOT NULL,
+    noted_ms INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE instances (
+    agent      TEXT    NOT NULL,
+    instance   TEXT    NOT NULL,
+    state      TEXT    NOT NULL,
+    run        TEXT,
+    node       TEXT,
+    attempt    INTEGER,
+    reason     TEXT    NOT NULL,
+    event      INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL,
+    PRIMARY KEY (agent, instance)
+) STRICT;
+
+-- What can be found by words. `ref` is the contact or document.
+CREATE TABLE searchables (
+    id         INTEGER PRIMARY KEY,
+    kind       TEXT    NOT NULL, -- contact, note, mail
+    ref        TEXT    NOT NULL,
+    title      TEXT    NOT NULL,
+    body       TEXT    NOT NULL,
+    event      INTEGER NOT NULL,
+    dated_ms   INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX searchables_by_ref ON searchables (ref);
+
+CREATE VIRTUAL TABLE search USING fts5 (
+    title, body, content = 'searchables', content_rowid = 'id', tokenize = 'porter unicode61 remove_diacritics 2'
+);
+CREATE TRIGGER searchables_added AFTER INSERT ON searchables BEGIN
+    INSERT INTO search (rowid, title, body) VALUES (new.id, new.title, new.body);
+END;
+CREATE TRIGGER searchables_changed AFTER UPDATE ON searchables BEGIN
+    INSERT INTO search (search, rowid, title, body) VALUES ('delete', old.id, old.title, old.body);
+    INSERT INTO search (rowid, title, body) VALUES (new.id, new.title, new.body);
+END;
+CREATE TRIGGER searchables_removed AFTER DELETE ON searchables BEGIN
+    INSERT INTO search (search, rowid, title, body) VALUES ('delete', old.id, old.title, old.body);
+END;

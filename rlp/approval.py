@@ -1,0 +1,151 @@
+"""Showing a held action exactly, and sending a person's answer.
+
+What is shown is rendered from the very bytes that will leave, and those bytes are first checked against the
+digest the answer is bound to: nobody can show one thing and have another approved (attacks.md C1, C6, M3).
+Every foreign character that acts or hides is shown escaped. Enforcement is the daemon's; this is only the
+face.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from email.message import Message
+from typing import Any
+
+from rlp.escape import block, mixed_scripts, visible
+from rlp.output import moment, size
+from rlp.session import Session
+from runloop.errors import DivergenceError
+
+__all__ = ["bare", "content_of", "decide", "describe", "raw_lines"]
+
+DECISION_TOPIC = "rlp/actions/decision"
+DECISION_TYPE = "toolresult.action.decision.v1"
+MAIL = "message/rfc822"
+MAX_BODY_LINES = 400
+
+
+def bare(action: dict[str, Any]) -> str:
+    """One line on what the action is, for lists and for people who cannot be asked."""
+    return str(action.get("summary") or action.get("kind") or "an action")
+
+
+def content_of(approval: dict[str, Any]) -> bytes:
+    """The exact bytes, checked: raises :class:`DivergenceError` when they are not what the answer would
+    bind."""
+    from runloop.digest import blob_digest, digest
+
+    try:
+        content = base64.b64decode(approval["content"], validate=True)
+    except (KeyError, TypeError, binascii.Error) as error:
+        raise DivergenceError("the daemon sent no readable content", hint="rlp verify") from error
+    bound = digest({"action": approval["action"], "content": blob_digest(content)})
+    if bound != approval["action_digest"]:
+        raise DivergenceError(
+            f"what approval {approval['approval']} shows is not what it binds",
+            hint="do not approve it; 'rlp verify' checks the ledger",
+            code="approval.digest",
+        )
+    return content
+
+
+def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> list[str]:
+    """The action for people, every line safe for a terminal."""
+    action: dict[str, Any] = approval["action"]
+    recipients = [str(one) for one in action.get("recipients") or []]
+    rows: list[tuple[str, str]] = [
+        ("what", bare(action)),
+        ("by", f"{action.get('agent', '?')}, bundle {str(action.get('bundle', '?'))[:16]}"),
+        ("run", f"{approval.get('run', '?')}, node {approval.get('node', '?')}"),
+        ("leaves to", str(action.get("resource", "?"))),
+    ]
+    if recipients:
+        rows.append(("recipients", ", ".join(recipients)))
+    if action.get("amount_micro_usd"):
+        rows.append(("costs", f"{action['amount_micro_usd'] / 1_000_000:.6f} USD"))
+    if approval.get("expires_ms"):
+        rows.append(("expires", moment(approval["expires_ms"])))
+    rows.append(("content", f"{size(len(content))}, BLAKE3 {approval.get('content_blob', '')[:16]}"))
+    body: list[str]
+    if str(approval.get("content_type", "")).startswith(MAIL):
+        headers, body, notes = _mail(content, recipients)
+        rows += headers
+    else:
+        body, notes = _text(content), []
+    notes += [f"{name}: {word} mixes alphabets" for name, value in rows for word in mixed_scripts(value)]
+    lines = []
+    for name, value in rows:
+        lines.append(f"  {name:<11} {visible(value)}")
+    lines += [f"  {'NOTE':<11} {visible(note)}" for note in notes]
+    lines.append("  " + "-" * min(width - 2, 72))
+    shown = [
+        f"  | {line}" for text in body[:MAX_BODY_LINES] for line in block(text, width=max(20, width - 4))
+    ]
+    if len(body) > MAX_BODY_LINES:
+        shown.append(f"  | ... {len(body) - MAX_BODY_LINES} more lines; every byte: v")
+    return [*lines, *shown, "  " + "-" * min(width - 2, 72)]
+
+
+def raw_lines(content: bytes, *, width: int = 80) -> list[str]:
+    """Every byte: text where it is text, escapes elsewhere."""
+    text = content.decode("utf-8", "backslashreplace")
+    return [f"  | {line}" for line in block(text, width=max(20, width - 4))]
+
+
+def _mail(content: bytes, recipients: list[str]) -> tuple[list[tuple[str, str]], list[str], list[str]]:
+    """Headers, body lines and warnings of a message, read from its bytes."""
+    import email
+    import email.policy
+    from email.utils import getaddresses
+
+    message = email.message_from_bytes(content, policy=email.policy.default)
+    rows = []
+    named: set[str] = set()
+    for header in ("From", "To", "Cc", "Reply-To", "Subject", "Date", "Message-ID"):
+        for value in message.get_all(header) or []:
+            rows.append((header.lower(), str(value)))
+            if header in ("To", "Cc"):
+                named |= {address.lower() for _, address in getaddresses([str(value)])}
+    notes = []
+    unseen = [address for address in recipients if address.lower() not in named]
+    if unseen:
+        notes.append(f"also goes to, without being named in the message: {', '.join(unseen)}")
+    plain = message.get_body(("plain",))
+    body = _payload(plain) if plain is not None else _text(content)
+    for part in message.iter_attachments() if message.is_multipart() else ():
+        notes.append(f"attachment {part.get_filename() or '?'} ({part.get_content_type()})")
+    if plain is not None and message.is_multipart() and message.get_body(("html",)) is not None:
+        notes.append("there is an HTML part too; every byte: v")
+    return rows, body, notes
+
+
+def _payload(part: Message) -> list[str]:
+    raw = part.get_payload(decode=True)
+    data = raw if isinstance(raw, bytes) else b""
+    try:
+        return data.decode(part.get_content_charset() or "utf-8", "replace").splitlines()
+    except LookupError:
+        return _text(data)
+
+
+def _text(content: bytes) -> list[str]:
+    return content.decode("utf-8", "backslashreplace").splitlines()
+
+
+def decide(session: Session, approval: dict[str, Any], decision: str, note: str = "") -> dict[str, Any]:
+    """Publish a person's decision, bound to what was shown; return where the approval stands now.
+
+    ``decision`` is ``approve``, ``deny`` or ``undo``. Raises what the daemon answers: a conflict when it was
+    decided before, a refusal when we are not the operator.
+    """
+    payload = {
+        "v": 1,
+        "approval": approval["approval"],
+        "action_digest": approval["action_digest"],
+        "decision": decision,
+        "note": note,
+    }
+    client = session.client()
+    answer: dict[str, Any] = client.request(DECISION_TOPIC, DECISION_TYPE, payload, timeout_s=30.0)
+    return answer

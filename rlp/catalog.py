@@ -1,0 +1,147 @@
+"""What can be run from here: openings and the ports of installed agents, as files tell.
+
+Knows: the directories, in order, the first one winning, as in the daemon. Does not know: trust; the daemon's
+registry is the judge of agents and refuses what it must.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from rlp.session import Session
+from runloop.errors import RunloopError
+
+if TYPE_CHECKING:
+    from openings.definition import Opening, PortTable
+    from runloop.bundle.manifest import Manifest
+
+__all__ = ["Listing", "agents", "manifests", "openings", "routable"]
+
+
+def openings(session: Session) -> Iterator[tuple[Path, Opening | None]]:
+    """Every opening's file with the opening, or with None where it does not load (``rlp plan`` says why)."""
+    from openings.load import catalogue, read
+
+    for path in catalogue(session.paths.openings_dirs).values():
+        try:
+            yield path, read(path)
+        except RunloopError as error:
+            session.console.detail(f"passed over {path}: {error.message}")
+            yield path, None
+
+
+class Listing(NamedTuple):
+    """What the router wants to know of an opening."""
+
+    name: str
+    goals: list[str]
+    params: dict[str, None]
+
+
+def routable(session: Session) -> list[Listing]:
+    """Every opening that loads, for the router.
+
+    Reading YAML costs most of a prompt's time, so what was read is kept beside the compiled components, by
+    path, time and size of the file. Nothing is decided by it but a route: a run reads and checks the file
+    itself.
+    """
+    import json
+
+    store = session.paths.cache_dir / "openings.json"
+    try:
+        kept = json.loads(store.read_bytes())
+    except (OSError, ValueError):
+        kept = {}
+    found = {}
+    for path in _files(session):
+        facts = path.stat()
+        key = f"{path}|{facts.st_mtime_ns}|{facts.st_size}"
+        entry = kept.get(key) if isinstance(kept, dict) else None
+        found[key] = entry if _is_listing(entry) else _listing(session, path)
+    if list(found) != list(kept):
+        _keep(store, json.dumps(found))
+    return [Listing(e[0], e[1], dict.fromkeys(e[2])) for e in found.values() if e[0]]
+
+
+def _files(session: Session) -> Iterator[Path]:
+    """As ``openings.load.catalogue``, without importing a YAML reader."""
+    seen: set[str] = set()
+    for directory in session.paths.openings_dirs:
+        for path in sorted((*directory.glob("*.yaml"), *directory.glob("*.yml"))):
+            if path.stem not in seen and path.is_file():
+                seen.add(path.stem)
+                yield path
+
+
+def _is_listing(entry: object) -> bool:
+    return (
+        isinstance(entry, list)
+        and len(entry) == 3
+        and isinstance(entry[0], str)
+        and all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in entry[1:])
+    )
+
+
+def _listing(session: Session, path: Path) -> list[object]:
+    """``[name, goals, params]``; an empty name for what does not load."""
+    from openings.load import read
+
+    try:
+        opening = read(path)
+    except RunloopError as error:
+        session.console.detail(f"passed over {path}: {error.message}")
+        return ["", [], []]
+    return [opening.name, list(opening.goals), list(opening.params)]
+
+
+def _keep(store: Path, text: str) -> None:
+    """Write the listings whole or not at all; a home that cannot be written to only costs time."""
+    import os
+    import tempfile
+
+    try:
+        store.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        number, fresh = tempfile.mkstemp(dir=store.parent, prefix=".openings-")
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(fresh, store)  # noqa: PTH105
+    except OSError:
+        return
+
+
+def manifests(session: Session) -> Iterator[tuple[Path, Manifest]]:
+    """Every installed agent's directory and manifest; what cannot be read is passed over."""
+    from runloop.bundle.manifest import parse_manifest
+
+    seen: set[tuple[str, str, str]] = set()
+    for directory in session.paths.agents_dirs:
+        for file in sorted(directory.glob("*/manifest.toml")):
+            try:
+                found = parse_manifest(file.read_bytes(), origin=str(file))
+            except (RunloopError, OSError) as error:
+                session.console.detail(f"passed over {file}: {error}")
+                continue
+            key = (found.name, found.variant, found.version)
+            if key not in seen:
+                seen.add(key)
+                yield file.parent, found
+
+
+def agents(session: Session) -> dict[str, PortTable]:
+    """Ports by what a node's ``use`` may say: ``agent:<name>``, ``agent:<name>@<variant or version>``."""
+    from openings.definition import PortSpec, PortTable
+
+    found: dict[str, PortTable] = {}
+    for _, manifest in manifests(session):
+        table = PortTable(
+            in_={n: PortSpec(type=p.type, required=p.required) for n, p in manifest.inputs.items()},
+            out={n: PortSpec(type=p.type, required=p.required) for n, p in manifest.outputs.items()},
+        )
+        stem = f"agent:{manifest.name}"
+        if manifest.variant == "default":
+            found.setdefault(stem, table)
+            found.setdefault(f"{stem}@{manifest.version}", table)
+        found.setdefault(f"{stem}@{manifest.variant}", table)
+    return found

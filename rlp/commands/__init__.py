@@ -1,0 +1,1 @@
+"""What the commands do: one function per row of ``rlp.table``, taking the session and the row's values."""

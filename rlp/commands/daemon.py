@@ -1,0 +1,135 @@
+"""``rlp daemon``: start, stop and look at this user's daemon."""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import struct
+import time
+from pathlib import Path
+
+from rlp.output import ago, moment, words
+from rlp.session import Session
+from runloop.errors import FailedError, RefusedError, UnreachableError, UsageError
+from runloop.exits import Exit
+
+__all__ = ["answers", "listener", "settings_of", "start", "status", "stop"]
+
+STOP_S = 30.0
+"""Seconds a draining daemon may take before we say so."""
+
+
+def start(session: Session, *, settings: tuple[str, ...]) -> Exit:
+    """Start the daemon; fine when it already runs, unless settings were given that it would not see."""
+    values = settings_of(settings)
+    session.configured(values)  # a wrong value is said here, with its findings, not in the daemon's log
+    if session.running():
+        if values:
+            raise UsageError(
+                "the daemon already runs; settings given now would not reach it",
+                hint="'rlp daemon stop' first",
+                code="daemon.running",
+            )
+        session.console.say("the daemon already runs")
+    else:
+        session.start(values)
+        session.console.say("the daemon runs")
+    return _show(session)
+
+
+def settings_of(settings: tuple[str, ...]) -> dict[str, str]:
+    """``KEY=VALUE`` words as a mapping."""
+    values = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UsageError(
+                f"--set {setting!r} has no value", hint="--set section.key=value", code="cli.option"
+            )
+        values[key] = value
+    return values
+
+
+def status(session: Session) -> Exit:
+    """Tell whether the daemon runs; exit 3 when it does not."""
+    if session.running() is None:
+        raise UnreachableError(
+            f"no daemon is running on {session.paths.socket}",
+            hint="start it with 'rlp daemon start'",
+            code="daemon.absent",
+        )
+    return _show(session)
+
+
+def _show(session: Session) -> Exit:
+    found = session.ask("status")
+    if session.json:
+        session.console.json(
+            {"socket": str(session.paths.socket), "log": str(session.paths.log_file), **found}
+        )
+        return Exit.OK
+    rows = {"socket": session.paths.socket, "log": session.paths.log_file, **found}
+    width = max(map(len, rows))
+    for name, value in rows.items():
+        shown = words(str(value) if name in ("socket", "log") else value)
+        if name.endswith("_ms") and isinstance(value, int):
+            shown = moment(value) if value > 10**12 else ago(value)
+        session.console.data(f"{name.removesuffix('_ms'):<{width}}  {shown}")
+    return Exit.OK
+
+
+def stop(session: Session, *, now: bool) -> Exit:
+    """Ask the daemon to end, and wait until nobody answers on its socket any more."""
+    try:
+        if session.running() is None:
+            session.console.say("no daemon is running")
+            return Exit.OK
+        session.ask("daemon.stop", drain=not now)
+    except RefusedError as error:
+        if error.named_code != "hello.version":
+            raise
+        # Another build does not speak with us; the kernel still tells who listens, and SIGTERM drains.
+        session.console.say(f"rlp: {error.message}", "yellow")
+        os.kill(listener(session.paths.socket), signal.SIGTERM)
+    session.hang_up()
+    deadline = time.monotonic() + STOP_S
+    while answers(session.paths.socket):
+        if time.monotonic() >= deadline:
+            raise FailedError(
+                f"the daemon is still finishing its work after {STOP_S:g} s",
+                hint="'rlp daemon stop --now' does not wait for it",
+                code="daemon.draining",
+            )
+        time.sleep(0.05)
+    session.console.say("the daemon has stopped")
+    return Exit.OK
+
+
+def answers(path: Path) -> bool:
+    """Whether anybody accepts connections on a Unix socket."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except TimeoutError:
+            return True
+        except OSError:
+            return False
+    return True
+
+
+def listener(path: Path) -> int:
+    """Process id of whoever listens on a socket, from the kernel; refuses one of another user."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1.0)
+        try:
+            probe.connect(str(path))
+        except OSError as error:
+            raise UnreachableError(f"nobody answers on {path}", hint="rlp daemon start") from error
+        pid, uid, _ = struct.unpack("3i", probe.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12))
+    if uid != os.getuid() or pid <= 1:
+        raise RefusedError(
+            f"the daemon on {path} belongs to user {uid}", hint="ask that user", code="daemon.foreign"
+        )
+    return int(pid)

@@ -1,0 +1,224 @@
+"""``rlp run``: submit an opening, follow it, and put the questions it raises to a person."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from rlp import approval as held
+from rlp.ask import MOOT, ask
+from rlp.follow import Follower
+from rlp.output import ago
+from rlp.prepare import Wish, prepare
+from rlp.progress import Progress
+from rlp.session import Session
+from runloop.errors import ConflictError, RunloopError
+from runloop.exits import Exit
+
+__all__ = ["follow", "run", "submit"]
+
+WAIT_S = 1.0
+"""Longest silence before the ledger is looked at again, whatever the bus said."""
+REFUSALS = ("approval.", "action.", "cap.", "policy.", "operator.")
+"""Codes of errors that mean somebody said no."""
+
+
+def run(session: Session, *, opening: str, params: tuple[str, ...], detach: bool) -> Exit:
+    """Run an opening and follow it to its end."""
+    wish = prepare(session, opening, params)
+    return start(session, wish, detach=detach)
+
+
+def start(session: Session, wish: Wish, *, detach: bool = False, prompt: str | None = None) -> Exit:
+    """Submit what was prepared and, unless detached, follow it."""
+    run_id = submit(session, wish, prompt=prompt)
+    if detach:
+        if session.json:
+            session.console.json({"run": run_id})
+        else:
+            session.console.data(run_id)
+            session.console.say(f"'rlp trace {run_id[:8]}' shows it, 'rlp approvals' what it waits for")
+        return Exit.OK
+    return follow(session, run_id)
+
+
+def submit(session: Session, wish: Wish, *, prompt: str | None = None) -> str:
+    """Hand the run to the daemon; returns its id."""
+    answer = session.ask(
+        "run.submit",
+        source=wish.source,
+        name=wish.opening.name,
+        path=str(Path(wish.path).absolute()),
+        params=wish.params,
+        origin={"via": "cli", "prompt": prompt, "interactive": session.interactive},
+    )
+    return str(answer["run"])
+
+
+def follow(session: Session, run_id: str) -> Exit:
+    """Show a run to its end, asking what must be asked; the outcome becomes the exit code."""
+    return _Following(session, run_id).to_the_end()
+
+
+class _Following:
+    """One run being watched."""
+
+    def __init__(self, session: Session, run_id: str) -> None:
+        self._session = session
+        self._run = run_id
+        self._progress = Progress(session.console)
+        self._follower = Follower(session, run_id, on_delta=self._delta)
+        self._open: dict[str, dict[str, Any]] = {}
+        """Approvals asked for and not decided: approval id -> payload of ``action.requested``."""
+        self._undoable: dict[str, dict[str, Any]] = {}
+        """Approved by us, in their undo window: approval id -> approval."""
+        self._finished: dict[str, Any] | None = None
+        self._interrupted = False
+
+    def to_the_end(self) -> Exit:
+        while self._finished is None:
+            try:
+                for event in self._follower.next(WAIT_S):
+                    self._take(event)
+                if self._open and self._finished is None:
+                    if not self._session.interactive:
+                        return self._parked()
+                    if not self._ask_all():
+                        return self._parked()
+            except KeyboardInterrupt:
+                if self._interrupted:
+                    raise
+                self._interrupt()
+        return self._closing()
+
+    def _take(self, event: dict[str, Any]) -> None:
+        payload = event["payload"]
+        if self._session.json:
+            self._session.console.json({"event": event})
+        else:
+            self._progress.show(event)
+        match event["kind"]:
+            case "action.requested":
+                self._open[payload["approval"]] = payload
+            case "action.decided":
+                self._open.pop(payload["approval"], None)
+                if payload["decision"] != "approved":
+                    self._undoable.pop(payload["approval"], None)
+                elif payload["dispatch_after_ms"] > event["ts_ms"] and payload["approval"] in self._undoable:
+                    left = ago(payload["dispatch_after_ms"] - event["ts_ms"])
+                    self._session.console.say(f"  leaves in {left}; Ctrl-C takes it back")
+            case "action.claimed":
+                self._undoable.pop(payload["approval"], None)
+            case "run.finished":
+                self._finished = payload
+
+    def _delta(self, delta: dict[str, Any]) -> None:
+        if self._session.console.style.verbose and not self._session.json:
+            self._progress.delta(delta)
+
+    # --- questions --------------------------------------------------------------------------------
+
+    def _ask_all(self) -> bool:
+        """Put every open question; False when the person wants to decide later."""
+        for approval_id in list(self._open):
+            if approval_id in self._open and not self._ask(approval_id):
+                return False
+        return True
+
+    def _ask(self, approval_id: str) -> bool:
+        console, stdin = self._session.console, self._session.stdin
+        assert stdin is not None
+        approval = self._session.ask("approvals.show", approval=approval_id)
+        content = held.content_of(approval)
+        console.note(f"{approval['node']}  needs you: {held.bare(approval['action'])}", "bold")
+        for line in held.describe(approval, content, width=console.width):
+            console.note(line)
+        while True:
+            answer = ask(
+                stdin,
+                console.err,
+                "approve? [y/N/v] (v shows every byte) ",
+                moot=lambda: self._decided_elsewhere(approval_id),
+            )
+            if answer in ("v", "view"):
+                for line in held.raw_lines(content, width=console.width):
+                    console.note(line)
+                continue
+            break
+        if answer is None:
+            return False
+        self._open.pop(approval_id, None)
+        if answer == MOOT:
+            console.say("  decided elsewhere")
+            return True
+        yes = answer in ("y", "yes")
+        try:
+            held.decide(self._session, approval, "approve" if yes else "deny")
+        except ConflictError as error:  # somebody was quicker; the ledger says who
+            console.error(error)
+            return True
+        if yes:
+            self._undoable[approval_id] = approval
+        return True
+
+    def _decided_elsewhere(self, approval_id: str) -> bool:
+        return any(
+            event["kind"] == "run.finished"
+            or (event["kind"] == "action.decided" and event["payload"]["approval"] == approval_id)
+            for event in self._follower.peek()
+        )
+
+    def _interrupt(self) -> None:
+        """Ctrl-C: take back what can be taken back, else end the run; a second one leaves at once."""
+        console = self._session.console
+        console.note("")
+        self._session.hang_up()  # a question may have been cut in half; the next one gets a fresh connection
+        if self._undoable:
+            for approval_id, approval in list(self._undoable.items()):
+                del self._undoable[approval_id]
+                try:
+                    held.decide(self._session, approval, "undo", "taken back at the prompt")
+                except RunloopError as error:
+                    console.error(error)
+            return
+        self._interrupted = True
+        console.note(f"rlp: cancelling {self._run}; Ctrl-C again leaves it to the daemon", "yellow")
+        with suppress(ConflictError):  # it finished meanwhile
+            self._session.ask("run.cancel", run=self._run, reason="interrupted at the terminal")
+
+    # --- ends -------------------------------------------------------------------------------------
+
+    def _parked(self) -> Exit:
+        console = self._session.console
+        for approval_id, payload in self._open.items():
+            if self._session.json:
+                console.json({"waiting": {"run": self._run, **payload}})
+            action = payload["action"]
+            console.note(f"rlp: {payload['node']} waits for a person: {held.bare(action)}", "yellow")
+            console.note(
+                f"rlp: read and decide with: rlp approve {approval_id}   (or: rlp deny {approval_id})"
+            )
+        if not self._open:
+            console.note("rlp: nothing is decided; 'rlp approvals' lists what waits", "yellow")
+        if self._session.json:
+            console.json({"result": {"run": self._run, "outcome": "parked", "exit": int(Exit.PARKED)}})
+        return Exit.PARKED
+
+    def _closing(self) -> Exit:
+        assert self._finished is not None
+        code = self._exit(self._finished)
+        if self._session.json:
+            result = {"run": self._run, **self._finished, "exit": int(code)}
+            self._session.console.json({"result": result})
+        elif code is not Exit.OK:
+            self._session.console.note(f"rlp: see 'rlp trace {self._run[:8]}' for what happened")
+        return code
+
+    def _exit(self, finished: dict[str, Any]) -> Exit:
+        if finished["outcome"] == "succeeded":
+            return Exit.OK
+        if self._interrupted:
+            return Exit.INTERRUPTED
+        code = str((finished.get("error") or {}).get("code", ""))
+        return Exit.REFUSED if code.startswith(REFUSALS) else Exit.FAILED

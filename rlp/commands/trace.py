@@ -1,0 +1,125 @@
+"""``rlp trace``: the ladder of a run, every crossing from whom to whom, when, how big."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from rlp.output import size
+from rlp.session import Session
+from runloop.exits import Exit
+
+__all__ = ["ladder", "trace"]
+
+PAGE = 1_000
+_ALWAYS = ("run.", "node.", "message.", "hostcall.", "action.", "model.", "email.", "artifact.", "memory.")
+_DENIED = "denied"
+
+
+def trace(session: Session, *, run: str, all: bool) -> Exit:
+    """Print the ladder."""
+    console = session.console
+    rows = list(ladder(_events(session, run), everything=all))
+    if session.json:
+        for row in rows:
+            console.json(row)
+        return Exit.OK
+    if not rows:
+        console.say("the run has no events")
+        return Exit.OK
+    console.data(f"run {rows[0]['run']}", "bold")
+    left = max(len(row["from"]) for row in rows)
+    right = max(len(row["to"]) for row in rows)
+    for row in rows:
+        arrow = "->" if row["to"] else "  "
+        bytes_ = size(row["bytes"]) if row["bytes"] else ""
+        console.data(
+            f"{row['at_ms']:>7} ms  {row['from']:<{left}} {arrow} {row['to']:<{right}}  "
+            f"{bytes_:>9}  {row['what']}  #{row['event']}"
+        )
+    messages = [row for row in rows if row["kind"] == "message.sent"]
+    calls = sum(row["kind"] == "hostcall.delivered" for row in rows)
+    total = sum(row["bytes"] for row in messages)
+    console.say(f"{len(messages)} messages, {size(total)}; {calls} host calls")
+    return Exit.OK
+
+
+def _events(session: Session, run: str) -> Iterator[dict[str, Any]]:
+    after = 0
+    while True:
+        page = session.ask("run.events", run=run, after=after, limit=PAGE)
+        yield from page["events"]
+        if len(page["events"]) < PAGE:
+            return
+        run, after = page["run"], page["events"][-1]["id"]
+
+
+def ladder(events: Iterable[dict[str, Any]], *, everything: bool = False) -> Iterator[dict[str, Any]]:
+    """One row per crossing: ``{event, run, at_ms, from, to, kind, what, bytes}``; ``at_ms`` since the
+    first."""
+    began: int | None = None
+    for event in events:
+        began = event["ts_ms"] if began is None else began
+        payload, kind = event["payload"], event["kind"]
+        shown = kind.startswith(_ALWAYS) or payload.get("decision") == _DENIED
+        if not (shown or everything):
+            continue
+        source, target, what, size_ = _crossing(kind, event["actor"], payload)
+        yield {
+            "event": event["id"],
+            "run": event["run"],
+            "at_ms": event["ts_ms"] - began,
+            "from": source,
+            "to": target,
+            "kind": kind,
+            "what": what,
+            "bytes": size_,
+        }
+
+
+def _crossing(  # noqa: PLR0911, PLR0912 - one row per kind of event, read like a table
+    kind: str, actor: str, p: dict[str, Any]
+) -> tuple[str, str, str, int]:
+    """Who, to whom, what, how many bytes."""
+    node = str(p.get("node") or "")
+    match kind:
+        case "message.sent":
+            return p["sender"], p["receiver"], f"{p['type']} on {p['topic']}", p["size"]
+        case "hostcall.admitted":
+            return node, "gate", f"{p['op']} admitted ({p['effect']})", p["request_bytes"]
+        case "hostcall.delivered":
+            verdict = "" if p["ok"] else ", refused"
+            return "gate", node, f"{p['op']} answered{verdict}", p["request_bytes"] + p["response_bytes"]
+        case "model.called":
+            tokens = (
+                f"{p['input_tokens']}+{p['output_tokens']} tokens{', estimated' if p['estimated'] else ''}"
+            )
+            cost = f", {p['cost_micro_usd']} micro-USD" if p["cost_micro_usd"] else ""
+            return "gate", p["provider"], f"{p['model']}, {tokens}{cost}", 0
+        case "action.requested":
+            return node, "person", f"asks: {p['action'].get('summary') or p['op']} ({p['approval']})", 0
+        case "action.decided":
+            return "person" if ":" in p["principal"] else p["principal"], node, f"{p['decision']}", 0
+        case "action.claimed":
+            return "gate", "", f"the one use of {p['approval']} is taken", 0
+        case "email.sent":
+            return "gate", p["provider"], f"mail to {', '.join(p['recipients'])}: {p['subject']}", 0
+        case "artifact.created":
+            return node, "ledger", f"artifact {p['name']}", p["size"]
+        case "run.started":
+            return p["principal"], "daemon", f"runs {p['opening']}", 0
+        case "run.finished":
+            return "daemon", "", f"run {p['outcome']}" + (f": {p['clause']}" if p["clause"] else ""), 0
+        case "node.scheduled":
+            return "engine", node, f"attempt {p['attempt']}", 0
+        case "node.finished":
+            reason = f": {p['error']['message']}" if p.get("error") else ""
+            return node, "engine", f"{p['status']}, {p['calls']} calls, {p['fuel']} fuel{reason}", 0
+        case "node.skipped" | "node.cancelled":
+            return "engine", node, f"{kind.partition('.')[2]}: {p['reason']}", 0
+        case "cap.audit":
+            return "gate", p["agent"], f"{p['capability']} {p['decision']} for {p['op']}: {p['reason']}", 0
+    words = ", ".join(
+        f"{name} {value}" for name, value in p.items() if isinstance(value, str | int) and value
+    )
+    return actor, node, f"{kind} {words}"[:200], 0

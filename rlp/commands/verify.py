@@ -1,0 +1,60 @@
+"""``rlp verify``: is the ledger what was written? Reads the files directly; needs no daemon."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rlp.output import words
+from rlp.session import Session, read_key
+from runloop.exits import Exit
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+__all__ = ["verify"]
+
+
+def verify(session: Session, *, chain_only: bool) -> Exit:
+    """Check chain, signatures, blobs and views; exit 6 with the first bad event when something differs."""
+    from pog import maintain
+
+    paths = session.paths
+    key = _public_key(session)
+    views = None if chain_only or not paths.views_db.exists() else paths.views_db
+    report = maintain.verify(paths.events_db, public_key=key, views_path=views)
+    if session.json:
+        session.console.json(report.to_json())
+    else:
+        _show(session, report.to_json())
+    return Exit.OK if report.ok else Exit.DIVERGED
+
+
+def _show(session: Session, report: dict[str, Any]) -> None:
+    console = session.console
+    for finding in report["findings"]:
+        place = f"event {finding['event']}" if finding["event"] is not None else finding["where"]
+        column = f", column {finding['field']}" if finding["field"] else ""
+        console.data(f"BAD  {place}{column}: {finding['what']}", "red")
+    head = report["head"]
+    console.data(
+        f"{'verified' if report['ok'] else 'damaged'}  {report['path']}", "green" if report["ok"] else "red"
+    )
+    console.data(f"  events   {report['events']}, head #{head['id']} {head['hash'][:16]}")
+    signed = f"{report['signed_heads']} heads, up to #{report['signed_up_to']}"
+    console.data(
+        f"  signed   {signed}{'' if report['authenticated'] else ' (no key here to check them with)'}"
+    )
+    console.data(f"  blobs    {report['blobs']}")
+    console.data(f"  views    {'equal the fold of the ledger' if report['views_checked'] else 'not checked'}")
+    if report["quarantined"]:
+        console.data(f"  held     {words(report['quarantined'])} events the views could not take")
+    if not report["ok"]:
+        console.note("rlp: do not go on writing; keep a copy of the files and restore a backup", "red")
+
+
+def _public_key(session: Session) -> Ed25519PublicKey | None:
+    """The ledger's public key; None where this home has none (yet)."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    secret = read_key(session.paths.keys_dir / "ledger.key")
+    return Ed25519PrivateKey.from_private_bytes(secret).public_key() if secret else None

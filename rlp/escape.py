@@ -1,0 +1,90 @@
+"""What may reach a terminal: every character that shows as itself, and nothing that acts.
+
+Mail bodies, file names, agents' messages and model answers are foreign. Shown raw they can move the cursor,
+set the clipboard, reverse the reading order or hide text (attacks.md C6). Here each such character becomes a
+visible ``\\x1b`` or ``\\u202e``. Knows Unicode; knows nothing of layout, colour or who wrote the text.
+"""
+
+from __future__ import annotations
+
+__all__ = ["block", "json_text", "mixed_scripts", "visible"]
+
+_SPACES = "\u00a0\u2007\u2009\u202f\u3000"
+"""Not ``isprintable`` for Python, harmless on a terminal."""
+
+_BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
+"""Letters and marks by category, invisible in fact."""
+
+_MARKS = 3
+"""Combining marks in a row that are still writing; beyond, they are a smear over neighbouring lines."""
+
+
+def visible(text: str) -> str:
+    """One line of foreign text, with everything that acts or hides written as an escape.
+
+    Line breaks and tabs are escaped too: what is one field stays on one line.
+    """
+    if text.isascii() and text.isprintable():
+        return text
+    return "".join(_walk(text))
+
+
+def block(text: str, *, width: int | None = None) -> list[str]:
+    """Foreign text as lines; tabs become four spaces. A line longer than ``width`` is folded, not cut."""
+    lines: list[str] = []
+    for raw in text.replace("\r\n", "\n").split("\n"):
+        line = visible(raw.replace("\t", "    "))
+        while width and len(line) > width:
+            lines.append(line[:width])
+            line = line[width:]
+        lines.append(line)
+    return lines
+
+
+def json_text(value: object) -> str:
+    """Compact JSON in printable ASCII: the same value for a parser, harmless on a terminal."""
+    import json
+
+    # json escapes C0 and everything beyond ASCII; DEL is the one control character it lets through.
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str).replace("\x7f", "\\u007f")
+
+
+def mixed_scripts(text: str) -> list[str]:
+    """Words that mix Latin with Cyrillic or Greek letters: the look-alikes used to forge addresses."""
+    if text.isascii():
+        return []
+    import re
+    import unicodedata
+
+    suspects = []
+    for word in re.findall(r"\w+", text):
+        scripts = {unicodedata.name(char, "").partition(" ")[0] for char in word if char.isalpha()}
+        if "LATIN" in scripts and scripts & {"CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"}:
+            suspects.append(word)
+    return suspects
+
+
+def _walk(text: str) -> list[str]:
+    import unicodedata
+
+    out: list[str] = []
+    marks = 0
+    for char in text:
+        marks = marks + 1 if unicodedata.combining(char) else 0
+        shown = (char.isprintable() and char not in _BLANK) or char in _SPACES
+        if shown and marks <= _MARKS and not _is_variation(char):
+            out.append(char)
+        else:
+            out.append(_escaped(ord(char)))
+    return out
+
+
+def _is_variation(char: str) -> bool:
+    """Variation selectors carry hidden bytes; only the emoji one (U+FE0F) is common in honest text."""
+    return "\ufe00" <= char <= "\ufe0e" or "\U000e0100" <= char <= "\U000e01ef"
+
+
+def _escaped(code: int) -> str:
+    if code < 0x100:
+        return f"\\x{code:02x}"
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -1,0 +1,189 @@
+"""What a command says: data on stdout, talk on stderr, nothing foreign unescaped.
+
+Knows: tables, JSON and NDJSON, colour and when not to use it, quiet and verbose. Does not know: what any
+command does. Every piece of text goes through :mod:`rlp.escape`, so a caller cannot forget it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple, TextIO
+
+from rlp.escape import block, json_text, visible
+from runloop.errors import RunloopError
+
+__all__ = ["Console", "Style", "ago", "error_lines", "moment", "size", "words"]
+
+
+class Style(NamedTuple):
+    """How a command speaks; from the global options and the environment."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    color: bool = False
+    """Whether stderr and stdout may carry SGR colour sequences (ours, never foreign ones)."""
+
+
+_COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+class Console:
+    """Two streams and a style."""
+
+    def __init__(self, out: TextIO, err: TextIO, style: Style, *, width: int = 80) -> None:
+        self.out = out
+        self.err = err
+        self.style = style
+        self.width = width
+
+    # --- stdout: data -----------------------------------------------------------------------------
+
+    def data(self, text: str, color: str | None = None) -> None:
+        """One line of data for people."""
+        self.out.write(self.paint(visible(text), color) + "\n")
+
+    def text(self, text: str) -> None:
+        """Several lines of data for people."""
+        for line in block(text):
+            self.out.write(line + "\n")
+
+    def json(self, value: Any) -> None:
+        """One JSON document on one line; for streams, call it once per item (NDJSON)."""
+        self.out.write(json_text(value) + "\n")
+        self.out.flush()
+
+    def rows(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        columns: Sequence[str],
+        *,
+        titles: Mapping[str, str] | None = None,
+        empty: str = "nothing to show",
+    ) -> None:
+        """A table for people, one JSON object per line with ``--json``."""
+        if self.style.json:
+            for row in rows:
+                self.json(row)
+            return
+        found = [{column: words(row.get(column)) for column in columns} for row in rows]
+        if not found:
+            self.say(empty)
+            return
+        names = {column: words((titles or {}).get(column, column)) for column in columns}
+        widths = {
+            column: max(columns_of(names[column]), *(columns_of(row[column]) for row in found))
+            for column in columns
+        }
+        self.out.write(self.paint(_line(names, columns, widths), "bold") + "\n")
+        for row in found:
+            self.out.write(_line(row, columns, widths) + "\n")
+
+    # --- stderr: talk -----------------------------------------------------------------------------
+
+    def say(self, text: str, color: str | None = None) -> None:
+        """One line of talk; silent with ``--quiet``."""
+        if not self.style.quiet:
+            self.note(text, color)
+
+    def detail(self, text: str) -> None:
+        """One line of talk that only ``--verbose`` shows."""
+        if self.style.verbose:
+            self.note(text, "dim")
+
+    def note(self, text: str, color: str | None = None) -> None:
+        """One line of talk that is always said: questions, errors, the next thing to type."""
+        self.err.write(self.paint(visible(text), color) + "\n")
+        self.err.flush()
+
+    def error(self, error: RunloopError) -> None:
+        """An error, for people on stderr; with ``--json`` also as an object on stdout."""
+        for line in error_lines(error):
+            self.note(line, "red")
+        if self.style.json:
+            self.json({"error": error.to_wire()})
+
+    def paint(self, text: str, color: str | None) -> str:
+        """Add colour to text that is already safe."""
+        if color is None or not self.style.color or not text:
+            return text
+        return f"\x1b[{_COLORS[color]}m{text}\x1b[0m"
+
+
+def error_lines(error: RunloopError) -> list[str]:
+    """``rlp: what and why; hint``; findings, where there are any, one per line before it."""
+    findings = error.data.get("findings")
+    if isinstance(findings, list) and findings:
+        lines = [f"rlp: {finding_words(finding)}" for finding in findings]
+        if len(lines) == 1:
+            return lines
+        return [*lines, f"rlp: {len(lines)} findings; nothing was done"]
+    last = f"rlp: {error.message}"
+    if trace := error.data.get("run"):
+        last += f" (run {trace})"
+    return [f"{last}; {error.hint}" if error.hint else last]
+
+
+def finding_words(finding: Any) -> str:
+    """A loader's finding as ``file:line:column: what; why; fix``; any other as the text it is."""
+    if not isinstance(finding, Mapping):
+        return str(finding)
+    place = ":".join(str(finding[part]) for part in ("file", "line", "column") if finding.get(part))
+    said = "; ".join(str(finding[part]) for part in ("what", "why", "fix") if finding.get(part))
+    warning = "warning: " if finding.get("severity") == "warning" else ""
+    return f"{place}: {warning}{said}" if place else f"{warning}{said}"
+
+
+def words(value: Any) -> str:
+    """A cell: text as it is (escaped), lists joined, absence as a dash, objects as JSON."""
+    if value is None or value == "":
+        return "-"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
+        return visible(", ".join(value)) or "-"
+    if isinstance(value, list | dict | tuple):
+        return json_text(value)
+    return visible(str(value))
+
+
+def columns_of(text: str) -> int:
+    """Terminal columns of a safe text: wide East Asian characters take two, combining marks none."""
+    if text.isascii():
+        return len(text)
+    import unicodedata
+
+    return sum(
+        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+        for char in text
+    )
+
+
+def _line(row: Mapping[str, str], columns: Sequence[str], widths: Mapping[str, int]) -> str:
+    cells = [row[column] + " " * (widths[column] - columns_of(row[column])) for column in columns]
+    return "  ".join(cells).rstrip()
+
+
+def size(count: int) -> str:
+    """Bytes for people: ``312 B``, ``4.1 KiB``, ``2.0 MiB``."""
+    if count < 1024:
+        return f"{count} B"
+    return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
+
+
+def moment(ms: int) -> str:
+    """Unix milliseconds as local date and time."""
+    import time
+
+    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
+
+
+def ago(ms: int) -> str:
+    """A length of time for people: ``340 ms``, ``12.0 s``, ``5 min``, ``3 h``, ``2 days``."""
+    if ms < 1_000:
+        return f"{ms} ms"
+    if ms < 90_000:
+        return f"{ms / 1000:.1f} s"
+    if ms < 5_400_000:
+        return f"{ms // 60_000} min"
+    return f"{ms // 3_600_000} h" if ms < 172_800_000 else f"{ms // 86_400_000} days"

@@ -1,0 +1,86 @@
+"""From a name and some words to something worth submitting: mistakes cost nothing here.
+
+Knows: where openings are found, which ports the installed agents have, how words become typed parameters.
+Does not know: what the daemon makes of it (it checks everything again).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from rlp.session import Session
+from runloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from openings.definition import Opening, PortTable
+
+__all__ = ["Wish", "parameters", "prepare"]
+
+
+class Wish(NamedTuple):
+    """An opening that was found, read and checked, with its parameters."""
+
+    opening: Opening
+    source: str
+    path: Path
+    params: dict[str, Any]
+    ports: Mapping[str, PortTable]
+
+
+def prepare(
+    session: Session, name: str, params: Iterable[str] | Mapping[str, Any], *, judge: bool = True
+) -> Wish:
+    """Find, load and validate an opening; raises with every finding at once.
+
+    Without ``judge`` the parameters are left alone: the graph is looked at, nothing is to be run.
+    """
+    from openings.load import find, load, read_text
+    from openings.errors import OpeningError
+    from openings.validate import check, findings
+    from rlp.catalog import agents
+
+    path = find(name, session.paths.openings_dirs)
+    source = read_text(path)
+    opening = load(source, name=str(path))
+    installed = agents(session)
+    ports = {node.use: installed[node.use] for node in opening.nodes if node.use in installed}
+    given = dict(params) if isinstance(params, Mapping) else parameters(opening, params)
+    if not judge:
+        found = findings(opening, ports)
+        if any(finding.severity == "error" for finding in found):
+            raise OpeningError(found)
+        return Wish(opening, source, path, given, ports)
+    return Wish(opening, source, path, check(opening, ports, given), ports)
+
+
+def parameters(opening: Opening, words: Iterable[str]) -> dict[str, Any]:
+    """``name=text`` and ``name:=JSON`` as values; text is read by the type the opening declares."""
+    import json
+
+    values: dict[str, Any] = {}
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or not name.strip(":"):
+            raise UsageError(
+                f"-p {word!r} is not NAME=VALUE",
+                hint="for example -p topic='Q4 plan', or -p count:=3",
+                code="cli.param",
+            )
+        as_json = name.endswith(":")
+        name = name.removesuffix(":")
+        if name in values:
+            raise UsageError(f"-p {name} is given twice", hint="keep one", code="cli.param")
+        declared = opening.params.get(name)
+        if as_json or (declared is not None and declared.type in ("number", "boolean", "object", "list")):
+            try:
+                values[name] = json.loads(text)
+            except ValueError as error:
+                kind = "JSON" if as_json or declared is None else f"a {declared.type} in JSON"
+                raise UsageError(
+                    f"-p {name}: {text!r} is not {kind}", hint=f"{error}", code="cli.param"
+                ) from error
+        else:
+            values[name] = text
+    return values

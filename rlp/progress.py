@@ -1,0 +1,142 @@
+"""A run as a person reads it: committed events in, lines out.
+
+Knows: which events are worth a line, how long a node took, what a draft looks like. Does not know: where
+events come from, or what is to be done about a held action. Everything on stderr, except the closing lines,
+which are the command's data.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlp.escape import block, visible
+from rlp.output import Console, ago
+
+__all__ = ["Progress"]
+
+MAX_DRAFT_LINES = 200
+
+
+class Progress:
+    """Prints the events of one run as they come."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._agents: dict[str, str] = {}
+        self._since: dict[tuple[str, int], int] = {}
+        self._began = 0
+        self._width = 8
+        self._results: list[str] = []
+        self._rules_told = False
+
+    def show(self, event: dict[str, Any]) -> None:
+        """Print what the event deserves: nothing, a line, or a draft."""
+        handler = getattr(self, "_on_" + event["kind"].replace(".", "_"), None)
+        if handler is not None:
+            handler(event, event["payload"])
+
+    def delta(self, delta: dict[str, Any]) -> None:
+        """Print an ephemeral word from inside a node."""
+        self._line(str(delta.get("node", "?")), str(delta.get("text", "")), "dim")
+
+    def _line(self, node: str, text: str, color: str | None = None) -> None:
+        agent = self._agents.get(node, "")
+        self._console.say(f"  {node:<{self._width}}  {text}" + (f"  ({agent})" if agent else ""), color)
+
+    # --- one method per kind of event -------------------------------------------------------------
+
+    def _on_run_started(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._began = event["ts_ms"]
+        self._agents = {node: pin["name"] for node, pin in payload["agents"].items()}
+        self._width = max([8, *map(len, self._agents)])
+        self._console.say(f"{payload['opening']}  run {event['run']}", "bold")
+
+    def _on_run_resumed(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._console.say(f"  resumed: {payload['reason']}", "yellow")
+
+    def _on_node_scheduled(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._since[payload["node"], payload["attempt"]] = event["ts_ms"]
+        again = f", attempt {payload['attempt']}" if payload["attempt"] > 1 else ""
+        self._line(payload["node"], f"started{again}", "cyan")
+
+    def _on_node_finished(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        node = payload["node"]
+        began = self._since.get((node, payload["attempt"]), event["ts_ms"])
+        took = ago(event["ts_ms"] - began)
+        if payload["status"] == "succeeded":
+            self._line(node, f"done in {took}", "green")
+            self._values(payload.get("output") or {})
+            return
+        error = payload.get("error") or {}
+        how = "timed out" if payload["status"] == "timed_out" else "failed"
+        self._line(node, f"{how} after {took}: {error.get('message', 'no reason given')}", "red")
+
+    def _on_node_skipped(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._line(payload["node"], f"skipped: {payload['reason']}", "yellow")
+
+    def _on_node_cancelled(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._line(payload["node"], f"cancelled: {payload['reason'] or 'the run ended'}", "yellow")
+
+    def _on_model_called(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        if not payload["generated"] and not self._rules_told:
+            self._rules_told = True
+            self._line(
+                payload["node"], f"no language model: answered by '{payload['provider']}' from a template"
+            )
+        elif payload["generated"]:
+            self._line(payload["node"], f"answered by {payload['provider']} {payload['model']}")
+
+    def _on_hostcall_delivered(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        if self._console.style.verbose:
+            verdict = "" if payload["ok"] else " refused"
+            self._line(payload["node"], f"{payload['op']}{verdict}", "dim")
+
+    def _on_cap_audit(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        if payload["decision"] == "denied":
+            self._line(payload.get("node") or "?", f"denied {payload['op']}: {payload['reason']}", "yellow")
+
+    def _on_action_decided(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        note = f": {payload['note']}" if payload["note"] else ""
+        self._line(payload["node"], f"{payload['decision']} by {payload['principal']}{note}", "yellow")
+
+    def _on_email_sent(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._results.append(f"mail to {', '.join(payload['recipients'])} -> {payload['location']}")
+
+    def _on_artifact_created(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._results.append(f"artifact {payload['name']}  {payload['blob'][:16]}")
+
+    def _on_run_finished(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        good = payload["outcome"] == "succeeded"
+        head = f"{payload['outcome']} after {ago(event['ts_ms'] - self._began)}"
+        if payload["clause"]:
+            head += f", because {payload['clause']}"
+        self._console.data(head, "green" if good else "red")
+        if error := payload.get("error"):
+            self._console.data(f"  {error['message']}")
+        for line in self._results:
+            self._console.data(f"  {line}")
+        self._console.data(f"  run {event['run']}")
+
+    # --- what nodes produced ----------------------------------------------------------------------
+
+    def _values(self, output: dict[str, Any]) -> None:
+        for values in (output.get("ports") or {}).values():
+            for value in values if isinstance(values, list) else []:
+                if isinstance(value, dict) and {"subject", "body"} <= set(value):
+                    self._draft(value)
+                elif isinstance(value, dict) and isinstance(value.get("notes"), list):
+                    for note in value["notes"][:20]:
+                        self._console.say(f"  {'':<{self._width}}  note: {note}", "dim")
+
+    def _draft(self, draft: dict[str, Any]) -> None:
+        if self._console.style.quiet:
+            return
+        recipients = draft.get("to")
+        shown = ", ".join(map(str, recipients)) if isinstance(recipients, list) else str(recipients or "?")
+        lines = [f"to: {visible(shown)}", f"subject: {visible(str(draft['subject']))}", ""]
+        body = block(str(draft["body"]), width=max(20, self._console.width - 6))
+        lines += body[:MAX_DRAFT_LINES]
+        if len(body) > MAX_DRAFT_LINES:
+            lines.append(f"... {len(body) - MAX_DRAFT_LINES} more lines")
+        for line in lines:
+            self._console.say(f"    | {line}")

@@ -1,0 +1,199 @@
+"""What a command is given: its console, the configuration, and a way to the daemon.
+
+Knows: when the configuration is read (once, when asked for), which credential proves the operator, when a
+daemon is started. Does not know: what is asked of the daemon.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TextIO
+
+from rlp.output import Console
+from runloop.config import Config, Paths, load
+from runloop.errors import RefusedError, UnreachableError
+
+if TYPE_CHECKING:
+    from runloop.client import BlockingClient
+
+__all__ = ["Session", "read_credential", "read_key"]
+
+KEY_BYTES = 32
+ABSENT = "client.unreachable"
+"""Code of the error that says nobody listens on the socket."""
+
+
+class Session:
+    """One command's surroundings. A context manager: leaving it closes the connection, if there was one."""
+
+    def __init__(
+        self,
+        *,
+        console: Console,
+        environ: Mapping[str, str],
+        home: str | None = None,
+        stdin: TextIO | None = None,
+        may_ask: bool = True,
+        connect_s: float = 5.0,
+    ) -> None:
+        self.console = console
+        self.environ = environ
+        self.stdin = stdin
+        self._home = home
+        self._may_ask = may_ask
+        self._connect_s = connect_s
+        self._config: Config | None = None
+        self._paths: Paths | None = None
+        self._client: BlockingClient | None = None
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.hang_up()
+
+    @property
+    def json(self) -> bool:
+        """Whether data leaves as JSON."""
+        return self.console.style.json
+
+    @property
+    def interactive(self) -> bool:
+        """Whether a person can be asked: a terminal on both sides, and nobody said otherwise."""
+        return (
+            self._may_ask
+            and not self.json
+            and self.stdin is not None
+            and self.stdin.isatty()
+            and self.console.err.isatty()
+        )
+
+    @property
+    def home(self) -> Paths:
+        """The paths without the configuration's say about the socket: enough to find the files."""
+        return Paths.resolve(self.environ, home=self._home)
+
+    @property
+    def config(self) -> Config:
+        """The configuration; raises :class:`runloop.config.ConfigError` with every finding."""
+        if self._config is None:
+            self._config = self.configured({})
+        return self._config
+
+    def configured(self, flags: Mapping[str, Any]) -> Config:
+        """The configuration as it would be with these values on top."""
+        config = load(home=self.home.home, environ=self.environ, flags=flags)
+        for warning in config.warnings:
+            self.console.say(f"rlp: {warning}", "yellow")
+        return config
+
+    @property
+    def paths(self) -> Paths:
+        """Where everything lies, the configured socket included."""
+        if self._paths is None:
+            configured = self.config.runtime.socket_path
+            self._paths = Paths.resolve(self.environ, home=self._home, socket_path=configured)
+        return self._paths
+
+    # --- the daemon -------------------------------------------------------------------------------
+
+    def client(self) -> BlockingClient:
+        """A connection to the daemon, which is started if none runs."""
+        if self._client is None:
+            try:
+                self._client = self._connect()
+            except UnreachableError as error:
+                if error.named_code != ABSENT:  # somebody is there, and slow
+                    raise
+                self._client = self.start({})
+        return self._client
+
+    def running(self) -> BlockingClient | None:
+        """A connection if a daemon runs; None otherwise."""
+        if self._client is None:
+            try:
+                self._client = self._connect()
+            except UnreachableError as error:
+                if error.named_code != ABSENT:
+                    raise
+                return None
+        return self._client
+
+    def start(self, settings: Mapping[str, str]) -> BlockingClient:
+        """Start a daemon (``settings``: configuration on top of the files) and connect to it."""
+        from rlp.spawn import start_daemon
+
+        self.console.detail("starting the daemon")
+        added = {f"RUNLOOP__{key.upper().replace('.', '__')}": value for key, value in settings.items()}
+        self._client = start_daemon(
+            self.paths,
+            {**self.environ, **added},
+            self._connect,
+            on_slow=lambda: self.console.say(
+                "rlp: the daemon is starting; the first start compiles for a while"
+            ),
+        )
+        return self._client
+
+    def ask(self, method: str, timeout_s: float = 30.0, /, **params: Any) -> Any:
+        """Call a method of the daemon; raises what the daemon raised."""
+        return self.client().call(method, params, timeout_s=timeout_s)
+
+    def hang_up(self) -> None:
+        """Close the connection; the next question opens a new one."""
+        if self._client is not None:
+            self._client.close()
+            self._client = None
+
+    def _connect(self) -> BlockingClient:
+        from runloop.client import BlockingClient
+
+        proof = read_credential(self.paths)
+        client = BlockingClient.connect(self.paths.socket, proof, self._connect_s)
+        if proof is None and (proof := read_credential(self.paths)) is not None:
+            # A daemon on its first start wrote the credential after we looked and before it listened.
+            client.close()
+            client = BlockingClient.connect(self.paths.socket, proof, self._connect_s)
+        return client
+
+
+def read_credential(paths: Paths) -> bytes | None:
+    """The operator credential; None where there is none yet."""
+    return read_key(paths.operator_key)
+
+
+def read_key(path: Path) -> bytes | None:
+    """A key of 32 raw bytes; None where there is none. Refuses a file that others could have read or
+    written."""
+    try:
+        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise RefusedError(
+            f"the key {path} cannot be read: {error.strerror}",
+            hint="it must be a regular file of yours with mode 0600",
+            code="key.unsafe",
+        ) from error
+    try:
+        found = os.fstat(file)
+        mode = stat.S_IMODE(found.st_mode)
+        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or mode & 0o077:
+            raise RefusedError(
+                f"the key {path} is open to others (mode {mode:04o}, owner {found.st_uid})",
+                hint=f"chmod 600 {path}, if you are sure nobody else touched it",
+                code="key.unsafe",
+            )
+        data = os.read(file, KEY_BYTES + 1)
+    finally:
+        os.close(file)
+    if len(data) != KEY_BYTES:
+        raise RefusedError(
+            f"the key {path} has {len(data)} bytes, not {KEY_BYTES}",
+            hint="restore it from a backup",
+            code="key.unsafe",
+        )
+    return data

@@ -1,0 +1,108 @@
+"""Starting this user's daemon: a detached process of its own, ready when its socket says hello.
+
+Knows: the command line of ``runloopd``, its working directory, where its early words go. Does not know: what
+the daemon does then. Two commands may start one at the same time: the daemon itself refuses to be the
+second, and both commands end up talking to the first.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from typing import TypeVar
+
+from runloop.config import Paths
+from runloop.errors import UnreachableError
+
+__all__ = ["command_line", "start_daemon"]
+
+T = TypeVar("T")
+
+START_S = 180.0
+"""Seconds a daemon may take from process start to hello: the first start compiles the Python runner."""
+PATIENCE_S = 3.0
+"""After this the person is told that it takes longer."""
+GRACE_S = 3.0
+"""Seconds we keep asking after our daemon ended: another one may have won the race and be about to answer."""
+
+
+def command_line(paths: Paths) -> list[str]:
+    """The daemon's argv; by the interpreter that runs us, so that PATH decides nothing."""
+    return [sys.executable, "-m", "runloopd", "--home", str(paths.home)]
+
+
+def start_daemon(
+    paths: Paths,
+    environ: Mapping[str, str],
+    connect: Callable[[], T],
+    *,
+    on_slow: Callable[[], None] = lambda: None,
+    argv: list[str] | None = None,
+    start_s: float = START_S,
+    grace_s: float = GRACE_S,
+) -> T:
+    """Start a daemon for ``paths`` and return what ``connect`` returns once it answers.
+
+    ``connect`` raises :class:`UnreachableError` as long as nobody does. Raises the same when the daemon
+    ended or did not answer in time, with the last line it wrote.
+    """
+    paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    paths.log_file.parent.mkdir(mode=0o700, exist_ok=True)
+    log = os.open(paths.log_file, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
+    before = os.fstat(log).st_size
+    try:
+        process = subprocess.Popen(
+            argv or command_line(paths),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            cwd=paths.home,
+            # Both sides must mean the same socket, however we found it.
+            env={**environ, "RUNLOOP__RUNTIME__SOCKET_PATH": str(paths.socket)},
+            start_new_session=True,
+        )
+    finally:
+        os.close(log)
+    began = time.monotonic()
+    deadline = began + start_s
+    told = False
+    pause = 0.01
+    ended = False
+    while True:
+        try:
+            return connect()
+        except UnreachableError as error:
+            if not ended and process.poll() is not None:
+                ended = True
+                deadline = min(deadline, time.monotonic() + grace_s)
+            if time.monotonic() >= deadline:
+                raise _gave_up(paths, process.poll(), before, start_s) from error
+        if not told and time.monotonic() - began >= PATIENCE_S:
+            told = True
+            on_slow()
+        time.sleep(pause)
+        pause = min(pause * 1.5, 0.2)
+
+
+def _gave_up(paths: Paths, returncode: int | None, before: int, start_s: float) -> UnreachableError:
+    how = f"did not answer within {start_s:g} s" if returncode is None else f"ended with code {returncode}"
+    said = _last_line(paths, before)
+    return UnreachableError(
+        f"the daemon was started and {how}" + (f": {said}" if said else ""),
+        hint=f"'rlp logs' or {paths.log_file} says more; 'rlp doctor' looks for causes",
+        code="daemon.start",
+    )
+
+
+def _last_line(paths: Paths, before: int) -> str:
+    """The last line written to the log since we started it."""
+    try:
+        with paths.log_file.open("rb") as file:
+            file.seek(before)
+            lines = file.read(65_536).decode("utf-8", "replace").strip().splitlines()
+    except OSError:
+        return ""
+    return lines[-1][:300] if lines else ""

@@ -1,0 +1,220 @@
+"""Every command there is, written out: the one source for parsing, help, completion and the reference page.
+
+Knows: names, arguments, options, one sentence each. Does not know: how to parse them (``parse``), what they
+do (``commands``). Read before every command, so it imports next to nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, NamedTuple
+
+__all__ = ["COMMANDS", "GLOBAL", "GROUPS", "Argument", "Command", "Option", "find"]
+
+
+class Argument(NamedTuple):
+    """A positional argument."""
+
+    name: str
+    help: str
+    many: bool = False
+    """Takes everything that is left, at least one unless optional; always the last."""
+    optional: bool = False
+
+
+class Option(NamedTuple):
+    """A named option. ``name`` is the keyword of the command's function."""
+
+    name: str
+    flags: tuple[str, ...]
+    help: str
+    kind: Literal["flag", "text", "number", "texts"] = "flag"
+    """``texts`` may be given several times."""
+    default: Any = None
+    metavar: str = ""
+
+    @property
+    def start(self) -> Any:
+        """The value when the option is not given."""
+        return {"flag": False, "texts": ()}.get(self.kind, self.default)
+
+
+class Command(NamedTuple):
+    """One command: where it lives and how it is called."""
+
+    path: str
+    """Its words: ``run``, ``kb query``."""
+    target: str
+    """``module:function`` under ``rlp.commands``."""
+    summary: str
+    arguments: tuple[Argument, ...] = ()
+    options: tuple[Option, ...] = ()
+    details: str = ""
+
+
+_PARAMS = Option(
+    "params", ("-p", "--param"), "a parameter of the opening; NAME:=JSON for other than text", "texts",
+    metavar="NAME=VALUE",
+)  # fmt: skip
+_RUN = Argument("run", "run id, or the beginning of one")
+_APPROVAL = Argument("approval", "approval id, or the beginning of one")
+_NOTE = Option("note", ("--note",), "a remark that is kept with the decision", "text", "", "TEXT")
+_OPENING = Argument("opening", "name of an opening, or path of a YAML file")
+
+GLOBAL: tuple[Option, ...] = (
+    Option("json", ("--json",), "data as JSON (one object per line for lists and streams)"),
+    Option("quiet", ("-q", "--quiet"), "no talk on stderr"),
+    Option("verbose", ("-v", "--verbose"), "more talk on stderr"),
+    Option("no_color", ("--no-color",), "no colour; the variable NO_COLOR does the same"),
+    Option("no_input", ("--no-input",), "never ask; what needs a person stays parked"),
+    Option("home", ("--home",), "use this home instead of $RUNLOOP_HOME or ~/.runloop", "text", None, "DIR"),
+)
+"""Accepted before and after the command's name."""
+
+COMMANDS: tuple[Command, ...] = (
+    Command(
+        "run", "run:run", "run an opening and follow it to its end",
+        (_OPENING,),
+        (_PARAMS, Option("detach", ("-d", "--detach"), "submit, print the run's id, do not follow")),
+        "Shows every node as it moves. Whatever would leave the machine is held for a person: asked here on "
+        "a terminal, parked elsewhere (exit 5, with the line to type next).",
+    ),
+    Command(
+        "plan", "plan:plan", "show what a run would do, without running it",
+        (_OPENING,), (_PARAMS,),
+        "Validates the opening against the installed agents and prints every finding at once, with line and "
+        "column.",
+    ),
+    Command(
+        "runs", "runs:runs", "list runs, newest first",
+        (), (Option("limit", ("-n", "--limit"), "at most this many", "number", 20, "N"),),
+    ),
+    Command(
+        "cancel", "runs:cancel", "end a run",
+        (_RUN,), (Option("reason", ("--reason",), "kept with the run", "text", "asked to", "TEXT"),),
+    ),
+    Command(
+        "trace", "trace:trace", "show who sent what to whom in a run, when, and how big",
+        (_RUN,), (Option("all", ("-a", "--all"), "also timers, capability checks and lifecycle"),),
+    ),
+    Command(
+        "why", "why:why", "explain where a prompt would go, and by which rule",
+        (Argument("prompt", "what you would type after rlp", many=True),),
+        (), "A run, event, message, artifact or approval id is explained as 'rlp kb why' does.",
+    ),
+    Command(
+        "route", "why:route", "decide where a prompt goes: exit 10 shell, 11 agent, 13 denied",
+        (Argument("prompt", "the prompt", many=True),),
+    ),
+    Command(
+        "replay", "replay:replay", "re-execute a run from its record and compare; nothing is sent",
+        (_RUN,), (), "Exit 0 identical, 6 diverged or not fully covered.",
+    ),
+    Command(
+        "verify", "verify:verify", "check the ledger's chain, signatures and views; needs no daemon",
+        (), (Option("chain_only", ("--chain-only",), "do not compare the views"),),
+    ),
+    Command(
+        "approvals", "approvals:approvals", "list what waits for a person",
+        (), (Option("all", ("-a", "--all"), "also what was decided"),),
+    ),
+    Command(
+        "approve", "approvals:approve", "let one held action happen, after showing exactly what it is",
+        (_APPROVAL,), (_NOTE, Option("yes", ("-y", "--yes"), "do not ask again on a terminal")),
+    ),
+    Command("deny", "approvals:deny", "refuse one held action", (_APPROVAL,), (_NOTE,)),
+    Command("undo", "approvals:undo", "take an approval back before it leaves", (_APPROVAL,), (_NOTE,)),
+    Command(
+        "import", "import_:import_", "bring contacts, notes and mail into the knowledge base",
+        (Argument("paths", ".vcf, mbox, .eml, Maildir, folder of Markdown or text notes", many=True),),
+        (), "Importing the same again changes nothing. A bad item is reported and the rest imported.",
+    ),
+    Command(
+        "kb query", "kb:query", "read the views with one SELECT",
+        (Argument("sql", "the statement"),),
+        (
+            Option("params", ("-p", "--param"), "value for the next ? of the SQL", "texts", metavar="VALUE"),
+            Option("limit", ("-n", "--limit"), "at most this many rows", "number", 200, "N"),
+        ),
+    ),
+    Command(
+        "kb search", "kb:search", "search contacts, notes and mail",
+        (Argument("query", "words to look for", many=True),),
+        (
+            Option("k", ("-k",), "at most this many hits", "number", 8, "N"),
+            Option("kinds", ("--kind",), "contact, note or mail", "texts", metavar="KIND"),
+        ),
+    ),
+    Command(
+        "kb why", "kb:why", "trace a thing back to what caused it, up to the root",
+        (Argument("ref", "event number, run, approval, message, digest, or a recipient's address"),),
+        (Option("impact", ("--impact",), "forward: what followed from it"),),
+    ),
+    Command(
+        "cap list", "cap:list_", "what agents may do, and where each limit comes from",
+        (Argument("agent", "only this agent", optional=True),),
+    ),
+    Command(
+        "cap grant", "cap:grant", "give a capability back, as far as the agent's own policy reaches",
+        (
+            Argument("agent", "name of the agent"),
+            Argument("capability", "for example mail, model, kb_read"),
+            Argument("value", "true, or the value as JSON", optional=True),
+        ),
+    ),
+    Command(
+        "cap revoke", "cap:revoke", "take a capability, or a token with all it was narrowed to",
+        (
+            Argument("agent", "name of the agent", optional=True),
+            Argument("capability", "for example mail, model, kb_read", optional=True),
+        ),
+        (Option("token", ("--token",), "revocation id of a token", "text", None, "ID"),),
+    ),
+    Command("list", "list_:list_", "list the openings that can be run and the installed agents"),
+    Command(
+        "logs", "log:logs", "show what the daemon wrote down",
+        (),
+        (
+            Option("lines", ("-n", "--lines"), "at most this many, the newest", "number", 50, "N"),
+            Option("grep", ("--grep",), "only lines that contain this", "text", None, "TEXT"),
+            Option("agent", ("--agent",), "only lines of this agent", "text", None, "NAME"),
+            Option("correlation", ("--correlation",), "only lines of this run", "text", None, "RUN"),
+        ),
+    ),
+    Command("doctor", "doctor:doctor", "look for what is wrong here; needs no daemon"),
+    Command(
+        "daemon start", "daemon:start", "start this user's daemon",
+        (),
+        (Option("settings", ("--set",), "configuration of this daemon", "texts", metavar="KEY=VALUE"),),
+        "Every other command starts it by itself when it needs it.",
+    ),
+    Command(
+        "daemon stop", "daemon:stop", "stop it, after the attempts under way have ended",
+        (), (Option("now", ("--now",), "do not wait for attempts under way"),),
+    ),
+    Command("daemon status", "daemon:status", "whether it runs, since when, with what"),
+    Command(
+        "config show", "config:show", "every value and where it comes from",
+        (), (Option("settings", ("--set",), "as if this were set", "texts", metavar="KEY=VALUE"),),
+    ),
+    Command("config get", "config:get", "one value", (Argument("key", "such as security.undo_window_ms"),)),
+    Command("config path", "config:path", "where files, sockets and keys lie"),
+    Command("config check", "config:check", "read every layer and report what is wrong"),
+)  # fmt: skip
+
+GROUPS: dict[str, str] = {
+    "kb": "the knowledge base",
+    "cap": "capabilities of agents",
+    "daemon": "this user's daemon",
+    "config": "configuration",
+}
+"""First words of two-word commands."""
+
+
+def find(words: list[str]) -> tuple[Command, int] | None:
+    """The command that starts a list of words, and how many words name it."""
+    for length in (2, 1):
+        path = " ".join(words[:length])
+        for command in COMMANDS:
+            if len(words) >= length and command.path == path:
+                return command, length
+    return None

@@ -1,0 +1,99 @@
+"""What every effect has in common: the first mark, a deadline, and being cut short.
+
+Knows: how an effect is admitted, how long a provider may take, what happens when its attempt is stopped.
+Does not know: any particular effect (``broker.model_ops``, ``broker.mail_ops``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine
+from contextlib import suppress
+from typing import Any, TypeVar
+
+from runloop.clock import Clock
+from runloop.events import Draft, HostcallAdmitted, Payload, Provenance
+from runloopd.broker.asks import Ask
+
+__all__ = ["AbandonedError", "OverdueError", "admitted", "bounded", "draft", "provenance"]
+
+T = TypeVar("T")
+
+
+class OverdueError(Exception):
+    """The provider did not answer in time and was cancelled."""
+
+
+class AbandonedError(Exception):
+    """The attempt that asked was stopped."""
+
+
+def provenance(ask: Ask, *, causes: tuple[int, ...], label: str | None = None) -> Provenance:
+    """Where a fact about a call comes from."""
+    caller = ask.caller
+    return Provenance(
+        causes=tuple(dict.fromkeys(causes)),
+        node=caller.node,
+        attempt=caller.attempt,
+        agent=caller.pin.name,
+        bundle=caller.pin.bundle_digest,
+        token=caller.token_id,
+        call=ask.call.index,
+        label=label,
+    )
+
+
+def draft(ask: Ask, payload: Payload, *, causes: tuple[int, ...], label: str | None = None) -> Draft:
+    """A fact about a call."""
+    return Draft(
+        payload=payload,
+        actor="daemon",
+        run=ask.caller.run,
+        provenance=provenance(ask, causes=causes, label=label),
+    )
+
+
+def admitted(ask: Ask, *, causes: tuple[int, ...] = ()) -> Draft:
+    """First mark of an effect."""
+    payload = HostcallAdmitted(
+        node=ask.caller.node,
+        attempt=ask.caller.attempt,
+        call=ask.call.index,
+        op=ask.op.name,
+        effect=ask.op.effect,
+        key=ask.key,
+        args_digest=ask.args_digest,
+        args_blob=ask.args_digest,
+        request_bytes=ask.call.request_bytes,
+        fuel=ask.call.fuel,
+    )
+    return draft(ask, payload, causes=(*ask.known, *causes))
+
+
+async def bounded(
+    work: Coroutine[Any, Any, T], clock: Clock, *, due_ms: int | None, abandoned: asyncio.Event | None
+) -> T:
+    """The result of ``work``, unless its time is over or nobody waits for it any more: then it is cancelled.
+
+    Raises :class:`OverdueError`, :class:`AbandonedError`, or whatever ``work`` raises.
+    """
+    task = asyncio.ensure_future(work)
+    due = asyncio.ensure_future(clock.sleep_until(due_ms)) if due_ms is not None else None
+    gone = asyncio.ensure_future(abandoned.wait()) if abandoned is not None else None
+    others = [other for other in (due, gone) if other is not None]
+    try:
+        await asyncio.wait([task, *others], return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        task.cancel()
+        # A provider that finished in the very moment it was cancelled has finished.
+        await asyncio.wait([task])
+        if not task.cancelled() and task.exception() is None:
+            return task.result()
+        raise OverdueError if due is not None and due.done() else AbandonedError
+    finally:
+        for other in (task, *others):
+            other.cancel()
+        for other in others:
+            with suppress(asyncio.CancelledError):
+                await other

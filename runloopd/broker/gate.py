@@ -1,0 +1,383 @@
+"""The gate: the one door between a guest and the world.
+
+Knows: the order of the checks (capability → quota → idempotency → confirmation → admitted mark → provider →
+delivered mark) and that nothing passes unrecorded. Does not know: what any op does (``*_ops``), who talks to
+the guest (``runtime``), or how answers are served from the record (``runs``).
+
+``Gate.call`` never raises: every end is an answer. Whatever the guest is told is durable before it is told;
+when the ledger refuses, nothing is dispatched and the guest hears that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+
+import msgspec
+import structlog
+
+from runloop.caps.policy import Policy, Verdict
+from runloop.caps.token import TokenError
+from runloop.clock import Clock
+from runloop.digest import blob_digest, canonical
+from runloop.errors import FailedError, RefusedError, RunloopError
+from runloop.events import Draft, Event, HostcallDelivered, MemoryUpdated, Payload, RunFinished
+from runloop.ops import OPS, Args, Op, decode_args
+from runloopd.authority.approvals import Approvals
+from runloopd.authority.mint import Mint
+from runloopd.broker.asks import Ask, CapabilityError, Done, GateError, Handler, audit
+from runloopd.broker.calls import Answer, Answerer, Caller, HostCall
+from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
+from runloopd.broker.knowledge_ops import KnowledgeOps
+from runloopd.broker.mail_ops import MailOps
+from runloopd.broker.model_ops import ModelOps
+from runloopd.broker.plain_ops import PlainOps
+from runloopd.broker.ports import BlobPort, Delta, JournalPort, KnowledgePort, MailPort, ModelPort
+from runloopd.broker.quotas import QuotaError, Quotas, check
+from runloopd.broker.record import Record, Run, effect_key
+
+__all__ = ["Gate", "GateOptions"]
+
+log = structlog.get_logger(__name__)
+
+MAX_ANSWER_BYTES = 6 * 1024 * 1024
+"""An answer must fit a frame."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class GateOptions:
+    """How the gate behaves, beyond policy and quotas."""
+
+    read_deadline_ms: int = 10_000
+    """Longest answer of an op without effect."""
+    model_deadline_ms: int = 120_000
+    mail_deadline_ms: int = 60_000
+    audit_allows: bool = False
+    """True: every allowed call is a ``cap.audit``, not only the denied ones."""
+
+
+class Gate:
+    """Decides, performs and records host calls."""
+
+    def __init__(
+        self,
+        *,
+        journal: JournalPort,
+        mint: Mint,
+        approvals: Approvals,
+        quotas: Quotas,
+        models: ModelPort,
+        mail: MailPort,
+        knowledge: KnowledgePort,
+        clock: Clock,
+        entropy: Callable[[int], bytes],
+        on_delta: Callable[[Delta], None],
+        options: GateOptions | None = None,
+    ) -> None:
+        self._journal = journal
+        self._mint = mint
+        self._quotas = quotas
+        self._blobs: BlobPort = knowledge
+        self._clock = clock
+        self._options = options or GateOptions()
+        self._record = Record(quotas)
+        self._under_way: set[asyncio.Task[Answer]] = set()
+        plain = PlainOps(clock=clock, entropy=entropy, blobs=knowledge, on_delta=on_delta)
+        self._knowledge = know = KnowledgeOps(knowledge=knowledge, quotas=quotas)
+        model = ModelOps(
+            models=models,
+            journal=journal,
+            blobs=knowledge,
+            clock=clock,
+            on_delta=on_delta,
+            deadline_ms=self._options.model_deadline_ms,
+            warn_percent=quotas.warn_percent,
+        )
+        post = MailOps(
+            mail=mail, approvals=approvals, clock=clock, deadline_ms=self._options.mail_deadline_ms
+        )
+        self._handlers: dict[str, Handler] = {
+            "time.now": plain.now,
+            "random.bytes": plain.random,
+            "log.write": plain.log,
+            "progress": plain.progress,
+            "artifact.put": plain.put_artifact,
+            "blob.read": plain.read_blob,
+            "kb.query": know.query,
+            "kb.search": know.search,
+            "kb.read": know.read,
+            "kb.why": know.why,
+            "kb.propose": know.propose,
+            "memory.get": know.get,
+            "memory.put": self._put_memory,
+            "model.complete": model.complete,
+            "msg.next": model.next,
+            "mail.send": post.send,
+        }
+        assert self._handlers.keys() == OPS.keys()
+        journal.listen(self._observe)
+
+    def restore(self, events: Iterable[Event]) -> None:
+        """Take in the events of unfinished runs, in order: once, before the first call."""
+        self._record.fold(events)
+
+    def answerer(self, caller: Caller) -> Answerer:
+        """Who answers the host calls of one attempt."""
+        return _Answerer(self, caller)
+
+    async def close(self) -> None:
+        """Wait for the effects that are under way; each has a deadline."""
+        while self._under_way:
+            await asyncio.wait(self._under_way)
+
+    async def call(self, caller: Caller, call: HostCall) -> Answer:
+        """Answer one host call. Raises nothing but cancellation, which means that the attempt was stopped:
+        a call without effect is dropped, an effect is brought to a recorded end."""
+        try:
+            return await self._call(caller, call)
+        except AbandonedError:
+            return Answer.refusal(GateError("the attempt was stopped", code="gate.stopped"))
+        except RunloopError as error:
+            # Only what could not be recorded comes here: a refusing ledger, a caller without a run.
+            log.warning(
+                "call_refused", run=caller.run, node=caller.node, op=call.op[:64], code=error.named_code
+            )
+            return Answer.refusal(error)
+        except Exception:
+            log.exception("gate_failed", run=caller.run, node=caller.node, op=call.op[:64])
+            return Answer.refusal(
+                GateError("the gate failed; nothing more is known", hint="rlp log", code="gate.internal")
+            )
+
+    # --- the way through --------------------------------------------------------------------------
+
+    async def _call(self, caller: Caller, call: HostCall) -> Answer:
+        run = self._record.run(caller.run)
+        if run is None:
+            raise RefusedError(
+                f"run {caller.run} is not under way; its agents have no say any more", code="gate.no_run"
+            )
+        args_blob = canonical(call.args)
+        args_digest = blob_digest(args_blob)
+        ordinal = run.attempt(caller.node, caller.attempt).ordinal(call.op, args_digest, call.index)
+        ask = Ask(
+            caller=caller,
+            call=call,
+            op=OPS.get(call.op) or Op(name=call.op, args=Args, effect="pure", capability=None),
+            args=Args(),
+            args_blob=args_blob,
+            args_digest=args_digest,
+            key=effect_key(caller.run, caller.node, call.op, ordinal, args_digest),
+            grants=Policy(),
+            run=run,
+            check=lambda: self._admissible(caller, run),
+        )
+        if ask.op.effect in ("pure", "read"):
+            return await self._finish(ask)
+        task = asyncio.ensure_future(self._finish(ask))
+        self._under_way.add(task)
+        task.add_done_callback(self._under_way.discard)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            ask.abandoned.set()
+            raise
+
+    async def _finish(self, ask: Ask) -> Answer:
+        """Perform, then record, then answer."""
+        done = await self._perform(ask)
+        try:
+            text = self._last_look(ask, done)
+        except RunloopError as error:
+            if done.unrecorded is not None:
+                done.unrecorded()
+            done = self._refused(ask, error)
+            text = canonical(done.value)
+        return await self._deliver(ask, done, text)
+
+    async def _perform(self, ask: Ask) -> Done:
+        """The checks, then the op; every error a guest may see becomes an end."""
+        try:
+            ask.args = decode_args(ask.call.op, ask.call.args)
+            self._authorise(ask)
+            self._limit(ask)
+            known = await self._known(ask)
+            if known is not None:
+                return known
+            work = self._handlers[ask.op.name](ask)
+            if ask.op.effect not in ("pure", "read"):
+                return await work
+            due = self._clock.now_ms() + self._options.read_deadline_ms
+            return await bounded(work, self._clock, due_ms=due, abandoned=None)
+        except AbandonedError:
+            raise
+        except OverdueError:
+            return Done.failed(
+                FailedError(f"{ask.op.name} took too long", hint="ask for less", code="gate.deadline")
+            )
+        except RunloopError as error:
+            return self._refused(ask, error)
+        except Exception:
+            log.exception("op_failed", run=ask.caller.run, node=ask.caller.node, op=ask.op.name)
+            return Done.failed(GateError(f"{ask.op.name} broke inside", hint="rlp log", code="gate.internal"))
+
+    def _refused(self, ask: Ask, error: RunloopError) -> Done:
+        """The end of a call that an error ended, with the fact that states the reason."""
+        facts: list[Payload] = []
+        if isinstance(error, CapabilityError):
+            facts.append(audit(ask.agent, error.verdict, ask.caller, ask.call))
+        elif isinstance(error, QuotaError):
+            facts.append(error.fact(ask.agent))
+        return Done.failed(error, facts=facts)
+
+    def _authorise(self, ask: Ask) -> None:
+        """The token holds, is this caller's, and grants the op at all. Targets are the op's own matter."""
+        ask.grants = self._admissible(ask.caller, ask.run)
+        if ask.op.capability is None:
+            return
+        verdict = ask.grants.allows(ask.op.capability, agent=ask.agent)
+        if not verdict.allowed:
+            raise CapabilityError(verdict)
+        if self._options.audit_allows:
+            ask.facts.append(audit(ask.agent, verdict, ask.caller, ask.call))
+
+    def _admissible(self, caller: Caller, run: Run) -> Policy:
+        """What the caller's token grants at this moment, revocations included. The linearisation point of
+        every admission is a call of this with no await before the journal has the fact.
+
+        Raises :class:`CapabilityError`.
+        """
+        try:
+            verified = self._mint.verify(caller.token)
+        except TokenError as error:
+            raise _token_denied(error.message, error.hint, error.named_code) from error
+        mine = (verified.run, verified.node, verified.holder, verified.token_id)
+        if mine != (caller.run, caller.node, f"agent:{caller.pin.name}", caller.token_id):
+            raise _token_denied("the token is for another agent, run or node", "start the run again")
+        if self._record.run(caller.run) is not run:
+            raise _token_denied("the run is over", None)
+        return verified.grants
+
+    def _limit(self, ask: Ask) -> None:
+        """Calls and bytes of this attempt, counted by its record."""
+        limits = self._quotas.attempt
+        usage = ask.run.attempt(ask.caller.node, ask.caller.attempt).usage
+        rows = [
+            ("attempt.calls", usage.calls, 1, limits.calls),
+            ("attempt.bytes", usage.bytes, ask.call.request_bytes, limits.bytes),
+        ]
+        if ask.op.name == "mail.send":
+            rows.append(("attempt.mails", usage.mails, 1, limits.mails))
+        warned = ask.run.warned_of(ask.caller.node, ask.caller.attempt)
+        percent = self._quotas.warn_percent
+        for resource, used, asked, limit in rows:
+            ask.facts += check(resource, used, asked, limit, agent=ask.agent, warned=warned, percent=percent)
+
+    async def _known(self, ask: Ask) -> Done | None:
+        """The recorded answer of an effect that was delivered before, in whatever attempt."""
+        if ask.op.effect in ("pure", "read"):
+            return None
+        effect = ask.run.effects.get(ask.key)
+        if effect is None or effect.delivered is None or not effect.delivered.ok:
+            return None
+        value = msgspec.json.decode(await self._blobs.blob(effect.delivered.result_digest))
+        return Done(value=value, causes=(effect.delivered.event,))
+
+    async def _put_memory(self, ask: Ask) -> Done:
+        """``{version}``. The version is promised to nobody else until the answer is recorded."""
+        write = self._knowledge.put(ask)
+        payload = write.__enter__()
+
+        def end() -> None:
+            write.__exit__(None, None, None)
+
+        return Done(
+            value={"version": payload.entry_version},
+            facts=[payload],
+            causes=ask.known,
+            label=f"agent:{ask.agent}",
+            recorded=end,
+            unrecorded=end,
+        )
+
+    # --- the record -------------------------------------------------------------------------------
+
+    def _last_look(self, ask: Ask, done: Done) -> bytes:
+        """Before a write becomes a fact: the answer's text, if it fits and the token still holds."""
+        text = canonical(done.value)
+        if len(text) > MAX_ANSWER_BYTES:
+            raise GateError(
+                f"the answer to {ask.op.name} has {len(text)} bytes, more than {MAX_ANSWER_BYTES}",
+                hint="ask for less",
+                code="gate.answer_size",
+            )
+        if ask.op.effect == "write" and done.facts:
+            ask.check()
+        return text
+
+    async def _deliver(self, ask: Ask, done: Done, text: bytes) -> Answer:
+        """State the answer and everything that goes with it in one transaction, then give it."""
+        causes = (ask.caller.scheduled_id, *done.causes)
+        drafts = [draft(ask, fact, causes=(ask.caller.scheduled_id,)) for fact in ask.facts]
+        if ask.op.effect == "write" and done.ok and done.facts:
+            # A write's effect is its fact: both marks and the fact are one transaction.
+            drafts.append(admitted(ask))
+        drafts += [_stated(ask, fact, causes, done.label) for fact in done.facts]
+        drafts.append(draft(ask, self._delivered(ask, done, text), causes=causes))
+        after = done.unrecorded
+        try:
+            await self._journal.append(*drafts, blobs=(ask.args_blob, text, *done.blobs))
+            after = done.recorded
+        finally:
+            if after is not None:
+                after()
+        return Answer(ok=done.ok, value=done.value)
+
+    def _delivered(self, ask: Ask, done: Done, text: bytes) -> HostcallDelivered:
+        return HostcallDelivered(
+            node=ask.caller.node,
+            attempt=ask.caller.attempt,
+            call=ask.call.index,
+            op=ask.call.op,
+            effect=ask.op.effect,
+            args_digest=ask.args_digest,
+            args_blob=ask.args_digest,
+            ok=done.ok,
+            result_digest=blob_digest(text),
+            result_blob=blob_digest(text),
+            request_bytes=ask.call.request_bytes,
+            response_bytes=len(text),
+            fuel=ask.call.fuel,
+        )
+
+    def _observe(self, events: list[Event]) -> None:
+        self._record.fold(events)
+        for event in events:
+            if event.kind == RunFinished.kind and event.run is not None:
+                self._mint.forget(event.run)
+
+
+class _Answerer:
+    """The gate as one attempt sees it."""
+
+    def __init__(self, gate: Gate, caller: Caller) -> None:
+        self._gate = gate
+        self._caller = caller
+
+    async def answer(self, call: HostCall) -> Answer:
+        return await self._gate.call(self._caller, call)
+
+
+def _stated(ask: Ask, fact: Payload, causes: tuple[int, ...], label: str | None) -> Draft:
+    """A fact that a call brought about; what an agent writes is stated by the agent."""
+    stated = draft(ask, fact, causes=causes, label=label)
+    if ask.op.effect != "write":
+        return stated
+    actor = f"agent:{ask.agent}"
+    return replace(stated, actor=actor, scope=actor if isinstance(fact, MemoryUpdated) else stated.scope)
+
+
+def _token_denied(reason: str, hint: str | None, code: str = "token.invalid") -> CapabilityError:
+    verdict = Verdict(allowed=False, capability="token", target="", reason=reason, how_to_obtain=hint)
+    return CapabilityError(verdict, code=code)

@@ -1,0 +1,284 @@
+"""Asking a model: reserve, admit, ask, book what it cost.
+
+Knows: the money side of a completion and how a streamed answer is read back. Does not know: routes, prices
+or wires (``broker.models``), nor who may ask (the gate and ``require``).
+
+A completion is stated as ``model.called`` in the transaction of its answer. One that was cut by a crash is
+booked at its whole reservation when it is asked again, and says so: nothing is spent silently.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import cast
+
+import msgspec
+import structlog
+
+from runloop.clock import Clock
+from runloop.digest import blob_digest, canonical
+from runloop.errors import NotFoundError, UsageError
+from runloop.events import ModelCalled
+from runloop.ops import ModelComplete, MsgNext
+from runloopd.broker.asks import Ask, Done, require
+from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
+from runloopd.broker.ports import (
+    BlobPort,
+    Budget,
+    Delta,
+    JournalPort,
+    ModelAnswer,
+    ModelCallError,
+    ModelPort,
+    Reservation,
+)
+from runloopd.broker.quotas import Hold, QuotaError
+
+__all__ = ["ModelOps"]
+
+log = structlog.get_logger(__name__)
+
+MAX_OUTPUT_TOKENS = 65_536
+
+
+class ModelOps:
+    """``model.complete`` and ``msg.next``."""
+
+    def __init__(
+        self,
+        *,
+        models: ModelPort,
+        journal: JournalPort,
+        blobs: BlobPort,
+        clock: Clock,
+        on_delta: Callable[[Delta], None],
+        deadline_ms: int = 120_000,
+        warn_percent: int = 80,
+    ) -> None:
+        self._models = models
+        self._journal = journal
+        self._blobs = blobs
+        self._clock = clock
+        self._on_delta = on_delta
+        self._deadline_ms = deadline_ms
+        self._warn_percent = warn_percent
+
+    async def complete(self, ask: Ask) -> Done:
+        """``{text, provider, model, generated, finish, …}``, or ``{stream, …}`` when asked to stream."""
+        request = _checked(cast(ModelComplete, ask.args))
+        require(ask, "model", "")
+        bound = await self._models.estimate(request, lambda target: _permits(ask, target))
+        require(ask, "model", bound.target)
+        hold = ask.run.purse.reserve(ask.caller.node, bound.micro_usd, _tokens(bound))
+        try:
+            mark = await self._admit(ask, bound)
+            return await self._ask(ask, request, bound, hold, mark)
+        except BaseException:
+            hold.release()
+            raise
+
+    async def _admit(self, ask: Ask, bound: Reservation) -> int:
+        """State the first mark, and with it what an earlier, lost try of the same call may have cost."""
+        marks, lost_hold = [admitted(ask)], None
+        lost = self._lost(ask, bound)
+        if lost is not None:
+            try:
+                lost_hold = ask.run.purse.reserve(ask.caller.node, bound.micro_usd, _tokens(bound))
+            except QuotaError:
+                ask.facts.append(lost)  # stated with the refusal
+                raise
+            marks.insert(0, draft(ask, lost, causes=(ask.run.effects[ask.key].admitted,)))
+        try:
+            ask.facts += ask.run.purse.warnings(ask.agent, ask.run.warned_run, self._warn_percent)
+            ask.check()
+            (*_, mark) = await self._journal.append(*marks, blobs=(ask.args_blob,))
+            return mark.id
+        finally:
+            if lost_hold is not None:
+                lost_hold.release()
+
+    async def _ask(self, ask: Ask, request: ModelComplete, bound: Reservation, hold: Hold, mark: int) -> Done:
+        due = self._clock.now_ms() + self._deadline_ms
+        budget = Budget(
+            micro_usd=bound.micro_usd,
+            tokens=bound.input_tokens + bound.output_tokens,
+            deadline_ms=due,
+            permits=lambda target: _permits(ask, target),
+        )
+        work = self._models.complete(
+            request, budget=budget, on_delta=self._delta(ask), idempotency_key=ask.key
+        )
+        try:
+            answer = await bounded(work, self._clock, due_ms=due, abandoned=ask.abandoned)
+        except ModelCallError as error:
+            return self._failed(ask, bound, hold, error)
+        except OverdueError:
+            late = ModelCallError(
+                f"{bound.target} did not answer within {self._deadline_ms} ms",
+                hint="try again, or a faster model",
+                code="model.deadline",
+                retryable=True,
+                cost_micro_usd=None,
+            )
+            return self._failed(ask, bound, hold, late)
+        except AbandonedError:
+            cut = ModelCallError("the attempt was stopped", code="model.cancelled", cost_micro_usd=None)
+            return self._failed(ask, bound, hold, cut)
+        return self._answered(ask, bound, hold, _sane(answer, bound), mark)
+
+    def _answered(self, ask: Ask, bound: Reservation, hold: Hold, answer: ModelAnswer, mark: int) -> Done:
+        text = answer.text.encode()
+        called = ModelCalled(
+            node=ask.caller.node,
+            attempt=ask.caller.attempt,
+            call=ask.call.index,
+            provider=answer.provider,
+            model=answer.model,
+            generated=answer.generated,
+            request_digest=ask.args_digest,
+            answer_digest=blob_digest(text),
+            input_tokens=answer.input_tokens,
+            output_tokens=answer.output_tokens,
+            estimated=answer.estimated,
+            reserved_micro_usd=bound.micro_usd,
+            cost_micro_usd=answer.cost_micro_usd,
+            price_version=answer.price_version,
+            finish=answer.finish,
+        )
+        value = {
+            "provider": answer.provider,
+            "model": answer.model,
+            "generated": answer.generated,
+            "finish": answer.finish,
+            "input_tokens": answer.input_tokens,
+            "output_tokens": answer.output_tokens,
+            "estimated": answer.estimated,
+            "cost_micro_usd": answer.cost_micro_usd,
+        }
+        if answer.fallbacks:
+            value["fallbacks"] = list(answer.fallbacks)
+        blobs = [text]
+        if cast(ModelComplete, ask.args).stream:
+            parts = canonical(list(answer.parts or (answer.text,)))
+            value |= {"stream": f"s{ask.call.index}", "parts_digest": blob_digest(parts)}
+            blobs.append(parts)
+        else:
+            value["text"] = answer.text
+        return Done(
+            value=value,
+            facts=[called],
+            blobs=blobs,
+            causes=(mark,),
+            label=f"model:{answer.provider}",
+            recorded=hold.release,
+            unrecorded=hold.keep,
+        )
+
+    def _failed(self, ask: Ask, bound: Reservation, hold: Hold, error: ModelCallError) -> Done:
+        """Tell the guest, and book what the failure cost: all that was reserved when nobody knows."""
+        cost = bound.micro_usd if error.cost_micro_usd is None else max(0, error.cost_micro_usd)
+        unknown = error.cost_micro_usd is None
+        facts = []
+        if cost or unknown:
+            facts.append(_spent(ask, bound, error.named_code, cost, tokens=unknown))
+        return Done.failed(
+            error, facts=list(facts), recorded=hold.release, unrecorded=hold.keep if cost else hold.release
+        )
+
+    def _lost(self, ask: Ask, bound: Reservation) -> ModelCalled | None:
+        """The booking of the same completion begun before and never answered, if there was one."""
+        before = ask.run.effects.get(ask.key)
+        if before is None or before.delivered is not None:
+            return None
+        log.warning("model_call_lost", run=ask.caller.run, node=ask.caller.node, admitted=before.admitted)
+        lost = _spent(ask, bound, "unknown_outcome", bound.micro_usd, tokens=True)
+        node, attempt, call = before.place
+        return msgspec.structs.replace(lost, node=node, attempt=attempt, call=call)
+
+    def _delta(self, ask: Ask) -> Callable[[str], None]:
+        def show(text: str) -> None:
+            self._on_delta(Delta(run=ask.caller.run, node=ask.caller.node, kind="text", text=text))
+
+        return show
+
+    async def next(self, ask: Ask) -> Done:
+        """``{item}`` or ``{done: true}``: the next piece of a streamed answer, a function of the record."""
+        name = cast(MsgNext, ask.args).stream
+        attempt = ask.run.attempt(ask.caller.node, ask.caller.attempt)
+        number = int(name[1:]) if name[:1] == "s" and name[1:].isascii() and name[1:].isdigit() else -1
+        source = attempt.calls.get(number)
+        if source is None or source.op != "model.complete" or not source.ok or number >= ask.call.index:
+            raise NotFoundError(f"msg.next: there is no stream {name!r}", code="stream.absent")
+        answer = msgspec.json.decode(await self._blobs.blob(source.result_digest))
+        if not isinstance(answer, dict) or answer.get("stream") != name:
+            raise NotFoundError(f"msg.next: call {number} was not streamed", code="stream.absent")
+        parts = msgspec.json.decode(await self._blobs.blob(str(answer["parts_digest"])), type=list[str])
+        at = attempt.ordinal("msg.next", ask.args_digest, ask.call.index)
+        return Done(value={"item": parts[at]} if at < len(parts) else {"done": True}, causes=(source.event,))
+
+
+def _checked(request: ModelComplete) -> ModelComplete:
+    if not request.messages and request.template is None:
+        raise UsageError("model.complete: no messages and no template", code="op.args")
+    if not 1 <= request.max_tokens <= MAX_OUTPUT_TOKENS:
+        raise UsageError(
+            f"model.complete: max_tokens is {request.max_tokens}, not 1 to {MAX_OUTPUT_TOKENS}",
+            code="op.args",
+        )
+    return request
+
+
+def _permits(ask: Ask, target: str) -> bool:
+    return ask.grants.allows("model", target).allowed
+
+
+def _tokens(bound: Reservation) -> int:
+    """What the token budget holds: half the bytes of the prompt, and the longest answer."""
+    return (bound.input_tokens + 1) // 2 + bound.output_tokens
+
+
+def _sane(answer: ModelAnswer, bound: Reservation) -> ModelAnswer:
+    """A server's figures are foreign: negative ones are replaced by the bound, excessive ones are told."""
+    if min(answer.cost_micro_usd, answer.input_tokens, answer.output_tokens) < 0:
+        log.warning("model_usage_negative", provider=answer.provider, model=answer.model)
+        return _replace(answer, bound)
+    if answer.cost_micro_usd > bound.micro_usd:
+        log.error(
+            "model_cost_beyond_reservation",
+            provider=answer.provider,
+            cost=answer.cost_micro_usd,
+            reserved=bound.micro_usd,
+        )
+    return answer
+
+
+def _replace(answer: ModelAnswer, bound: Reservation) -> ModelAnswer:
+    return replace(
+        answer,
+        cost_micro_usd=bound.micro_usd,
+        input_tokens=bound.input_tokens,
+        output_tokens=bound.output_tokens,
+        estimated=True,
+    )
+
+
+def _spent(ask: Ask, bound: Reservation, finish: str, cost: int, *, tokens: bool) -> ModelCalled:
+    """A completion without an answer."""
+    return ModelCalled(
+        node=ask.caller.node,
+        attempt=ask.caller.attempt,
+        call=ask.call.index,
+        provider=bound.provider,
+        model=bound.model,
+        generated=False,
+        request_digest=ask.args_digest,
+        answer_digest=blob_digest(b""),
+        input_tokens=_tokens(bound) - bound.output_tokens if tokens else 0,
+        output_tokens=bound.output_tokens if tokens else 0,
+        estimated=True,
+        reserved_micro_usd=bound.micro_usd,
+        cost_micro_usd=cost,
+        price_version=bound.price_version,
+        finish=finish,
+    )

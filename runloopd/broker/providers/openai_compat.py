@@ -1,0 +1,129 @@
+"""The chat-completions protocol, as hosted services and local servers (llama.cpp, vLLM, LM Studio) speak it.
+
+Knows: that protocol's JSON, whole and streamed. Does not know: what sends it (``http``), prices, or routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import msgspec
+import orjson
+
+from runloop.ops import ModelComplete
+from runloopd.broker.providers.completion import Finish
+from runloopd.broker.providers.dialect import (
+    Reader,
+    Result,
+    SentEventsReader,
+    WholeReader,
+    decoded,
+    said_error,
+)
+from runloopd.broker.providers.http import HttpRequest
+from runloopd.broker.providers.sse import ServerSentEvent
+from runloopd.broker.secrets import Secret
+
+__all__ = ["OpenAICompat"]
+
+_FINISH: Mapping[str, Finish] = {
+    "stop": "stop",
+    "tool_calls": "stop",
+    "length": "length",
+    "content_filter": "filter",
+}
+
+
+class _Text(msgspec.Struct):
+    content: str | None = None
+
+
+class _Choice(msgspec.Struct):
+    index: int = 0
+    message: _Text | None = None
+    delta: _Text | None = None
+    finish_reason: str | None = None
+
+
+class _Usage(msgspec.Struct):
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class _Body(msgspec.Struct):
+    model: str | None = None
+    choices: list[_Choice] = []
+    usage: _Usage | None = None
+    error: Any = None
+
+
+class OpenAICompat:
+    """``POST {base_url}/chat/completions``."""
+
+    def __init__(
+        self, base_url: str, *, limit_field: str = "max_tokens", omit: frozenset[str] = frozenset()
+    ) -> None:
+        """``limit_field`` names the field that bounds the answer (newer hosted models want
+        ``max_completion_tokens``); ``omit`` lists body fields a server does not accept."""
+        self._url = f"{base_url}/chat/completions"
+        self._limit_field = limit_field
+        self._omit = omit
+
+    def request(
+        self, request: ModelComplete, *, model: str, stream: bool, key: Secret | None, idempotency_key: str
+    ) -> HttpRequest:
+        """The request as this protocol writes it."""
+        body: dict[str, Any] = {
+            "model": model,
+            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            self._limit_field: request.max_tokens,
+            "temperature": request.temperature,
+            "stream": stream,
+        }
+        if stream:
+            body["stream_options"] = {"include_usage": True}
+        if request.json_schema is not None:
+            body["response_format"] = {
+                "type": "json_schema",
+                "json_schema": {"name": "answer", "schema": request.json_schema},
+            }
+        return HttpRequest(
+            url=self._url,
+            body=orjson.dumps({name: value for name, value in body.items() if name not in self._omit}),
+            headers={"Content-Type": "application/json", "Idempotency-Key": idempotency_key},
+            key=key,
+        )
+
+    def reader(self, request: ModelComplete, *, stream: bool) -> Reader:
+        """A reader for one answer."""
+        return SentEventsReader(_event) if stream else WholeReader(_whole)
+
+
+def _whole(data: bytes, result: Result) -> str:
+    return _take(decoded(data, _Body), result)
+
+
+def _event(event: ServerSentEvent, result: Result) -> str:
+    if event.data.strip() == "[DONE]":
+        result.ended = True
+        return ""
+    return _take(decoded(event.data, _Body), result)
+
+
+def _take(body: _Body, result: Result) -> str:
+    if body.error is not None:
+        raise said_error(body.error)
+    result.model = body.model or result.model
+    if body.usage is not None:
+        result.input_tokens = body.usage.prompt_tokens
+        result.output_tokens = body.usage.completion_tokens
+    text = ""
+    for choice in body.choices:
+        if choice.index != 0:
+            continue
+        said = choice.delta or choice.message
+        text += (said.content or "") if said is not None else ""
+        if choice.finish_reason:
+            result.finish = _FINISH.get(choice.finish_reason, "other")
+    return text

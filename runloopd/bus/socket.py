@@ -1,0 +1,710 @@
+"""The Unix socket: the only door for programs outside.
+
+Knows: who connects (kernel credentials, the proof of the operator credential), how much each peer may hold
+and owe, when a peer is cut. Does not know: topics and their rules (``bus``, ``acl``).
+
+Attacks met here (attacks.md): B2 modes and owners, B3 a live socket is never stolen and a replaced one is
+noticed, B4 half frames and lies, B5 a flooding or never-reading peer, B6 identity only from the kernel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import os
+import socket
+import stat
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+from runloop.clock import Clock
+from runloop.errors import ConflictError, RefusedError, RunloopError, UsageError
+from runloop.rmp import hello, topics
+from runloop.rmp.envelope import encode_message, open_frame
+from runloop.rmp.frame import MAX_BODY, Frame, FrameReader, Incomplete, WireError, decode_frame
+from runloopd.bus.bus import Bus, Route
+from runloopd.bus.principal import Principal
+from runloopd.bus.queues import BackpressureTimeout, Outbox, Run, limits
+
+__all__ = ["MAX_SOCKET_PATH", "PeerInfo", "PeerLimits", "SocketServer"]
+
+MAX_SOCKET_PATH = 107
+"""Bytes of a Unix socket's path on Linux."""
+_PEERCRED = struct.Struct("3i")
+_CTRL_REQUEST = 2001
+_SWEEP_MS = 1_000
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeerLimits:
+    """What one peer may hold, owe and take its time for."""
+
+    peers: int = 128
+    """Connections at once."""
+    outbox_bytes: int = 8 * 1024 * 1024
+    """Bytes waiting for one peer, beyond the socket's own buffers."""
+    write_buffer: int = 256 * 1024
+    """Bytes handed to the transport before a peer counts as not reading."""
+    owed_bytes: int = 1024 * 1024
+    """Bytes of one publisher waiting in others' queues before it is not read any more."""
+    open_requests: int = 256
+    """Control requests of one peer that are not answered yet."""
+    hello_ms: int = 5_000
+    """From connect to a valid hello."""
+    frame_ms: int = 30_000
+    """From the first byte of a frame to its last."""
+    stall_ms: int = 30_000
+    """Without a byte taken by a peer that something waits for; then it is cut."""
+    max_body: int = MAX_BODY
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeerInfo:
+    """A connected peer, for people."""
+
+    principal: Principal
+    session: str
+    client: str
+    patterns: tuple[str, ...]
+    queued_frames: int
+    queued_bytes: int
+    reading: bool
+    """False while the peer is held back."""
+
+
+class SocketServer:
+    """Listens on ``path`` for programs of this user and connects them to the bus.
+
+    ``on_lost(reason)`` hears, once, that the socket's place in the file system was taken or removed.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        path: Path,
+        *,
+        credential: bytes,
+        build: str,
+        clock: Clock,
+        limits: PeerLimits | None = None,
+        uid: int | None = None,
+        entropy: Callable[[int], bytes] = os.urandom,
+        on_lost: Callable[[str], None] | None = None,
+    ) -> None:
+        self.bus = bus
+        self.path = Path(path)
+        self.credential = credential
+        self.build = build
+        self.clock = clock
+        self.limits = limits or PeerLimits()
+        self.uid = os.geteuid() if uid is None else uid
+        self.entropy = entropy
+        self._on_lost = on_lost
+        self._server: asyncio.AbstractServer | None = None
+        self._lock: int | None = None
+        self._inode: tuple[int, int] | None = None
+        self._sessions: set[_Session] = set()
+        self._dirty: set[_Session] = set()
+        self._flush_due = False
+        self._sweeper: asyncio.Task[None] | None = None
+        self._deadlines: asyncio.Task[None] | None = None
+        hello.proof(credential, b"")  # refuse a malformed credential now, not at the first hello
+
+    async def start(self) -> None:
+        """Bind and listen. Raises ConflictError when a daemon lives there, RefusedError for an unsafe place."""
+        loop = asyncio.get_running_loop()
+        _prepare_directory(self.path)
+        self._lock = _take_lock(self.path.with_name(self.path.name + ".lock"))
+        try:
+            listener = _bind(self.path)
+            status = os.lstat(self.path)
+            self._inode = (status.st_dev, status.st_ino)
+            self._server = await loop.create_unix_server(lambda: _Session(self), sock=listener, backlog=128)
+        except BaseException:
+            self._release_lock()
+            raise
+        self._sweeper = loop.create_task(self._sweep(), name="bus-sweeper")
+
+    async def close(self) -> None:
+        """Stop listening, flush what peers still take at once, cut them, remove the socket."""
+        for task in (self._sweeper, self._deadlines):
+            if task is not None:
+                task.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await task
+        self._sweeper = self._deadlines = None
+        if self._server is not None:
+            self._server.close()
+        self.flush()
+        for session in list(self._sessions):
+            session.cut()
+        if self._server is not None:
+            await self._server.wait_closed()
+            self._server = None
+        if self._inode is not None:
+            if self._still_ours():
+                self.path.unlink()
+            self._inode = None
+        self._release_lock()
+
+    def peers(self) -> list[PeerInfo]:
+        """Everybody who said a valid hello."""
+        return [session.info() for session in self._sessions if session.greeted]
+
+    # --- for sessions --------------------------------------------------------------------------------
+
+    def enter(self, session: _Session) -> bool:
+        """Register a connection; False when there are too many."""
+        if len(self._sessions) >= self.limits.peers:
+            return False
+        self._sessions.add(session)
+        return True
+
+    def leave(self, session: _Session) -> None:
+        self._sessions.discard(session)
+        self._dirty.discard(session)
+
+    def mark(self, session: _Session) -> None:
+        """See to it that what the session gathered is written before the loop goes to sleep."""
+        self._dirty.add(session)
+        if not self._flush_due:
+            self._flush_due = True
+            asyncio.get_running_loop().call_soon(self.flush)
+
+    def flush(self) -> None:
+        self._flush_due = False
+        while self._dirty:
+            self._dirty.pop().flush()
+
+    def watch_deadlines(self) -> None:
+        """Something is parked: see that it is given up in time."""
+        if self._deadlines is None or self._deadlines.done():
+            self._deadlines = asyncio.get_running_loop().create_task(
+                self._watch_deadlines(), name="bus-deadlines"
+            )
+
+    # --- tasks ---------------------------------------------------------------------------------------
+
+    async def _watch_deadlines(self) -> None:
+        while True:
+            due = [
+                deadline
+                for session in self._sessions
+                if (deadline := session.outbox.next_deadline) is not None
+            ]
+            if not due:
+                return
+            await self.clock.sleep_until(min(due))
+            for session in list(self._sessions):
+                session.give_up(self.clock.now_ms())
+
+    async def _sweep(self) -> None:
+        while True:
+            now = self.clock.now_ms()
+            for session in list(self._sessions):
+                session.check(now)
+            if self._inode is not None and not self._still_ours():
+                self._inode = None
+                if self._on_lost is not None:
+                    self._on_lost(f"{self.path} was replaced or removed while the daemon was running")
+            await self.clock.sleep_until(now + _SWEEP_MS)
+
+    def _still_ours(self) -> bool:
+        try:
+            status = os.lstat(self.path)
+        except OSError:
+            return False
+        return (status.st_dev, status.st_ino) == self._inode
+
+    def _release_lock(self) -> None:
+        if self._lock is not None:
+            os.close(self._lock)  # the file stays: removing it would let two daemons hold two locks
+            self._lock = None
+
+
+class _Session(asyncio.Protocol):
+    """One connection: hello, then frames both ways. Receiver and publisher of the bus at once."""
+
+    def __init__(self, server: SocketServer) -> None:
+        self._server = server
+        self._bus = server.bus
+        self._limits = server.limits
+        self._reader = FrameReader(max_body=server.limits.max_body)
+        self._transport: asyncio.Transport | None = None
+        self._nonce = server.entropy(hello.NONCE_BYTES)
+        self.session = server.entropy(8).hex()
+        self.greeted = False
+        self.client = ""
+        self.outbox = Outbox(max_bytes=server.limits.outbox_bytes)
+        self.principal = Principal(kind="peer", name=f"peer:-1#{self.session}")
+        self.reply_topic = topics.client_reply(self.session)
+        self.tag = b""
+        self.routes: dict[tuple[int, str], Route] = {}
+        self.generation = -1
+        self.ident, self.born = self._bus.enlist()
+        self._patterns: list[str] = []
+        self._pending: list[bytes] = []
+        self._pending_bytes = 0
+        self._blocked = False
+        self._msg_id = 0
+        self._owed = 0
+        self._holds = 0
+        self._requests = 0
+        self._answered_ms = 0
+        self._reading = True
+        self._closing = False
+        now = server.clock.now_ms()
+        self._since_ms = now
+        """Connected, or last took bytes while something waited."""
+        self._partial_ms: int | None = None
+
+    # --- asyncio ---------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=self._limits.write_buffer)
+        # 64 KiB reads: larger ones make glibc map and trim a buffer on every read (lab/bus-store.md).
+        self._transport.max_size = 65_536  # type: ignore[attr-defined]
+        raw = transport.get_extra_info("socket")
+        pid, uid, _ = _PEERCRED.unpack(raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
+        self.principal = Principal(kind="peer", name=f"peer:{uid}#{self.session}", uid=uid, pid=pid)
+        if uid != self._server.uid:
+            self._end(
+                RefusedError(
+                    f"this daemon serves uid {self._server.uid}, you are uid {uid}",
+                    hint="run your own daemon: rlp daemon start",
+                    code="bus.uid",
+                )
+            )
+        elif not self._server.enter(self):
+            self._end(
+                RefusedError(
+                    f"{self._limits.peers} programs are connected already",
+                    hint="close some of them",
+                    code="bus.peers",
+                )
+            )
+        else:
+            self._say(
+                "observation.runtime.hello.v1",
+                {
+                    "protocol": hello.PROTOCOL,
+                    "build": self._server.build,
+                    "session": self.session,
+                    "nonce": self._nonce,
+                },
+            )
+
+    def data_received(self, data: bytes) -> None:
+        if self._closing:
+            return
+        buffer, headers = self._reader.scan(data)
+        try:
+            if headers and not self.greeted:
+                buffer, headers = self._greet(buffer, headers)
+            if headers:
+                self._bus.ingest(self, buffer, headers)
+            if self._reader.error is not None:
+                raise self._reader.error
+        except RunloopError as error:
+            self._end(error)
+        else:
+            if not self._reader.pending:
+                self._partial_ms = None
+            elif headers or self._partial_ms is None:
+                self._partial_ms = self._server.clock.now_ms()
+        self._server.flush()
+        self._hold_or_read()
+
+    def pause_writing(self) -> None:
+        self._blocked = True
+        self._since_ms = self._server.clock.now_ms()
+
+    def resume_writing(self) -> None:
+        self._blocked = False
+        self._since_ms = self._server.clock.now_ms()
+        self._pump()
+        self._hold_or_read()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closing = True
+        for pattern in self._patterns:
+            self._bus.remove(self, pattern)
+        self._patterns.clear()
+        for run in self.outbox.clear():
+            self._bus.dropped(run, self, "receiver_gone")
+        self._bus.forget(self)
+        self._server.leave(self)
+
+    # --- receiver ----------------------------------------------------------------------------------------
+
+    @property
+    def queued(self) -> int:
+        return self.outbox.frames
+
+    def deliver(self, run: Run, sender: Principal) -> None:
+        if self._closing:
+            self._bus.dropped(run, self, "receiver_gone")
+        elif self._blocked or self.outbox.frames:
+            self._queue(run)
+        else:
+            self._write(run.data)
+            self._bus.delivered(run.count)
+            self._count_answers(run)
+
+    def _count_answers(self, run: Run) -> None:
+        if self._requests and run.topic == self.reply_topic:
+            self._requests = max(0, self._requests - run.count)
+            self._answered_ms = self._server.clock.now_ms()
+            self._hold_or_read()
+
+    def _queue(self, run: Run) -> None:
+        rest = self.outbox.offer(run)
+        if rest is None:
+            return
+        wait_ms = limits(rest.klass).wait_ms
+        if wait_ms == 0 or rest.source is None:
+            self._drop(rest)  # realtime is shed; the daemon's own code never waits inside a publish
+        else:
+            self.outbox.park(rest, None if wait_ms is None else self._server.clock.now_ms() + wait_ms)
+            self._server.watch_deadlines()
+
+    def give_up(self, now_ms: int) -> None:
+        """Drop what was parked for too long."""
+        for run in self.outbox.give_up(now_ms):
+            self._drop(run)
+
+    def _drop(self, run: Run) -> None:
+        self._bus.dropped(run, self, "backpressure_timeout")
+        if run.source is not None:
+            run.source.timed_out(run)
+
+    def _write(self, data: bytes) -> None:
+        self._pending.append(data)
+        self._pending_bytes += len(data)
+        if self._pending_bytes >= self._limits.write_buffer:
+            self.flush()
+        elif len(self._pending) == 1:
+            self._server.mark(self)
+
+    def flush(self) -> None:
+        """Hand everything gathered to the transport, in one piece."""
+        if self._pending and self._transport is not None:
+            data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
+            self._pending.clear()
+            self._pending_bytes = 0
+            self._transport.write(data)
+
+    def _pump(self) -> None:
+        """Move the queue to the transport until it is full again."""
+        while not self._blocked and not self._closing and (run := self.outbox.take()) is not None:
+            alive, dead = run.parted(self._server.clock.now_ms())
+            if dead is not None:
+                self._bus.dropped(dead, self, "ttl_expired", retry=False)
+            if alive is not None:
+                self._bus.delivered(alive.count)
+                self._count_answers(alive)
+                self._write(alive.data)
+                if self._pending_bytes >= self._limits.write_buffer // 4:
+                    self.flush()
+        self.flush()
+
+    # --- publisher ----------------------------------------------------------------------------------------
+
+    def charge(self, size: int) -> None:
+        self._owed += size
+        if size < 0 and not self._reading:
+            self._hold_or_read()
+
+    def hold(self, change: int) -> None:
+        self._holds += change
+        self._hold_or_read()
+
+    def timed_out(self, run: Run) -> None:
+        error = BackpressureTimeout(
+            f"{run.count} frames on {run.topic}: a receiver stayed full",
+            hint="publish more slowly, or send them again with the same ids",
+        )
+        self._say("error.report.v1", _report(error))
+
+    def control(self, frame: Frame) -> None:
+        """Schema 9: subscribe, unsubscribe, ping. A second hello is an error."""
+        payload: Any = None
+        try:
+            payload = open_frame(frame).payload
+            result = self._control(payload)
+        except WireError:
+            raise
+        except RunloopError as error:
+            self._answer(_ident(payload, frame), error=error)
+        else:
+            self._answer(_ident(payload, frame), result=result)
+
+    def receipt(self, msg_id: int, receivers: int) -> None:
+        self._answer(str(msg_id), result={"receivers": receivers})
+
+    def refused(self, msg_id: int, error: RunloopError, *, receipt: bool) -> None:
+        if receipt:
+            self._answer(str(msg_id), error=error)
+        else:
+            self._say("error.report.v1", {**_report(error), "msg_id": msg_id, "wire": error.to_wire()})
+
+    def requested(self, count: int) -> None:
+        self._requests += count
+        self._answered_ms = self._server.clock.now_ms()
+
+    def _control(self, payload: Any) -> Any:
+        if not isinstance(payload, dict):
+            raise UsageError("a control frame's payload is a map", code="bus.control")
+        action, pattern = payload.get("action"), payload.get("pattern")
+        if action == "ping":
+            return {"now_ms": self._server.clock.now_ms()}
+        if action not in ("subscribe", "unsubscribe") or not isinstance(pattern, str):
+            raise UsageError(
+                f"{str(action)[:40]!r} is not a control action with its pattern",
+                hint="subscribe, unsubscribe (both with pattern) or ping",
+                code="bus.control",
+            )
+        if action == "subscribe":
+            if pattern not in self._patterns:
+                if len(self._patterns) >= _MAX_PATTERNS:
+                    raise RefusedError(f"more than {_MAX_PATTERNS} subscriptions", code="bus.subscriptions")
+                self._bus.add(self, pattern)
+                self._patterns.append(pattern)
+        elif pattern in self._patterns and pattern != self.reply_topic:
+            self._bus.remove(self, pattern)
+            self._patterns.remove(pattern)
+        return {}
+
+    # --- hello ------------------------------------------------------------------------------------------
+
+    def _greet(self, buffer: bytes, headers: list[Any]) -> tuple[bytes, list[Any]]:
+        """Judge the first frame; return what follows it."""
+        end = 4 + headers[0][0]
+        frame = decode_frame(buffer[:end], max_body=self._limits.max_body)
+        if frame.schema_id != 100:
+            raise UsageError("say hello first (schema 100)", code="hello.expected")
+        payload = open_frame(frame).payload
+        if not isinstance(payload, dict):
+            raise UsageError("a hello's payload is a map", code="hello.shape")
+        hello.check_versions(
+            daemon=(hello.PROTOCOL, self._server.build),
+            client=(payload.get("protocol"), payload.get("build")),
+        )
+        kind = (
+            "operator" if hello.proves(payload.get("proof"), self._server.credential, self._nonce) else "peer"
+        )
+        uid, pid = self.principal.uid, self.principal.pid
+        self.principal = Principal(
+            kind="operator" if kind == "operator" else "peer",
+            name=f"{kind}:{uid}#{self.session}",
+            uid=uid,
+            pid=pid,
+        )
+        self.tag = self._bus.tag(self.principal)
+        self.client = ascii(payload.get("client"))[:64]
+        self.greeted = True
+        self._bus.add(self, self.reply_topic)
+        self._patterns.append(self.reply_topic)
+        self._answer(
+            hello.HELLO_ID,
+            result={"principal": kind, "session": self.session, "reply_to": self.reply_topic},
+        )
+        return buffer[end:], headers[1:]
+
+    # --- upkeep -----------------------------------------------------------------------------------------
+
+    def info(self) -> PeerInfo:
+        return PeerInfo(
+            principal=self.principal,
+            session=self.session,
+            client=self.client,
+            patterns=tuple(self._patterns),
+            queued_frames=self.outbox.frames,
+            queued_bytes=self.outbox.bytes,
+            reading=self._reading,
+        )
+
+    def check(self, now_ms: int) -> None:
+        """Cut the peer if it is late with its hello, with the rest of a frame, or does not read."""
+        if self._closing:
+            return
+        if not self.greeted and now_ms - self._since_ms >= self._limits.hello_ms:
+            self._end(Incomplete("no hello came", hint="speak RMP v0"))
+        elif self._partial_ms is not None and now_ms - self._partial_ms >= self._limits.frame_ms:
+            self._end(Incomplete(f"a frame was begun and not finished in {self._limits.frame_ms} ms"))
+        elif self._blocked and now_ms - self._since_ms >= self._limits.stall_ms:
+            self.cut()
+        elif self._requests and now_ms - self._answered_ms >= self._limits.frame_ms:
+            self._requests = 0  # answers that never came must not hold the peer for ever
+            self._hold_or_read()
+
+    def cut(self) -> None:
+        """End the connection now, whatever waits."""
+        self._closing = True
+        if self._transport is not None:
+            self.flush()
+            if self._blocked:
+                self._transport.abort()
+            else:
+                self._transport.close()
+
+    def _end(self, error: RunloopError) -> None:
+        """Say why, then close: the ``Control`` error of spec/rmp.md."""
+        self._bus.counters.refuse(error.named_code)
+        if not self.greeted and not isinstance(error, WireError):
+            self._answer(hello.HELLO_ID, error=error)
+        else:
+            self._say("error.report.v1", _report(error))
+        self.cut()
+
+    def _answer(self, ident: str, *, result: Any = None, error: RunloopError | None = None) -> None:
+        answer: dict[str, Any] = {"id": ident, "ok": error is None}
+        if error is None:
+            answer["result"] = result
+        else:
+            answer["error"] = error.to_wire()
+        self._say("toolresult.ctrl.response.v1", answer)
+
+    def _say(self, type: str, payload: dict[str, Any]) -> None:
+        """A frame of the session itself; it is no publish and not counted as one."""
+        self._msg_id += 1
+        self._write(
+            encode_message(
+                type, payload, msg_id=self._msg_id, now_ms=self._server.clock.now_ms(), topic=self.reply_topic
+            )
+        )
+
+    def _hold_or_read(self) -> None:
+        """Read from the peer only while neither it nor those it writes to are behind (dbus-broker's rule)."""
+        if self._closing or self._transport is None:
+            return
+        reading = not (
+            self._holds
+            or self._owed > self._limits.owed_bytes
+            or self._requests > self._limits.open_requests
+            or self._blocked  # it does not take what it caused: answers would pile up
+        )
+        if reading != self._reading:
+            self._reading = reading
+            if reading:
+                self._transport.resume_reading()
+            else:
+                self._transport.pause_reading()
+
+
+_MAX_PATTERNS = 256
+
+
+def _report(error: RunloopError) -> dict[str, Any]:
+    return {"error": type(error).__name__, "message": error.message, "hint": error.hint}
+
+
+def _ident(payload: Any, frame: Frame) -> str:
+    ident = payload.get("id") if isinstance(payload, dict) else None
+    return ident if isinstance(ident, str) else str(frame.msg_id)
+
+
+def _prepare_directory(path: Path) -> None:
+    """Make the runtime directory 0700, or refuse one that is not ours alone (attacks.md B2)."""
+    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
+        raise UsageError(
+            f"the socket path has {len(os.fsencode(path))} bytes, Linux allows {MAX_SOCKET_PATH}: {path}",
+            hint="set runtime.socket_path to a shorter one",
+            code="bus.socket_path",
+        )
+    directory = path.parent
+    before = os.umask(0o077)
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except OSError as error:
+        raise RefusedError(
+            f"{directory} is not a directory of its own: {error.strerror}",
+            hint="it must be a real directory, not a symbolic link",
+            code="bus.directory",
+        ) from error
+    finally:
+        os.umask(before)
+    try:
+        status = os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        raise RefusedError(
+            f"{directory} has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}, "
+            f"it must be 0700 and yours",
+            hint=f"chmod 700 {directory}",
+            code="bus.directory",
+        )
+
+
+def _take_lock(path: Path) -> int:
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise RefusedError(f"cannot open the lock {path}: {error.strerror}", code="bus.lock") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(descriptor)
+        raise ConflictError(
+            f"another daemon holds {path}",
+            hint="'rlp status' shows it, 'rlp daemon stop' ends it",
+            code="bus.lock",
+        ) from error
+    return descriptor
+
+
+def _bind(path: Path) -> socket.socket:
+    """Bind under umask 077, remove a dead socket, never a live one or anything else (attacks.md B3)."""
+    _clear_dead_socket(path)
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    before = os.umask(0o077)
+    try:
+        listener.bind(os.fspath(path))
+    except OSError as error:
+        listener.close()
+        raise RefusedError(f"cannot bind {path}: {error.strerror}", code="bus.bind") from error
+    finally:
+        os.umask(before)
+    path.chmod(0o600)
+    status = os.lstat(path)
+    if (
+        not stat.S_ISSOCK(status.st_mode)
+        or stat.S_IMODE(status.st_mode) != 0o600
+        or status.st_uid != os.geteuid()
+    ):
+        listener.close()
+        raise RefusedError(f"{path} changed under our hands", hint="who else writes there?", code="bus.bind")
+    return listener
+
+
+def _clear_dead_socket(path: Path) -> None:
+    try:
+        status = os.lstat(path)
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(status.st_mode):
+        raise RefusedError(f"{path} exists and is not a socket", hint="remove it yourself", code="bus.bind")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(1)
+        try:
+            probe.connect(os.fspath(path))
+        except ConnectionRefusedError:
+            path.unlink()
+            return
+        except OSError as error:
+            raise ConflictError(f"{path} is in use: {error}", code="bus.live_socket") from error
+    raise ConflictError(
+        f"a daemon answers on {path}",
+        hint="'rlp status' shows it, 'rlp daemon stop' ends it",
+        code="bus.live_socket",
+    )

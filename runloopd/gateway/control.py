@@ -1,0 +1,402 @@
+"""The control face: a table of methods behind ``rlp/ctrl``, and the one ear for human decisions.
+
+Every front end asks here, so the same question gets the same verdict whoever asks it (attacks.md C9). A
+method states its parameters as a closed type and whether it needs the operator. Knows nothing of how
+anything is done: each method is a line or two on a service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import os
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol
+
+import msgspec
+import structlog
+
+from pog.reader import Reader
+from runloop import __version__
+from runloop.errors import RefusedError, RunloopError, UsageError
+from runloop.events import Draft, Provenance, decode_payload
+from runloopd.authority.approvals import Approvals
+from runloopd.broker.ports import KnowledgePort
+from runloopd.bus.bus import Bus, Delivery
+from runloopd.bus.principal import DAEMON, Principal
+from runloopd.journal import Journal
+from runloopd.runs.service import Runs, Submission
+
+__all__ = ["Control", "Policies"]
+
+log = structlog.get_logger(__name__)
+
+CTRL = "rlp/ctrl"
+DECISION = "rlp/actions/decision"
+
+IMPORTABLE = ("contact.upserted", "document.imported")
+"""What ``kb.import`` may state: a client can bring knowledge in, never history."""
+
+
+class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of every method's parameters."""
+
+
+class Nothing(Params, frozen=True, kw_only=True):
+    pass
+
+
+class Submit(Params, frozen=True, kw_only=True):
+    source: str
+    name: str
+    path: str | None = None
+    params: dict[str, Any] = {}
+    origin: dict[str, Any] = {}
+
+
+class ListRuns(Params, frozen=True, kw_only=True):
+    limit: int = 50
+
+
+class OneRun(Params, frozen=True, kw_only=True):
+    run: str
+
+
+class RunEvents(Params, frozen=True, kw_only=True):
+    run: str
+    after: int = 0
+    limit: int = 1_000
+
+
+class CancelRun(Params, frozen=True, kw_only=True):
+    run: str
+    reason: str = "asked to"
+
+
+class OneBlob(Params, frozen=True, kw_only=True):
+    digest: str
+
+
+class ListApprovals(Params, frozen=True, kw_only=True):
+    all: bool = False
+
+
+class OneApproval(Params, frozen=True, kw_only=True):
+    approval: str
+
+
+class Import(Params, frozen=True, kw_only=True):
+    payloads: list[dict[str, Any]]
+
+
+class Query(Params, frozen=True, kw_only=True):
+    sql: str
+    params: list[Any] = []
+    limit: int = 200
+
+
+class Search(Params, frozen=True, kw_only=True):
+    query: str
+    k: int = 8
+    kinds: list[str] = []
+
+
+class Why(Params, frozen=True, kw_only=True):
+    ref: str
+    impact: bool = False
+
+
+class ListCaps(Params, frozen=True, kw_only=True):
+    agent: str | None = None
+
+
+class Grant(Params, frozen=True, kw_only=True):
+    agent: str
+    capability: str
+    value: Any = True
+
+
+class Revoke(Params, frozen=True, kw_only=True):
+    agent: str | None = None
+    capability: str | None = None
+    token: str | None = None
+
+
+class Stop(Params, frozen=True, kw_only=True):
+    drain: bool = True
+
+
+class Decision(Params, frozen=True, kw_only=True):
+    v: Literal[1]
+    approval: str
+    action_digest: str
+    decision: Literal["approve", "deny", "undo"]
+    note: str = ""
+
+
+class Policies(Protocol):
+    """What agents may do, as the operator sees and changes it."""
+
+    def show(self, agent: str | None) -> list[dict[str, Any]]: ...
+
+    async def grant(
+        self, principal: Principal, agent: str, capability: str, value: Any
+    ) -> dict[str, Any]: ...
+
+    async def revoke(
+        self, principal: Principal, agent: str | None, capability: str | None, token: str | None
+    ) -> dict[str, Any]: ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Method:
+    """One row of the table."""
+
+    params: type[Params]
+    call: Callable[[Principal, Any], Awaitable[Any]]
+    operator: bool
+    """True: only the owning user's own programs may call it, having proved the operator credential."""
+
+
+class Control:
+    """Serves ``rlp/ctrl`` and ``rlp/actions/decision``."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        journal: Journal,
+        reader: Reader,
+        runs: Runs,
+        approvals: Approvals,
+        knowledge: KnowledgePort,
+        policies: Policies,
+        status: Callable[[], dict[str, Any]],
+        stop: Callable[[bool], None],
+    ) -> None:
+        self._bus = bus
+        self._journal = journal
+        self._reader = reader
+        self._runs = runs
+        self._approvals = approvals
+        self._knowledge = knowledge
+        self._policies = policies
+        self._status = status
+        self._stop = stop
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._methods = self._table()
+        self._subscriptions = [
+            bus.subscribe(CTRL, self._asked, principal=DAEMON),
+            bus.subscribe(DECISION, self._decided, principal=DAEMON),
+        ]
+
+    def _table(self) -> dict[str, Method]:
+        """Every method there is, written out."""
+        rows: list[tuple[str, type[Params], Callable[[Principal, Any], Awaitable[Any]], bool]] = [
+            ("status", Nothing, self._status_of, False),
+            ("agents.list", Nothing, self._list_agents, False),
+            ("run.submit", Submit, self._submit, True),
+            ("run.list", ListRuns, self._list_runs, False),
+            ("run.show", OneRun, self._show_run, False),
+            ("run.events", RunEvents, self._run_events, False),
+            ("run.cancel", CancelRun, self._cancel, True),
+            ("run.replay", OneRun, self._replay, True),
+            ("blob.get", OneBlob, self._blob, False),
+            ("approvals.list", ListApprovals, self._list_approvals, False),
+            ("approvals.show", OneApproval, self._show_approval, False),
+            ("kb.import", Import, self._import, True),
+            ("kb.query", Query, self._query, True),
+            ("kb.search", Search, self._search, True),
+            ("kb.why", Why, self._why, True),
+            ("cap.list", ListCaps, self._list_caps, False),
+            ("cap.grant", Grant, self._grant, True),
+            ("cap.revoke", Revoke, self._revoke, True),
+            ("daemon.stop", Stop, self._stop_daemon, True),
+        ]
+        return {
+            name: Method(params=params, call=call, operator=operator) for name, params, call, operator in rows
+        }
+
+    async def close(self) -> None:
+        """Stop listening; let the answers under way leave."""
+        for subscription in self._subscriptions:
+            subscription.close()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    # --- the two ears -----------------------------------------------------------------------------
+
+    def _asked(self, delivery: Delivery) -> None:
+        if delivery.type == "intent.ctrl.request.v1":
+            self._spawn(self._answer(delivery))
+
+    def _decided(self, delivery: Delivery) -> None:
+        if delivery.type == "toolresult.action.decision.v1":
+            self._spawn(self._decide(delivery))
+
+    def _spawn(self, work: Any) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _answer(self, delivery: Delivery) -> None:
+        asked = delivery.payload if isinstance(delivery.payload, dict) else {}
+        try:
+            result = await self._call(delivery.principal, str(asked.get("method")), asked.get("params") or {})
+        except RunloopError as error:
+            self._bus.reply(delivery, error=error)
+        except Exception:
+            # The border between our own mistakes and a client: logged whole here, one sentence there.
+            log.exception("control_method_failed", method=asked.get("method"))
+            ours = RunloopError(
+                f"{asked.get('method')} failed inside the daemon",
+                hint="see the daemon's log ('rlp daemon status' names it)",
+            )
+            self._bus.reply(delivery, error=ours)
+        else:
+            self._bus.reply(delivery, result)
+
+    async def _call(self, principal: Principal, name: str, params: Any) -> Any:
+        method = self._methods.get(name)
+        if method is None:
+            raise UsageError(f"unknown method {name!r}", hint="upgrade the older of rlp and runloopd")
+        if method.operator and principal.kind != "operator":
+            raise RefusedError(
+                f"{name} needs the operator, and {principal.label} did not prove to be one",
+                hint="use rlp as the user who owns the daemon",
+                code="operator.required",
+            )
+        try:
+            decoded = msgspec.convert(params, method.params)
+        except msgspec.ValidationError as error:
+            raise UsageError(f"{name}: {error}", code="control.params") from error
+        return await method.call(principal, decoded)
+
+    async def _decide(self, delivery: Delivery) -> None:
+        try:
+            decision = msgspec.convert(delivery.payload, Decision)
+            decided = await self._approvals.decide(
+                delivery.principal,
+                self._approvals.find(decision.approval).id,
+                decision.action_digest,
+                decision.decision,
+                decision.note,
+            )
+        except msgspec.ValidationError as error:
+            self._bus.reply(delivery, error=UsageError(f"not a decision: {error}", code="action.shape"))
+        except RunloopError as error:
+            self._bus.reply(delivery, error=error)
+        else:
+            self._bus.reply(delivery, decided.to_json())
+
+    # --- methods ----------------------------------------------------------------------------------
+
+    async def _status_of(self, _: Principal, __: Nothing) -> Any:
+        return {"version": __version__, "pid": os.getpid(), **self._status()}
+
+    async def _list_agents(self, _: Principal, __: Nothing) -> Any:
+        return {"agents": self._runs.agents()}
+
+    async def _submit(self, principal: Principal, params: Submit) -> Any:
+        run = await self._runs.submit(
+            principal,
+            Submission(
+                source=params.source,
+                name=params.name,
+                path=params.path,
+                params=params.params,
+                origin=params.origin,
+            ),
+        )
+        return {"run": run}
+
+    async def _list_runs(self, _: Principal, params: ListRuns) -> Any:
+        return {"runs": await asyncio.to_thread(self._reader.runs, params.limit)}
+
+    async def _show_run(self, _: Principal, params: OneRun) -> Any:
+        return await self._runs.show(self._reader.find_run(params.run))
+
+    async def _run_events(self, _: Principal, params: RunEvents) -> Any:
+        run = self._reader.find_run(params.run)
+        limit = max(1, min(params.limit, 5_000))
+        events = self._reader.events(run=run, after=params.after, limit=limit)
+        return {"run": run, "events": [event.to_json() for event in events]}
+
+    async def _cancel(self, principal: Principal, params: CancelRun) -> Any:
+        run = self._reader.find_run(params.run)
+        await self._runs.cancel(principal, run, params.reason)
+        return {"run": run}
+
+    async def _replay(self, _: Principal, params: OneRun) -> Any:
+        return await self._runs.replay(self._reader.find_run(params.run))
+
+    async def _blob(self, _: Principal, params: OneBlob) -> Any:
+        return {"base64": base64.b64encode(self._reader.blob(params.digest)).decode()}
+
+    async def _list_approvals(self, _: Principal, params: ListApprovals) -> Any:
+        return {
+            "approvals": [a.to_json() for a in self._approvals.list(all=params.all)],
+        }
+
+    async def _show_approval(self, _: Principal, params: OneApproval) -> Any:
+        approval = self._approvals.find(params.approval)
+        content = self._reader.blob(approval.content_blob)
+        return {**approval.to_json(), "content": base64.b64encode(content).decode()}
+
+    async def _import(self, principal: Principal, params: Import) -> Any:
+        return await import_payloads(self._journal, self._reader, principal, params.payloads)
+
+    async def _query(self, _: Principal, params: Query) -> Any:
+        return await self._knowledge.query(params.sql, params.params, params.limit, raw=True)
+
+    async def _search(self, _: Principal, params: Search) -> Any:
+        found = await self._knowledge.search(params.query, params.k, params.kinds, raw=True)
+        return {"items": found}
+
+    async def _why(self, _: Principal, params: Why) -> Any:
+        return await self._knowledge.why(params.ref, raw=True)
+
+    async def _list_caps(self, _: Principal, params: ListCaps) -> Any:
+        return {"agents": self._policies.show(params.agent)}
+
+    async def _grant(self, principal: Principal, params: Grant) -> Any:
+        return await self._policies.grant(principal, params.agent, params.capability, params.value)
+
+    async def _revoke(self, principal: Principal, params: Revoke) -> Any:
+        return await self._policies.revoke(principal, params.agent, params.capability, params.token)
+
+    async def _stop_daemon(self, _: Principal, params: Stop) -> Any:
+        self._stop(params.drain)
+        return {"stopping": True}
+
+
+async def import_payloads(
+    journal: Journal, reader: Reader, principal: Principal, raw: list[dict[str, Any]]
+) -> dict[str, int]:
+    """State the knowledge a client read from files; what the ledger already says is skipped."""
+    from pog.importers import unseen
+
+    payloads = []
+    for item in raw:
+        kind = item.get("kind")
+        if kind not in IMPORTABLE:
+            raise UsageError(
+                f"{kind!r} cannot be imported",
+                hint=f"only {' and '.join(IMPORTABLE)} can",
+                code="import.kind",
+            )
+        payloads.append(decode_payload(kind, item.get("payload")))
+    fresh = list(await asyncio.to_thread(lambda: list(unseen(reader, payloads))))
+    if fresh:
+        events = await journal.append(
+            *(
+                Draft(
+                    payload=payload,
+                    actor=principal.label,
+                    provenance=Provenance(label=f"import:{payload.kind.split('.')[0]}"),
+                )
+                for payload in fresh
+            )
+        )
+        await journal.views_at(events[-1].id)
+    return {"appended": len(fresh), "skipped": len(payloads) - len(fresh)}

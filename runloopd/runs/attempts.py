@@ -1,0 +1,308 @@
+"""How one attempt of a node is performed: order out by the bus, result in, end of it in the ledger.
+
+Architecture hops 8 to 11. The same path serves a fresh attempt and one taken up again after a crash: the
+recorded answers are the head of what the guest hears, the gate the tail.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any, cast
+
+import msgspec
+import structlog
+
+from pog.reader import Reader
+from runloop.caps.policy import Policy, effective, union
+from runloop.digest import digest
+from runloop.errors import FailedError, RunloopError, UsageError
+from runloop.events import (
+    AgentPin,
+    Draft,
+    Event,
+    GuestError,
+    MessageSent,
+    NodeFinished,
+    NodeScheduled,
+    Payload,
+    Provenance,
+    RunStarted,
+)
+from runloop.ids import RunId, run_id_to_int
+from runloopd.authority.mint import Mint, Minted
+from runloopd.authority.policies import Policies
+from runloopd.broker.calls import Caller
+from runloopd.broker.gate import Gate
+from runloopd.bus.bus import Bus, ComposedFrame, Delivery
+from runloopd.bus.principal import DAEMON
+from runloopd.journal import Journal
+from runloopd.runs.answers import ResumingAnswerer, recorded_calls
+from runloopd.runtime.mailbox import REQUEST, Mailbox, Order
+from runloopd.runtime.orders import AttemptOrder
+from runloopd.runtime.registry import InstalledAgent, Registry
+from runloopd.runtime.supervisor import Runtime
+
+__all__ = ["BusAttempts", "guest_input", "order_for"]
+
+log = structlog.get_logger(__name__)
+
+
+def guest_input(
+    run: str, scheduled: NodeScheduled, pin: AgentPin, given: dict[str, Any], message_type: str
+) -> dict[str, Any]:
+    """What ``handle`` is called with (spec/agent-abi.md): a pure function of the record."""
+    ports = given.get("ports", {})
+    return {
+        "op": "handle",
+        "message": {"type": message_type, "payload": {**given.get("with", {}), **_last(ports)}, "meta": {}},
+        "ports": ports,
+        "with": given.get("with", {}),
+        "context": {
+            "agent": pin.name,
+            "node": scheduled.node,
+            "attempt": scheduled.attempt,
+            "run": run,
+            "trace_id": run,
+        },
+    }
+
+
+def _last(ports: dict[str, Any]) -> dict[str, Any]:
+    return {name: values[-1] for name, values in ports.items() if values}
+
+
+def order_for(
+    run: str, scheduled: NodeScheduled, pin: AgentPin, agent: InstalledAgent, given: dict[str, Any]
+) -> AttemptOrder:
+    """The sandbox's order for an attempt: the same for live, recovery and replay."""
+    return AttemptOrder(
+        run=run,
+        node=scheduled.node,
+        attempt=scheduled.attempt,
+        agent=pin.name,
+        component_digest=pin.component_digest,
+        source=agent.modules,
+        entrypoint=agent.manifest.entrypoint,
+        input=guest_input(run, scheduled, pin, given, agent.manifest.accepts),
+        limits=agent.limits,
+    )
+
+
+class BusAttempts:
+    """Performs attempts through the bus. Implements :class:`runloopd.runs.runner.Attempts`."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        mailbox: Mailbox,
+        runtime: Runtime,
+        registry: Registry,
+        runner_path: Path,
+        mint: Mint,
+        policies: Policies,
+        gate: Gate,
+        journal: Journal,
+        reader: Reader,
+    ) -> None:
+        """``runner_path``: the component of Python agents."""
+        self._bus = bus
+        self._mailbox = mailbox
+        self._runtime = runtime
+        self._registry = registry
+        self._runner_path = runner_path
+        self._mint = mint
+        self._policies = policies
+        self._gate = gate
+        self._journal = journal
+        self._reader = reader
+        self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
+        self._bounds: dict[str, asyncio.Task[Policy]] = {}
+        bus.subscribe("rlp/runs/*", self._replied, principal=DAEMON)
+
+    async def perform(self, run: str, started: Event, scheduled: Event) -> None:
+        """See the protocol. Raises only when the end could not be recorded, or when cancelled."""
+        this = cast(NodeScheduled, scheduled.payload)
+        pin = cast(RunStarted, started.payload).agents[this.node]
+        try:
+            result = await self._execute(run, this, pin, started, scheduled)
+        except RunloopError as error:
+            log.warning("attempt_failed", run=run, node=this.node, code=error.named_code, why=error.message)
+            result = {"ok": False, "error": _as_json(error), "output": None, "fuel": 0, "calls": 0}
+        await self._journal.append(self._draft(run, scheduled, pin, _finished(this, result)))
+
+    def forget(self, run: str) -> None:
+        """The run is over: its token is dropped, never to be used again."""
+        self._bounds.pop(run, None)
+        self._mint.forget(run)
+
+    async def prepare(self, agent: InstalledAgent) -> None:
+        """Make the agent's component ready in the sandbox, compiling it if this is its first time."""
+        await self._runtime.prepare(agent.component_path or self._runner_path)
+
+    async def _execute(
+        self, run: str, this: NodeScheduled, pin: AgentPin, started: Event, scheduled: Event
+    ) -> dict[str, Any]:
+        agent = self._registry.pinned(pin)
+        await self.prepare(agent)
+        token = await self._node_token(run, this, agent, started, scheduled)
+        caller = Caller(
+            run=run,
+            node=this.node,
+            attempt=this.attempt,
+            pin=pin,
+            token=token.data,
+            token_id=token.id,
+            scheduled_id=scheduled.id,
+        )
+        recorded = recorded_calls(self._reader.events(run=run), this.node, this.attempt)
+        answerer = ResumingAnswerer(recorded, self._reader.blob, self._gate.answerer(caller))
+        given = decode_input(self._reader.blob(this.input_blob))
+        if faults := agent.input_faults(given.get("ports", {})):
+            raise UsageError(f"{this.node}: {'; '.join(faults)}", code="node.input")
+        result = await self._exchange(run, scheduled, order_for(run, this, pin, agent, given), answerer, pin)
+        return _checked(agent, result)
+
+    async def _exchange(
+        self, run: str, scheduled: Event, order: AttemptOrder, answerer: ResumingAnswerer, pin: AgentPin
+    ) -> dict[str, Any]:
+        """Send the request to the agent's mailbox and wait for its response: two frames on the bus."""
+
+        async def announce(frame: ComposedFrame, sender: str, receiver: str) -> None:
+            await self._announce(run, scheduled, pin, frame, sender, receiver)
+
+        key = (run, order.node, order.attempt)
+        reply_to = f"rlp/runs/{run}/replies/{order.node}/{order.attempt}"
+        reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self._replies[reply_to] = reply
+        self._mailbox.expect(key, Order(attempt=order, answerer=answerer, announce=announce))
+        try:
+            frame = self._bus.compose(
+                DAEMON,
+                f"agent/{pin.name}",
+                REQUEST,
+                {"run": run, "node": order.node, "attempt": order.attempt, "input": order.input},
+                trace_id=run_id_to_int(RunId(run)),
+                meta={"reply_to": reply_to},
+            )
+            await announce(frame, "daemon", f"agent:{pin.name}")
+            receipt = self._bus.publish(frame)
+            if receipt.receivers == 0:
+                raise FailedError(f"nobody serves agent/{pin.name}", code="agent.unreachable")
+            return await reply
+        finally:
+            self._replies.pop(reply_to, None)
+            self._mailbox.forget(key)
+
+    # --- tokens -----------------------------------------------------------------------------------
+
+    async def _node_token(
+        self, run: str, this: NodeScheduled, agent: InstalledAgent, started: Event, scheduled: Event
+    ) -> Minted:
+        """The run's token narrowed to what this agent may do now; the gate checks nothing wider."""
+        bound = self._bounds.get(run)
+        if bound is None:
+            bound = self._bounds[run] = asyncio.create_task(self._mint_run_token(run, started))
+        override = self._policies.override(agent.manifest.name)
+        left = effective(agent.ceiling, agent.policy, override, await asyncio.shield(bound))
+        return await self._mint.for_node(run, this.node, agent.pin, left.policy, cause=scheduled.id)
+
+    async def _mint_run_token(self, run: str, started: Event) -> Policy:
+        """Mint the token of the run, good for what its agents may do together; return those rights."""
+        pins = {pin.bundle_digest: pin for pin in cast(RunStarted, started.payload).agents.values()}
+        agents = [self._registry.pinned(pin) for pin in pins.values()]
+        bound = union(
+            self._policies.effective(agent.manifest.name, agent.ceiling, agent.policy).policy
+            for agent in agents
+        )
+        await self._mint.for_run(run, bound, cause=started.id)
+        return bound
+
+    # --- facts ------------------------------------------------------------------------------------
+
+    def _replied(self, delivery: Delivery) -> None:
+        reply = self._replies.get(delivery.topic)
+        if reply is not None and not reply.done():
+            reply.set_result(delivery.payload)
+
+    async def _announce(
+        self, run: str, scheduled: Event, pin: AgentPin, frame: ComposedFrame, sender: str, receiver: str
+    ) -> None:
+        this = cast(NodeScheduled, scheduled.payload)
+        sent = MessageSent(
+            sender=sender,
+            receiver=receiver,
+            topic=frame.topic,
+            type=frame.type,
+            schema_id=frame.schema_id,
+            msg_id=frame.msg_id,
+            size=frame.size,
+            body_digest=frame.body_digest,
+            node=this.node,
+            attempt=this.attempt,
+        )
+        await self._journal.append(self._draft(run, scheduled, pin, sent))
+
+    def _draft(self, run: str, scheduled: Event, pin: AgentPin, payload: Payload) -> Draft:
+        this = cast(NodeScheduled, scheduled.payload)
+        return Draft(
+            payload=payload,
+            actor="daemon",
+            run=run,
+            provenance=Provenance(
+                causes=(scheduled.id,),
+                node=this.node,
+                attempt=this.attempt,
+                agent=pin.name,
+                bundle=pin.bundle_digest,
+            ),
+        )
+
+
+def decode_input(data: bytes) -> dict[str, Any]:
+    """The ``{ports, with}`` object of a scheduled attempt."""
+    return msgspec.json.decode(data, type=dict[str, Any])
+
+
+def _finished(this: NodeScheduled, result: dict[str, Any]) -> NodeFinished:
+    """How the attempt ended, from a response payload that a guest's host wrote."""
+    error = result.get("error")
+    output = result.get("output") if result.get("ok") else None
+    try:
+        output_digest = digest(output) if output is not None else None
+    except UsageError as bad:
+        output, output_digest = None, None
+        error = {"code": "guest.output", "message": bad.message, "retryable": False}
+    return NodeFinished(
+        node=this.node,
+        attempt=this.attempt,
+        status="succeeded" if output is not None else "failed",
+        output=output,
+        output_digest=output_digest,
+        error=None
+        if output is not None
+        else GuestError(
+            code=str((error or {}).get("code", "guest.error")),
+            message=str((error or {}).get("message", "no reason given")),
+            retryable=bool((error or {}).get("retryable", False)),
+        ),
+        fuel=int(result.get("fuel", 0)),
+        calls=int(result.get("calls", 0)),
+    )
+
+
+def _checked(agent: InstalledAgent, result: dict[str, Any]) -> dict[str, Any]:
+    """Hold an agent to its manifest: an output that does not fit its ports is a failed attempt."""
+    output = result.get("output")
+    if not result.get("ok") or not isinstance(output, dict):
+        return result
+    faults = agent.output_faults(output.get("ports", {}))
+    if not faults:
+        return result
+    error = {"code": "guest.output", "message": "; ".join(faults), "retryable": False}
+    return {**result, "ok": False, "output": None, "error": error}
+
+
+def _as_json(error: RunloopError) -> dict[str, Any]:
+    return {"code": error.named_code, "message": error.message, "retryable": False}

@@ -1,0 +1,74 @@
+"""Replay of a recorded run: engine, scheduler and every guest executed again, no effect performed.
+
+Drives the pure generator of ``openings.replay``: whenever it demands that an attempt be re-executed, the
+guest runs in the real sandbox on the recorded input and hears the recorded answers only. There is no gate
+here and no provider: a replay could not send a mail if it wanted to.
+"""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+from openings.replay import AttemptOutcome, Reexecute, ReplayReport, replay
+from pog.reader import Reader
+from runloop.digest import digest
+from runloop.errors import NotFoundError, RunloopError
+from runloop.events import Event, NodeScheduled
+from runloop.ids import RunId
+from runloopd.runs.answers import RecordedAnswerer, recorded_calls
+from runloopd.runs.attempts import BusAttempts, decode_input, order_for
+from runloopd.runtime.registry import Registry
+from runloopd.runtime.supervisor import Runtime
+
+__all__ = ["Replayer"]
+
+
+class Replayer:
+    """Re-executes runs."""
+
+    def __init__(
+        self, *, reader: Reader, registry: Registry, runtime: Runtime, attempts: BusAttempts
+    ) -> None:
+        self._reader = reader
+        self._registry = registry
+        self._runtime = runtime
+        self._attempts = attempts
+
+    async def replay(self, run: RunId) -> dict[str, Any]:
+        """The report as JSON. Raises :class:`NotFoundError` for a run that is not in the ledger."""
+        events = list(self._reader.events(run=run))
+        if not events:
+            raise NotFoundError(f"no run {run}", hint="'rlp runs' lists them")
+        report = await self._drive(run, events)
+        return {"run": run, **report.to_json()}
+
+    async def _drive(self, run: RunId, events: list[Event]) -> ReplayReport:
+        steps = replay(events)
+        try:
+            demand = next(steps)
+            while True:
+                demand = steps.send(await self._reexecute(run, events, demand))
+        except StopIteration as finished:
+            return cast(ReplayReport, finished.value)
+
+    async def _reexecute(self, run: RunId, events: list[Event], demand: Reexecute) -> AttemptOutcome:
+        """Run one attempt again on its record."""
+        scheduled = cast(NodeScheduled, demand.scheduled.payload)
+        calls = recorded_calls(events, scheduled.node, scheduled.attempt)
+        answerer = RecordedAnswerer(calls, self._reader.blob)
+        try:
+            agent = self._registry.pinned(demand.pin)
+            given = decode_input(self._reader.blob(scheduled.input_blob))
+        except RunloopError as error:
+            return AttemptOutcome.unavailable(error.message)
+        await self._attempts.prepare(agent)
+        order = order_for(run, scheduled, demand.pin, agent, given)
+        result = await self._runtime.run_attempt(order, answerer)
+        return AttemptOutcome(
+            ok=result.ok,
+            output_digest=digest(result.output) if result.output is not None else None,
+            error=result.error,
+            fuel=result.fuel,
+            calls=result.calls,
+            mismatch=answerer.mismatch,
+        )

@@ -1,0 +1,275 @@
+"""Runs as a service: submit, follow, cancel, recover, replay.
+
+Owns the runners, one per unfinished run, and feeds each with the run's committed events. Validates again
+what the client validated (a client is not trusted to have done so). Knows nothing of the socket.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import structlog
+
+from openings import engine
+from openings.definition import Opening
+from openings.load import load
+from openings.validate import bind, check
+from pog.reader import Reader
+from runloop.clock import Clock
+from runloop.digest import canonical
+from runloop.errors import ConflictError, NotFoundError, UsageError
+from runloop.events import (
+    Draft,
+    Event,
+    RunCancelRequested,
+    RunFinished,
+    RunResumed,
+    RunStarted,
+)
+from runloop.ids import RunId, new_run_id, run_id_to_int
+from runloopd.authority.approvals import Approvals
+from runloopd.bus.bus import Bus
+from runloopd.bus.principal import DAEMON, Principal
+from runloopd.journal import Journal
+from runloopd.runs.attempts import BusAttempts
+from runloopd.runs.replayer import Replayer
+from runloopd.runs.runner import Runner
+from runloopd.runtime.registry import InstalledAgent, Registry
+
+__all__ = ["Runs", "Submission"]
+
+log = structlog.get_logger(__name__)
+
+MAX_PARAMS_BYTES = 256 * 1024
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Submission:
+    """What a client asks to run."""
+
+    source: str
+    """Text of the opening."""
+    name: str
+    """File name or opening name, for messages."""
+    path: str | None = None
+    params: dict[str, Any] = field(default_factory=dict)
+    origin: dict[str, Any] = field(default_factory=dict)
+
+
+class Runs:
+    """Every run of this daemon."""
+
+    def __init__(
+        self,
+        *,
+        bus: Bus,
+        journal: Journal,
+        reader: Reader,
+        registry: Registry,
+        approvals: Approvals,
+        attempts: BusAttempts,
+        replayer: Replayer,
+        clock: Clock,
+        engine_versions: Callable[[], dict[str, Any]],
+        budgets: dict[str, int],
+    ) -> None:
+        self._bus = bus
+        self._journal = journal
+        self._reader = reader
+        self._registry = registry
+        self._approvals = approvals
+        self._attempts = attempts
+        self._replayer = replayer
+        self._clock = clock
+        self._engine_versions = engine_versions
+        self._budgets = budgets
+        self._runners: dict[str, Runner] = {}
+        self._loops: dict[str, asyncio.Task[None]] = {}
+        self._closing = False
+        journal.listen(self._committed)
+
+    # --- life -------------------------------------------------------------------------------------
+
+    async def recover(self) -> int:
+        """Take up every unfinished run of the ledger; returns how many."""
+        unfinished = self._reader.unfinished_runs()
+        for run in unfinished:
+            await self._journal.append(
+                Draft(payload=RunResumed(reason="the daemon started"), actor="daemon", run=run)
+            )
+            # The listener has already met this run without a runner; give it the whole history at once.
+            self._launch(run, list(self._reader.events(run=run)))
+        return len(unfinished)
+
+    async def close(self, drain_ms: int) -> None:
+        """Start nothing new, let working attempts end for at most ``drain_ms``, then stop the rest.
+
+        What is left continues from the ledger when a daemon starts again.
+        """
+        self._closing = True
+        for runner in self._runners.values():
+            runner.drain()
+        due = self._clock.now_ms() + drain_ms
+        while self._clock.now_ms() < due and any(r.working for r in self._runners.values()):
+            await self._clock.sleep_until(min(due, self._clock.now_ms() + 50))
+        loops = list(self._loops.values())
+        for loop in loops:
+            loop.cancel()
+        await asyncio.gather(*loops, return_exceptions=True)
+
+    def active(self) -> list[str]:
+        """Ids of the runs in progress."""
+        return sorted(self._runners)
+
+    def agents(self) -> list[dict[str, Any]]:
+        """The installed agents, for people."""
+        return [agent.to_json() for agent in self._registry.list()]
+
+    # --- asked for --------------------------------------------------------------------------------
+
+    async def submit(self, principal: Principal, wish: Submission) -> RunId:
+        """Validate and start a run. Raises :class:`UsageError` with every finding; then nothing was done."""
+        if self._closing:
+            raise ConflictError("the daemon is draining", hint="start it again: 'rlp daemon start'")
+        if len(canonical(wish.params)) > MAX_PARAMS_BYTES:
+            raise UsageError("the parameters are larger than 256 KiB", hint="put large inputs in a file")
+        opening = load(wish.source, name=wish.name)
+        agents = self._agents(opening)
+        ports = {use: agent.ports for use, agent in agents.items()}
+        params = check(opening, ports, wish.params)
+        opening = bind(opening, ports)
+        for agent in agents.values():
+            # Before the run exists: compiling an agent for the first time is not a node's time.
+            await self._attempts.prepare(agent)
+        run = new_run_id()
+        await self._journal.append(
+            Draft(
+                payload=RunStarted(
+                    opening=opening.name,
+                    definition=opening.to_json(),
+                    definition_digest=opening.digest,
+                    params=params,
+                    agents={node.id: agents[node.use].pin for node in opening.nodes},
+                    engine=self._engine_versions(),
+                    policy=self._limits(opening),
+                    principal=principal.label,
+                    origin={
+                        "via": "cli",
+                        "prompt": None,
+                        "interactive": False,
+                        "source_path": wish.path,
+                        **wish.origin,
+                    },
+                ),
+                actor=principal.label,
+                run=run,
+            )
+        )
+        return run
+
+    def _agents(self, opening: Opening) -> dict[str, InstalledAgent]:
+        """The agent behind every ``use``; one that is not installed is left for ``check`` to name."""
+        found: dict[str, InstalledAgent] = {}
+        for use in {node.use for node in opening.nodes}:
+            with contextlib.suppress(NotFoundError):
+                found[use] = self._registry.resolve(use)
+        return found
+
+    def _limits(self, opening: Opening) -> dict[str, Any]:
+        """The stricter of what the opening asks for and what the configuration allows."""
+        policy = opening.policy.to_json()
+        for name, ceiling in self._budgets.items():
+            asked = policy.get(name)
+            policy[name] = ceiling if asked is None else min(asked, ceiling)
+        return policy
+
+    async def cancel(self, principal: Principal, run: RunId, reason: str) -> None:
+        """Ask a run to end; it does so at the next decision. Raises when it has already ended."""
+        if run not in self._runners:
+            raise ConflictError(f"run {run} has already finished", hint=f"rlp trace {run[:8]}")
+        await self._journal.append(
+            Draft(
+                payload=RunCancelRequested(principal=principal.label, reason=reason),
+                actor=principal.label,
+                run=run,
+            )
+        )
+
+    async def show(self, run: RunId) -> dict[str, Any]:
+        """A run's present state: nodes, attempts, what waits for whom."""
+        state = engine.initial()
+        events: Sequence[Event] = list(self._reader.events(run=run))
+        if not events:
+            raise NotFoundError(f"no run {run}", hint="'rlp runs' lists them")
+        for event in events:
+            state = engine.apply(state, event)
+        started = cast(RunStarted, events[0].payload)
+        return {
+            "run": run,
+            "opening": started.opening,
+            "started_ms": events[0].ts_ms,
+            "params": started.params,
+            "events": len(events),
+            "live": run in self._runners,
+            **engine.summary(state),
+        }
+
+    async def replay(self, run: RunId) -> dict[str, Any]:
+        """Re-execute a finished run from its record; see :mod:`runloopd.runs.replayer`."""
+        return await self._replayer.replay(run)
+
+    # --- fed by the journal -----------------------------------------------------------------------
+
+    def _committed(self, events: list[Event]) -> None:
+        for event in events:
+            if event.run is None:
+                continue
+            self._publish(event)
+            if isinstance(event.payload, RunStarted):
+                self._launch(event.run, [event])
+            elif (runner := self._runners.get(event.run)) is not None:
+                runner.feed([event])
+
+    def _launch(self, run: str, events: Sequence[Event]) -> None:
+        runner = Runner(
+            run,
+            journal=self._journal,
+            attempts=self._attempts,
+            clock=self._clock,
+            settled=lambda node, attempt: self._settled(run, node, attempt),
+        )
+        runner.feed(events)
+        self._runners[run] = runner
+        loop = asyncio.create_task(runner.loop(), name=f"run {run}")
+        self._loops[run] = loop
+        loop.add_done_callback(lambda task: self._ended(run, task))
+
+    def _ended(self, run: str, task: asyncio.Task[None]) -> None:
+        self._runners.pop(run, None)
+        self._loops.pop(run, None)
+        self._attempts.forget(run)
+        self._approvals.forget(run)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            log.error("run_loop_failed", run=run, exc_info=error)
+
+    async def _settled(self, run: str, node: str, attempt: int) -> None:
+        """An attempt was stopped from outside: nobody may approve what it asked for any more."""
+        if not self._closing:
+            await self._approvals.void(run, node, attempt)
+
+    def _publish(self, event: Event) -> None:
+        assert event.run is not None
+        frame = self._bus.compose(
+            DAEMON,
+            f"rlp/runs/{event.run}/events",
+            "observation.opening.event.v1",
+            {"event": event.to_json()},
+            trace_id=run_id_to_int(RunId(event.run)),
+        )
+        self._bus.publish(frame)
+        if isinstance(event.payload, RunFinished):
+            log.info("run_finished", run=event.run, outcome=event.payload.outcome)

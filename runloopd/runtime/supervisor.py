@@ -1,0 +1,427 @@
+"""The runtime: attempts go in, results come out, and whatever happens in between harms one worker only.
+
+Knows: the zygote (and how to replace it), the compiled components, how many workers may live, the lifecycle
+of each instance. Does not know: the wire (``wire``, ``session``), the engine (``sandbox``, in other
+processes), who answers host calls, what an agent is.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import stat
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable, Collection
+from pathlib import Path
+
+import msgspec
+import structlog
+
+from runloop.digest import blob_digest
+from runloop.errors import FailedError, NotFoundError, RefusedError, UsageError
+from runloop.events import AgentTransition, GuestError
+from runloopd.broker.calls import Answerer
+from runloopd.runtime.cache import CompiledCache, sealed_copy
+from runloopd.runtime.engine import (
+    COMPILE_LIMITS,
+    COMPONENT_HEADER,
+    ComponentRefused,
+    engine_version,
+    wasmtime_version,
+)
+from runloopd.runtime.hardening import MANDATORY, OPTIONAL
+from runloopd.runtime.lifecycle import State, Trigger, move
+from runloopd.runtime.orders import AttemptOrder, AttemptResult, GuestLimits
+from runloopd.runtime.session import Session
+from runloopd.runtime.workers import Worker, ZygoteGone, ZygoteProcess
+
+__all__ = [
+    "AttemptOrder",
+    "AttemptResult",
+    "CompileFailed",
+    "GuestLimits",
+    "OnTransition",
+    "Runtime",
+    "SandboxRefused",
+]
+
+log = structlog.get_logger(__name__)
+
+OnTransition = Callable[[AttemptOrder, AgentTransition], Awaitable[None]]
+"""Called, and awaited, before a transition becomes visible; makes it durable."""
+
+_EXIT_REFUSED = 3
+
+
+class SandboxRefused(RefusedError):
+    """This machine lacks a layer without which no guest may run. Nothing is best effort here."""
+
+    code = "sandbox.layer"
+
+
+class CompileFailed(FailedError):
+    """The component could not be compiled within the limits. It is not installed."""
+
+    code = "component.compile"
+
+
+async def _unseen(_order: AttemptOrder, _transition: AgentTransition) -> None:
+    """The default listener: nobody wants to know."""
+
+
+class Runtime:
+    """Runs guests in worker processes. One per daemon."""
+
+    def __init__(
+        self,
+        *,
+        cache_dir: Path,
+        mac_key: bytes,
+        on_transition: OnTransition = _unseen,
+        max_workers: int = 256,
+        grace_ms: int = 1_000,
+        waiting_after_ms: int = 100,
+        waived_layers: Collection[str] = (),
+    ) -> None:
+        """``mac_key``: 32 bytes from the keyring. ``grace_ms``: how much later than its worker the daemon
+        ends a guest that overruns. ``waived_layers``: mandatory sandbox layers an operator does without, by
+        name."""
+        unknown = set(waived_layers) - set(MANDATORY)
+        if unknown:
+            raise UsageError(
+                f"unknown sandbox layer {sorted(unknown)[0]!r}",
+                hint=f"known: {', '.join(MANDATORY)}",
+                code="sandbox.layer",
+            )
+        self._cache = CompiledCache(cache_dir, mac_key)
+        self._on_transition = on_transition
+        self._slots = asyncio.Semaphore(max_workers)
+        self._grace_ms = grace_ms
+        self._waiting_after_ms = waiting_after_ms
+        self._waived = tuple(waived_layers)
+        self._images: dict[str, int] = {}
+        """Component digest -> sealed memfd of its compiled form, for this zygote and the next one."""
+        self._preparing: dict[str, asyncio.Lock] = {}
+        self._zygote: ZygoteProcess | None = None
+        self._replacing = asyncio.Lock()
+        self._layers: dict[str, bool] = {}
+        self._workers: set[Worker] = set()
+        self._count = 0
+        self._closed = False
+
+    @property
+    def engine(self) -> dict[str, int | str]:
+        """``{sandbox, wasmtime}``: what ``run.started`` records and a replay insists on."""
+        return engine_version()
+
+    def layers(self) -> dict[str, bool]:
+        """Every sandbox layer by name, and whether it was seen to hold when the runtime started."""
+        return dict(self._layers)
+
+    @property
+    def workers(self) -> int:
+        """Living workers."""
+        return len(self._workers)
+
+    async def start(self) -> None:
+        """Start the zygote and prove the sandbox on a process of its own.
+
+        Raises :class:`SandboxRefused` when a mandatory layer is missing, :class:`ZygoteGone` when nothing
+        starts.
+        """
+        zygote = await self._live_zygote()
+        try:
+            self._layers = await self._prove(zygote)
+        except BaseException:
+            await self.close()
+            raise
+
+    async def close(self) -> None:
+        """Kill every worker and the zygote, and forget the components."""
+        self._closed = True
+        for worker in list(self._workers):
+            worker.kill()
+        if self._zygote is not None:
+            await self._zygote.close()
+            self._zygote = None
+        for memfd in self._images.values():
+            os.close(memfd)
+        self._images.clear()
+
+    # --- components -------------------------------------------------------------------------------
+
+    async def prepare(self, component_path: Path) -> str:
+        """Make a component ready to run; return its digest. Compiles it if the cache has no trustworthy form.
+
+        Raises :class:`ComponentRefused` (not a component of this ABI), :class:`CompileFailed`,
+        ``CacheRefused``.
+        """
+        wasm = await asyncio.to_thread(_read_component, component_path)
+        component = await asyncio.to_thread(blob_digest, wasm)
+        async with self._preparing.setdefault(component, asyncio.Lock()):
+            if component not in self._images:
+                memfd = await self._cache.obtain(
+                    component, lambda: self._compile(wasm), in_thread=asyncio.to_thread
+                )
+                try:
+                    memfd = await self._load(component, memfd, wasm)
+                except BaseException:
+                    os.close(memfd)
+                    raise
+                self._images[component] = memfd
+        return component
+
+    async def _load(self, component: str, memfd: int, wasm: bytes) -> int:
+        zygote = await self._live_zygote()
+        try:
+            await zygote.load(component, memfd)
+        except ComponentRefused as error:
+            # An entry of our own that the engine does not take, for instance after a change of processor.
+            log.warning("compiled_form_rejected", component=component, reason=error.message)
+            fresh = await asyncio.to_thread(self._cache.store, component, await self._compile(wasm))
+            try:
+                await zygote.load(component, fresh)
+            except BaseException:
+                os.close(fresh)
+                raise
+            os.close(memfd)
+            return fresh
+        return memfd
+
+    async def _compile(self, wasm: bytes) -> bytes:
+        """Compile in a limited subprocess."""
+        source = await asyncio.to_thread(sealed_copy, wasm)
+        result = os.memfd_create("runloop", os.MFD_CLOEXEC)
+        try:
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-I", "-m", "runloopd.runtime.compiler", str(source), str(result),
+                str(os.getpid()), *self._waived,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                pass_fds=[source, result],
+                env={"PATH": "/usr/bin:/bin", "LANG": "C.UTF-8", "TZ": "UTC"},
+                cwd="/",
+                start_new_session=True,
+            )  # fmt: skip
+            try:
+                status = await asyncio.wait_for(process.wait(), COMPILE_LIMITS.wall_seconds)
+            except BaseException as error:
+                with contextlib.suppress(ProcessLookupError):
+                    process.kill()
+                await process.wait()
+                if isinstance(error, TimeoutError):
+                    raise CompileFailed("the component takes too long to compile") from error
+                raise
+            size = os.fstat(result).st_size
+            text = await asyncio.to_thread(os.pread, result, size, 0)
+        finally:
+            os.close(source)
+            os.close(result)
+        if status == _EXIT_REFUSED:
+            raise ComponentRefused(text.decode(errors="replace"))
+        if status != 0:
+            raise CompileFailed(
+                f"compiling the component ended with status {status}",
+                hint=text.decode(errors="replace")[:300]
+                or "it may need more memory or time than a component may",
+            )
+        return text
+
+    # --- the zygote -------------------------------------------------------------------------------
+
+    async def _live_zygote(self) -> ZygoteProcess:
+        if self._closed:
+            raise ZygoteGone("the runtime is closed")
+        async with self._replacing:
+            if self._zygote is not None and self._zygote.alive:
+                return self._zygote
+            if self._zygote is not None:
+                log.error("zygote_died", pid=self._zygote.pid)
+                await self._zygote.close()
+            zygote = await ZygoteProcess.start(self._waived)
+            if zygote.facts["wasmtime"] != wasmtime_version() or zygote.facts["threads"] != 1:
+                await zygote.close()
+                raise ZygoteGone(f"the worker host is not as expected: {zygote.facts}")
+            for component, memfd in self._images.items():
+                await zygote.load(component, memfd)
+            self._zygote = zygote
+            return zygote
+
+    async def _prove(self, zygote: ZygoteProcess) -> dict[str, bool]:
+        """Have one process harden itself and try to get out; see that it did not."""
+        quiet = await self._probe(zygote, "open")
+        if quiet.missing is not None:
+            raise SandboxRefused(
+                f"a guest would not be contained: {quiet.missing}",
+                hint="run on a kernel that offers it; 'rlp doctor' lists the layers",
+            )
+        found = {*quiet.layers, *zygote.facts["layers"]}
+        filtered = quiet.status == 0
+        for escape in ("socket", "exec", "exec_memory"):
+            filtered = filtered and (await self._probe(zygote, escape)).killed
+        if not filtered:
+            found.discard("seccomp")
+            if "seccomp" not in self._waived:
+                raise SandboxRefused(
+                    "a guest would not be contained: the system call filter is there and does not hold",
+                    hint="'rlp doctor' lists the layers",
+                )
+        return {layer: layer in found for layer in (*MANDATORY, *OPTIONAL)}
+
+    async def _probe(self, zygote: ZygoteProcess, attempt: str) -> _Probe:
+        worker = await zygote.probe(attempt)
+        try:
+            status = await asyncio.wait_for(worker.exited, 10)
+            try:
+                said = msgspec.json.decode(worker.connection.recv(4096) or b"{}")
+            except BlockingIOError:
+                said = {}
+            return _Probe(said.get("missing"), said.get("layers", []), status)
+        finally:
+            worker.kill()
+            worker.release()
+
+    # --- attempts ---------------------------------------------------------------------------------
+
+    async def run_attempt(self, order: AttemptOrder, answerer: Answerer) -> AttemptResult:
+        """Run one attempt in a worker of its own; return how it ended, whatever the guest did.
+
+        Cancelling kills the worker. Raises :class:`NotFoundError` for a component that was not prepared,
+        :class:`UsageError` for an input that is not JSON, and whatever the answerer raises (a replay that
+        diverges).
+        """
+        if order.component_digest not in self._images:
+            raise NotFoundError(
+                f"component {order.component_digest[:12]} is not prepared", code="component.unknown"
+            )
+        async with self._slots:
+            self._count += 1
+            life = _Life(order, f"{order.node}.{order.attempt}#{self._count}", self._on_transition)
+            try:
+                return await self._live(order, answerer, life)
+            except BaseException:
+                await life.abandon("stopped")
+                raise
+
+    async def _live(self, order: AttemptOrder, answerer: Answerer, life: _Life) -> AttemptResult:
+        await life.go(Trigger.SPAWN)
+        try:
+            worker = await self._spawn(order)
+        except ZygoteGone as error:
+            await life.go(Trigger.BREACH, error.message)
+            failure = GuestError(code="guest.crashed", message=f"no worker: {error.message}", retryable=True)
+            return AttemptResult(ok=False, output=None, error=failure, fuel=0, calls=0)
+        self._workers.add(worker)
+        try:
+            await life.go(Trigger.ACTIVATE)
+            session = Session(
+                order,
+                answerer,
+                kill=worker.kill,
+                exited=worker.exited,
+                waiting=life.waiting,
+                grace_ms=self._grace_ms,
+                waiting_after_ms=self._waiting_after_ms,
+            )
+            result = await session.run(worker.connection)
+        finally:
+            # Nothing of an attempt survives it, not even for the time of a transition.
+            worker.kill()
+            self._workers.discard(worker)
+            worker.release()
+        await life.end(result, session.breached)
+        return result
+
+    async def _spawn(self, order: AttemptOrder) -> Worker:
+        limits = order.limits
+        for last in (False, True):  # once more, if the zygote died in our hands
+            zygote = await self._live_zygote()
+            try:
+                return await zygote.spawn(
+                    order.component_digest, memory_bytes=limits.memory_bytes, guest_ms=limits.guest_ms
+                )
+            except ZygoteGone:
+                if last:
+                    raise
+        raise AssertionError
+
+
+class _Probe:
+    def __init__(self, missing: str | None, layers: list[str], status: int) -> None:
+        self.missing, self.layers, self.status = missing, layers, status
+
+    @property
+    def killed(self) -> bool:
+        return self.status == -signal.SIGSYS
+
+
+class _Life:
+    """One instance along the lifecycle table; every move is stated before it is made."""
+
+    def __init__(self, order: AttemptOrder, instance: str, on_transition: OnTransition) -> None:
+        self._order = order
+        self._instance = instance
+        self._on_transition = on_transition
+        self.state = State.DEFINED
+
+    async def go(self, trigger: Trigger, reason: str = "") -> None:
+        after = move(self.state, trigger)
+        await self._on_transition(
+            self._order,
+            AgentTransition(
+                agent=self._order.agent or self._order.node,
+                instance=self._instance,
+                before=self.state.value,
+                after=after.value,
+                trigger=trigger.value,
+                reason=reason[:500],
+                node=self._order.node,
+                attempt=self._order.attempt,
+            ),
+        )
+        self.state = after
+
+    async def waiting(self, waits: bool) -> None:
+        """The instance waits long enough to be seen waiting, or goes on."""
+        await self.go(Trigger.AWAIT_TOOL if waits else Trigger.RESUME)
+
+    async def end(self, result: AttemptResult, breached: str | None) -> None:
+        """The moves after the guest's own part."""
+        if breached is not None:
+            await self.go(Trigger.BREACH, breached)
+        elif result.ok:
+            await self.go(Trigger.COMPLETE)
+            await self.go(Trigger.TEARDOWN_OK)
+        else:
+            assert result.error is not None
+            await self.abandon(f"{result.error.code}: {result.error.message}")
+
+    async def abandon(self, reason: str) -> None:
+        """The shortest legal way to the end from wherever the instance is."""
+        if self.state in (State.ACTIVE, State.WAITING, State.COMPLETING):
+            await self.go(Trigger.ERROR, reason)
+        if self.state is State.FAULTED:
+            await self.go(Trigger.ABANDON, reason)
+        elif self.state is State.SPAWNED:
+            await self.go(Trigger.BREACH, reason)
+
+
+def _read_component(path: Path) -> bytes:
+    """The bytes of a component, its size and header checked before anything else looks at them."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(fd, "rb") as file:
+            wasm = file.read(COMPILE_LIMITS.wasm_bytes + 1) if stat.S_ISREG(os.fstat(fd).st_mode) else b""
+    except OSError as error:
+        raise NotFoundError(
+            f"cannot read the component {path}: {error.strerror}", code="component.unknown"
+        ) from error
+    if len(wasm) > COMPILE_LIMITS.wasm_bytes:
+        raise ComponentRefused(f"{path.name} is larger than {COMPILE_LIMITS.wasm_bytes} bytes")
+    if not wasm.startswith(COMPONENT_HEADER):
+        kind = "a core module; wrap it (sdk/c/wrap.py)" if wasm.startswith(b"\0asm") else "no WebAssembly"
+        raise ComponentRefused(f"{path.name} is not a component in binary form: {kind}")
+    return wasm

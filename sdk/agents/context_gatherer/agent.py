@@ -1,0 +1,133 @@
+"""Collects facts on a topic from notes and mail. What it reads is foreign text: data, not instructions."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from typing import Any
+
+from runloop.agent import Fail, Result, Task, handler
+from runloop.host import Host
+
+MAX_DOCUMENTS = 6
+MAX_FACT = 280
+"""Characters of one fact."""
+
+_SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_BULLET = re.compile(r"^(?:[-*+•>#]+|\d+[.)])\s*")
+_WORD = re.compile(r"[^\W_]+")
+_TALKS_TO_MACHINES = re.compile(
+    r"\b(ignore|disregard|forget)\b.{0,40}\b(previous|prior|above|earlier|all)\b"
+    r"|\b(approve|authori[sz]e|confirm|accept)\s+(this|the|it|all|any|every|automatically)\b"
+    r"|\b(system|developer)\s+(prompt|message|note|override)\b|^\s*(system|assistant|developer|user)\s*:"
+    r"|\byou\s+are\s+(now|an?\s+(ai|assistant|agent|language model))\b"
+    r"|\b(ai|assistants?|agents?|language models?)\b.{0,30}\b(must|should|shall|have to)\b"
+    r"|\b(without|skip|no)\b.{0,20}\b(confirmation|approval|review)\b"
+    r"|\brlp\s+\w+|</?(system|instructions?|tool)\b",
+    re.IGNORECASE,
+)
+_COMMON = frozenset(
+    """a about after all an and are as at be been but by can do for from has have i if in into is it its me my
+    not of on or our so that the their there they this to us was we were what when which who will with you
+    your""".split()  # noqa: SIM905
+)
+
+
+@handler
+def handle(task: Task, host: Host) -> Result:
+    """Port ``contact`` and ``with.topic`` -> facts with their sources on port ``out``."""
+    contact = task.port("contact")
+    topic = " ".join(str(task.param("topic")).split())
+    limit = task.param("limit", 6)
+    if not isinstance(contact, dict) or not topic:
+        raise Fail("context.input", "a contact on port 'contact' and a topic under 'with' are needed")
+    if not isinstance(limit, int) or not 0 <= limit <= 50:
+        raise Fail("context.input", f"'limit' cannot be {limit!r}; use 0 to 50")
+    wanted = words(topic)
+    people: list[str] = []
+    scored: list[tuple[int, int, dict[str, Any]]] = []
+    withheld = 0
+    for rank, document in enumerate(documents(host, topic, contact)):
+        people += [person for person in texts(document.get("people")) if person not in people]
+        for sentence in sentences(str(document.get("text", ""))):
+            if _TALKS_TO_MACHINES.search(sentence):
+                withheld += 1
+                continue
+            hits = len(wanted & words(sentence))
+            if hits:
+                scored.append((-hits, rank, fact(sentence, document)))
+    scored.sort(key=lambda entry: entry[:2])
+    facts: list[dict[str, Any]] = []
+    for _, _, found in scored:
+        if all(found["text"] != other["text"] for other in facts):
+            facts.append(found)
+    bundle = {
+        "contact": contact,
+        "topic": topic,
+        "facts": facts[:limit],
+        "people": people[:20],
+        "withheld": withheld,
+    }
+    return Result.of(out=bundle)
+
+
+def documents(host: Host, topic: str, contact: dict[str, Any]) -> list[dict[str, Any]]:
+    """Whole documents, those on the topic first, then those that name the person."""
+    found: dict[str, dict[str, Any]] = {}
+    name = str(contact.get("name") or "")
+    for query in (topic, f"{name} {topic}" if name else ""):
+        if not query or len(found) >= MAX_DOCUMENTS:
+            continue
+        for item in host.kb_search(query, k=MAX_DOCUMENTS, kinds=["note", "mail"]):
+            key = str(item.get("id", ""))
+            if key and key not in found and len(found) < MAX_DOCUMENTS:
+                document = host.kb_read("document", key)
+                found[key] = {
+                    **document,
+                    "id": key,
+                    "kind": item.get("kind") or document.get("type") or "note",
+                    "title": document.get("title") or item.get("title") or "",
+                    "event": item.get("event", document.get("event")),
+                }
+    return list(found.values())
+
+
+def fact(sentence: str, document: dict[str, Any]) -> dict[str, Any]:
+    """One sentence with where it is from."""
+    return {
+        "text": sentence,
+        "source": document["id"],
+        "title": clean(str(document["title"]))[:120],
+        "kind": str(document["kind"]),
+        "event": document["event"],
+        "label": "untrusted",
+    }
+
+
+def sentences(text: str) -> list[str]:
+    """Sentences and list items, cleaned, without headers, quotes and fragments."""
+    made = []
+    for part in _SENTENCE.split(text[:200_000]):
+        piece = clean(_BULLET.sub("", part.strip()))
+        if len(piece) >= 12 and " " in piece:
+            made.append(piece if len(piece) <= MAX_FACT else piece[: MAX_FACT - 1].rstrip() + "…")
+    return made
+
+
+def clean(text: str) -> str:
+    """On one line, without control, bidi and zero-width characters."""
+    text = re.sub(r"\x1b(?:\[[0-9;?]*[ -/]*[@-~]|\][^\x07\x1b]*(?:\x07|\x1b\\)?)", "", text)
+    kept = (" " if char.isspace() else char for char in text)
+    hidden = ("Cc", "Cf", "Cs", "Co", "Cn")
+    return " ".join("".join(char for char in kept if unicodedata.category(char) not in hidden).split())
+
+
+def words(text: str) -> set[str]:
+    """The words that carry meaning, without plural and case."""
+    found = {word.casefold() for word in _WORD.findall(text)} - _COMMON
+    return {word[:-1] if len(word) > 3 and word.endswith("s") else word for word in found}
+
+
+def texts(value: Any) -> list[str]:
+    """A list of strings, whatever the record holds."""
+    return [str(item) for item in value] if isinstance(value, list) else []

@@ -1,0 +1,1 @@
+"""Capabilities: what an agent may do (``policy``) and the proof it carries (``token``)."""

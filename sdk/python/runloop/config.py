@@ -1,0 +1,643 @@
+"""Configuration: one schema, five layers, the origin of every value; and where things lie on disk.
+
+Knows: the keys of configuration version 1, their types, bounds and defaults; the precedence flags >
+environment > user file > system file > defaults; which keys an operator's system file may only be narrowed
+in; the paths under a home directory and the files this distribution ships. Does not know: what any service
+does with a value, or whether a path exists (except the shipped ones).
+
+Imported before every command of ``rlp``, so it loads nothing heavy: records are named tuples, because the
+``dataclasses`` module alone costs as much start-up time as the whole interpreter; ``tomllib`` is imported
+when there is a file to read.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, cast
+
+from runloop.errors import NotFoundError, UsageError
+
+__all__ = [
+    "RULES",
+    "Budgets",
+    "Config",
+    "ConfigError",
+    "Kb",
+    "Logging",
+    "Mail",
+    "Models",
+    "Origin",
+    "Paths",
+    "Price",
+    "Provider",
+    "Quotas",
+    "Rule",
+    "Runtime",
+    "Security",
+    "load",
+    "shipped",
+]
+
+MAX_SOCKET_PATH = 107
+"""Bytes of a Unix socket's path, without the closing zero (sockaddr_un, Linux)."""
+
+_PREFIX = "RUNLOOP__"
+_SYSTEM_FILE = Path("/etc/runloop/config.toml")
+
+
+class ConfigError(UsageError):
+    """One or more values of the configuration are wrong; ``findings`` holds each in words."""
+
+    code = "config.invalid"
+
+    def __init__(self, findings: list[str]) -> None:
+        super().__init__(
+            "; ".join(findings),
+            hint="'rlp config show' lists every key with its value and origin",
+            findings=findings,
+        )
+        self.findings = findings
+
+
+# --- the typed sections ---------------------------------------------------------------------------
+
+
+class Runtime(NamedTuple):
+    """``[runtime]``: where the daemon answers."""
+
+    socket_path: str | None = None
+
+
+class Price(NamedTuple):
+    """``[models.providers.<name>.price]``: what a remote model costs."""
+
+    input_micro_usd_per_mtok: int = 0
+    """Millionths of a US dollar per million input tokens."""
+    output_micro_usd_per_mtok: int = 0
+    version: str = "config"
+    """Written into every ``model.called`` event."""
+
+
+class Provider(NamedTuple):
+    """``[models.providers.<name>]``: one model server."""
+
+    name: str
+    kind: str = "openai"
+    base_url: str | None = None
+    model: str | None = None
+    api_key_env: str | None = None
+    """Name of the environment variable that holds the key; never the key."""
+    secret: str | None = None
+    """Name of a stored secret that holds the key."""
+    timeout_ms: int = 60_000
+    price: Price | None = None
+    """None: local servers cost nothing, remote ones are refused until priced."""
+
+
+class Models(NamedTuple):
+    """``[models]``: who answers ``model.complete``."""
+
+    default: str | None = None
+    """Provider asked first; None: the first of what is detected, in the end the offline rules."""
+    detect_ollama: bool = True
+    providers: Mapping[str, Provider] = {}
+
+
+class Security(NamedTuple):
+    """``[security]``: what a person must see, and what may run."""
+
+    undo_window_ms: int = 5_000
+    approval_expiry_ms: int = 604_800_000
+    allow_unsigned_agents: bool = False
+    sandbox: str = "strict"
+
+
+class Kb(NamedTuple):
+    """``[kb]``: how hard the ledger is written."""
+
+    synchronous: str = "FULL"
+
+
+class Mail(NamedTuple):
+    """``[mail]``: how an approved message leaves."""
+
+    provider: str = "outbox"
+    sender: str | None = None
+    """Key ``from``: the address in the From header; None: ``<user>@localhost``."""
+    host: str | None = None
+    port: int = 587
+    tls: str = "starttls"
+    user: str | None = None
+    password_env: str | None = None
+
+
+class Budgets(NamedTuple):
+    """``[budgets]``: upper bounds of one run, unless its opening sets lower ones."""
+
+    run_micro_usd: int = 1_000_000
+    run_tokens: int = 200_000
+
+
+class Quotas(NamedTuple):
+    """``[quotas]``: upper bounds of one node's attempt."""
+
+    calls: int = 1_000
+    bytes: int = 67_108_864
+    """Bytes of host-call requests and answers together."""
+    memory_keys: int = 10_000
+    mails: int = 10
+
+
+class Logging(NamedTuple):
+    """``[logging]``: how much the daemon writes down."""
+
+    level: str = "info"
+
+
+class Origin(NamedTuple):
+    """Where a value came from."""
+
+    layer: Literal["default", "system", "user", "environment", "flag"]
+    where: str
+    """File with line, variable or flag; empty for a default."""
+
+
+class Config(NamedTuple):
+    """Every value, validated, and where each came from."""
+
+    runtime: Runtime = Runtime()
+    models: Models = Models()
+    security: Security = Security()
+    kb: Kb = Kb()
+    mail: Mail = Mail()
+    budgets: Budgets = Budgets()
+    quotas: Quotas = Quotas()
+    logging: Logging = Logging()
+    origins: Mapping[str, Origin] = {}
+    """Dotted key -> origin, for every key that has a value."""
+    warnings: tuple[str, ...] = ()
+    """Values that were ignored because the operator's system file is stricter."""
+
+    def flat(self) -> dict[str, Any]:
+        """Every dotted key with its value, in schema order; providers only where configured."""
+        values: dict[str, Any] = {}
+        for key in RULES:
+            section, name = key.split(".")
+            values[key] = getattr(getattr(self, section), _FIELD.get(key, name))
+        for provider in self.models.providers.values():
+            stem = f"models.providers.{provider.name}"
+            for name in PROVIDER_RULES:
+                if name.startswith("price."):
+                    if provider.price is not None:
+                        values[f"{stem}.{name}"] = getattr(provider.price, name.removeprefix("price."))
+                else:
+                    values[f"{stem}.{name}"] = getattr(provider, name)
+        return values
+
+
+# --- the schema -----------------------------------------------------------------------------------
+
+
+class Rule(NamedTuple):
+    """What one key accepts."""
+
+    kind: Literal["str", "int", "bool"]
+    doc: str
+    choices: tuple[str, ...] = ()
+    low: int | None = None
+    high: int | None = None
+    narrow: Literal["smaller", "larger", "false", "earlier"] | None = None
+    """How a user may depart from the operator's system file: only in this direction (``earlier``: towards
+    the front of ``choices``). None: freely."""
+
+
+_DAY_MS = 86_400_000
+
+RULES: Mapping[str, Rule] = {
+    "runtime.socket_path": Rule("str", "Unix socket of the daemon"),
+    "models.default": Rule("str", "name of the provider to ask first; 'rules' stays offline"),
+    "models.detect_ollama": Rule("bool", "look for Ollama on 127.0.0.1:11434", narrow="false"),
+    "security.undo_window_ms": Rule(
+        "int", "milliseconds between an approval and its dispatch", low=0, high=3_600_000, narrow="larger"
+    ),
+    "security.approval_expiry_ms": Rule(
+        "int", "milliseconds until an unanswered approval expires", low=1_000, high=366 * _DAY_MS,
+        narrow="smaller",
+    ),
+    "security.allow_unsigned_agents": Rule(
+        "bool", "accept agents from ./agents and the home directory", narrow="false"
+    ),
+    "security.sandbox": Rule(
+        "str", "'strict' refuses to run when a layer is missing; 'available' uses what the kernel has",
+        choices=("strict", "available"), narrow="earlier",
+    ),
+    "kb.synchronous": Rule(
+        "str", "how hard SQLite writes the ledger", choices=("EXTRA", "FULL", "NORMAL"), narrow="earlier"
+    ),
+    "mail.provider": Rule("str", "where approved mail goes", choices=("outbox", "smtp"), narrow="earlier"),
+    "mail.from": Rule("str", "address in the From header"),
+    "mail.host": Rule("str", "SMTP server"),
+    "mail.port": Rule("int", "SMTP port", low=1, high=65_535),
+    "mail.tls": Rule("str", "how the SMTP connection is protected", choices=("tls", "starttls", "none"),
+                     narrow="earlier"),
+    "mail.user": Rule("str", "SMTP user"),
+    "mail.password_env": Rule("str", "environment variable that holds the SMTP password"),
+    "budgets.run_micro_usd": Rule(
+        "int", "most a run may cost, in millionths of a US dollar", low=0, high=10**12, narrow="smaller"
+    ),
+    "budgets.run_tokens": Rule("int", "most tokens a run may use", low=0, high=10**12, narrow="smaller"),
+    "quotas.calls": Rule("int", "host calls of one attempt", low=1, high=10**9, narrow="smaller"),
+    "quotas.bytes": Rule("int", "bytes in and out of one attempt", low=1, high=10**12, narrow="smaller"),
+    "quotas.memory_keys": Rule("int", "memory keys of one agent", low=0, high=10**9, narrow="smaller"),
+    "quotas.mails": Rule("int", "mails one attempt may ask for", low=0, high=10**6, narrow="smaller"),
+    "logging.level": Rule("str", "least level written", choices=("debug", "info", "warning", "error")),
+}  # fmt: skip
+"""Every fixed key of version 1, dotted. Providers have their own (:data:`PROVIDER_RULES`)."""
+
+PROVIDER_RULES: Mapping[str, Rule] = {
+    "kind": Rule("str", "wire protocol", choices=("openai", "anthropic", "ollama", "rules")),
+    "base_url": Rule("str", "address of the server, without the path of the call"),
+    "model": Rule("str", "model to ask for"),
+    "api_key_env": Rule("str", "environment variable that holds the key"),
+    "secret": Rule("str", "stored secret that holds the key"),
+    "timeout_ms": Rule("int", "milliseconds for a whole answer", low=1, high=3_600_000),
+    "price.input_micro_usd_per_mtok": Rule("int", "micro-dollars per million read", low=0, high=10**12),
+    "price.output_micro_usd_per_mtok": Rule("int", "micro-dollars per million written", low=0, high=10**12),
+    "price.version": Rule("str", "name of the price list"),
+}  # fmt: skip
+"""Keys under ``models.providers.<name>``."""
+
+_FIELD = {"mail.from": "sender"}
+_PROVIDERS = "models.providers."
+
+
+def _rule(key: str) -> Rule | None:
+    if key.startswith(_PROVIDERS):
+        name, _, rest = key.removeprefix(_PROVIDERS).partition(".")
+        return PROVIDER_RULES.get(rest) if _is_provider_name(name) else None
+    return RULES.get(key)
+
+
+def _is_provider_name(name: str) -> bool:
+    return name[:1].isalpha() and name.replace("_", "").replace("-", "").isalnum() and name == name.lower()
+
+
+# --- layers ---------------------------------------------------------------------------------------
+
+
+class _Found(NamedTuple):
+    value: Any
+    origin: Origin
+
+
+def _unknown(key: str) -> str:
+    import difflib
+
+    known = [*RULES]
+    if key.startswith(_PROVIDERS):
+        name = key.removeprefix(_PROVIDERS).partition(".")[0]
+        known = [f"{_PROVIDERS}{name}.{rest}" for rest in PROVIDER_RULES]
+    close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
+    if not close:  # right word, wrong section
+        last = key.rpartition(".")[2]
+        close = [one for one in known if one.rpartition(".")[2] == last][:1]
+    return f"unknown key '{key}'" + (f"; did you mean '{close[0]}'?" if close else "")
+
+
+def _wrong(key: str, value: Any, rule: Rule) -> str | None:
+    """What is wrong with the value, in words; None when nothing is."""
+    if type(value).__name__ != rule.kind:  # exact: True is not a whole number here
+        words = {"str": "text", "int": "a whole number", "bool": "true or false"}[rule.kind]
+        return f"'{key}' must be {words}, not {value!r}"
+    if rule.choices and value not in rule.choices:
+        return f"'{key}' must be one of {', '.join(rule.choices)}, not {value!r}"
+    if rule.kind == "int" and not (cast(int, rule.low) <= value <= cast(int, rule.high)):
+        return f"'{key}' must be between {rule.low} and {rule.high}, not {value}"
+    if rule.kind == "str" and (not value or any(ord(char) < 32 for char in value)):
+        return f"'{key}' must be text without control characters, and not empty"
+    return None
+
+
+def _from_text(rule: Rule, text: str) -> Any:
+    """A value given as text (environment, flag) in the type its key wants; unparsable text stays text."""
+    if rule.kind == "bool":
+        return {"true": True, "1": True, "false": False, "0": False}.get(text.lower(), text)
+    if rule.kind == "int":
+        digits = text.replace("_", "")
+        return int(digits) if digits.isascii() and digits.removeprefix("-").isdigit() else text
+    return text
+
+
+def _leaves(tree: Mapping[str, Any], stem: str = "") -> list[tuple[str, Any]]:
+    leaves: list[tuple[str, Any]] = []
+    for name, value in tree.items():
+        key = f"{stem}{name}"
+        if isinstance(value, dict) and key not in RULES:
+            leaves += _leaves(value, f"{key}.") if value else []
+        else:
+            leaves.append((key, value))
+    return leaves
+
+
+def _line_of(text: str, key: str) -> int | None:
+    """Line of a key in a TOML text, for messages; None where the layout is too clever to tell."""
+    section, _, name = key.rpartition(".")
+    table = ""
+    for number, line in enumerate(text.splitlines(), 1):
+        bare = line.strip()
+        if bare.startswith("[") and bare.endswith("]"):
+            table = bare.strip("[] ").replace(" ", "").replace('"', "")
+        elif "=" in bare:
+            left = bare.partition("=")[0].strip().replace('"', "")
+            if (table, left) == (section, name) or f"{table}.{left}".lstrip(".") == key:
+                return number
+    return None
+
+
+def _read_file(path: Path, layer: Literal["system", "user"], findings: list[str]) -> dict[str, _Found]:
+    import tomllib
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = tomllib.loads(text)
+    except FileNotFoundError:
+        return {}
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        findings.append(f"{path}: {error}")
+        return {}
+    found: dict[str, _Found] = {}
+    version = tree.pop("version", 1)
+    if version != 1:
+        findings.append(f"{path}: configuration version {version!r} is not known to this build (1 is)")
+    for key, value in _leaves(tree):
+        line = _line_of(text, key)
+        where = f"{path}:{line}" if line else str(path)
+        _take(key, value, Origin(layer, where), found, findings)
+    return found
+
+
+def _take(key: str, value: Any, origin: Origin, found: dict[str, _Found], findings: list[str]) -> None:
+    rule = _rule(key)
+    wrong = _unknown(key) if rule is None else _wrong(key, value, rule)
+    if wrong:
+        findings.append(f"{origin.where}: {wrong}")
+    else:
+        found[key] = _Found(value, origin)
+
+
+def _read_environment(environ: Mapping[str, str], findings: list[str]) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
+    for variable in sorted(environ):
+        if variable.startswith(_PREFIX):
+            key = variable.removeprefix(_PREFIX).lower().replace("__", ".")
+            rule = _rule(key)
+            value = _from_text(rule, environ[variable]) if rule else environ[variable]
+            _take(key, value, Origin("environment", variable), found, findings)
+    return found
+
+
+def _read_flags(flags: Mapping[str, Any], findings: list[str]) -> dict[str, _Found]:
+    found: dict[str, _Found] = {}
+    for key, value in flags.items():
+        rule = _rule(key)
+        if rule and isinstance(value, str):
+            value = _from_text(rule, value)  # noqa: PLW2901
+        _take(key, value, Origin("flag", f"--set {key}"), found, findings)
+    return found
+
+
+def _widens(rule: Rule, floor: Any, value: Any) -> bool:
+    match rule.narrow:
+        case "smaller":
+            return bool(value > floor)
+        case "larger":
+            return bool(value < floor)
+        case "false":
+            return bool(value and not floor)
+        case "earlier":
+            return rule.choices.index(value) > rule.choices.index(floor)
+    return False
+
+
+def load(
+    *,
+    home: Path,
+    environ: Mapping[str, str],
+    flags: Mapping[str, Any] | None = None,
+    system_file: Path = _SYSTEM_FILE,
+) -> Config:
+    """Read every layer and return the effective configuration.
+
+    Raises :class:`ConfigError` naming every wrong or unknown key at once. A value that would widen what the
+    system file sets is ignored and listed in :attr:`Config.warnings`.
+    """
+    findings: list[str] = []
+    system = _read_file(system_file, "system", findings)
+    layers = [
+        system,
+        _read_file(home / "config.toml", "user", findings),
+        _read_environment(environ, findings),
+        _read_flags(flags or {}, findings),
+    ]
+    warnings: list[str] = []
+    chosen: dict[str, _Found] = {}
+    for layer in layers:
+        for key, found in layer.items():
+            rule = cast(Rule, _rule(key))
+            if key in system and _widens(rule, system[key].value, found.value):
+                warnings.append(
+                    f"{found.origin.where}: '{key}' = {found.value!r} is wider than the system's "
+                    f"{system[key].value!r} ({system[key].origin.where}); ignored"
+                )
+            else:
+                chosen[key] = found
+    built = _build(chosen, tuple(warnings))
+    _check_together(built, findings)
+    if findings:
+        raise ConfigError(findings)
+    return built
+
+
+def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
+    sections: dict[str, dict[str, Any]] = {name: {} for name in Config._fields[:-2]}
+    providers: dict[str, dict[str, Any]] = {}
+    origins = {key: Origin("default", "") for key in RULES}
+    for key, found in chosen.items():
+        origins[key] = found.origin
+        if key.startswith(_PROVIDERS):
+            name, _, rest = key.removeprefix(_PROVIDERS).partition(".")
+            providers.setdefault(name, {})[rest] = found.value
+        else:
+            section, _, name = key.partition(".")
+            sections[section][_FIELD.get(key, name)] = found.value
+    made: dict[str, Provider] = {}
+    for name, values in providers.items():
+        price = {rest.removeprefix("price."): value for rest, value in values.items() if "." in rest}
+        plain = {rest: value for rest, value in values.items() if "." not in rest}
+        made[name] = Provider(name=name, price=Price(**price) if price else None, **plain)
+    sections["models"]["providers"] = made
+    return Config(
+        runtime=Runtime(**sections["runtime"]),
+        models=Models(**sections["models"]),
+        security=Security(**sections["security"]),
+        kb=Kb(**sections["kb"]),
+        mail=Mail(**sections["mail"]),
+        budgets=Budgets(**sections["budgets"]),
+        quotas=Quotas(**sections["quotas"]),
+        logging=Logging(**sections["logging"]),
+        origins=origins,
+        warnings=warnings,
+    )
+
+
+def _check_together(config: Config, findings: list[str]) -> None:
+    """What no single key can tell."""
+    if config.mail.provider == "smtp" and not config.mail.host:
+        findings.append("'mail.provider' is smtp, but 'mail.host' is not set")
+    default = config.models.default
+    if default and default not in {*config.models.providers, "rules", "ollama"}:
+        known = ", ".join([*config.models.providers, "ollama", "rules"])
+        findings.append(f"'models.default' names no provider: {default!r} (known: {known})")
+    for provider in config.models.providers.values():
+        if provider.api_key_env and provider.secret:
+            findings.append(
+                f"'models.providers.{provider.name}' has both 'api_key_env' and 'secret'; keep one"
+            )
+
+
+# --- where things lie -----------------------------------------------------------------------------
+
+
+class Paths(NamedTuple):
+    """The places of one home. Nothing here is created by asking for it."""
+
+    home: Path
+    socket: Path
+
+    @classmethod
+    def resolve(
+        cls,
+        environ: Mapping[str, str],
+        *,
+        home: str | os.PathLike[str] | None = None,
+        socket_path: str | None = None,
+    ) -> Paths:
+        """Find the home (argument, ``$RUNLOOP_HOME``, ``~/.runloop``) and the socket.
+
+        The socket is ``socket_path`` (the value of ``runtime.socket_path``), else
+        ``$XDG_RUNTIME_DIR/runloop/rmp.sock`` when no home was named, else ``run/rmp.sock`` in the home.
+        Raises :class:`UsageError` when its path does not fit a Unix socket address.
+        """
+        named = os.fspath(home) if home is not None else environ.get("RUNLOOP_HOME")
+        # absolute(), not resolve(): a home behind a symbolic link keeps the name its owner gave it
+        root = Path(named).expanduser().absolute() if named else Path.home() / ".runloop"
+        runtime_dir = environ.get("XDG_RUNTIME_DIR")
+        if socket_path:
+            socket = Path(socket_path).expanduser().absolute()
+        elif runtime_dir and not named and Path(runtime_dir).is_dir():
+            socket = Path(runtime_dir) / "runloop" / "rmp.sock"
+        else:
+            socket = root / "run" / "rmp.sock"
+        length = len(os.fsencode(socket))
+        if length > MAX_SOCKET_PATH:
+            raise UsageError(
+                f"the socket path {socket} has {length} bytes, a Unix socket takes {MAX_SOCKET_PATH}",
+                hint="set 'runtime.socket_path' (RUNLOOP__RUNTIME__SOCKET_PATH) to a shorter one",
+                code="config.socket_path",
+            )
+        return cls(root, socket)
+
+    @property
+    def config_file(self) -> Path:
+        return self.home / "config.toml"
+
+    @property
+    def run_dir(self) -> Path:
+        """Directory of the socket; 0700."""
+        return self.socket.parent
+
+    @property
+    def pog_dir(self) -> Path:
+        return self.home / "pog"
+
+    @property
+    def events_db(self) -> Path:
+        """The ledger."""
+        return self.pog_dir / "events.db"
+
+    @property
+    def views_db(self) -> Path:
+        """What is folded from the ledger; may be deleted and rebuilt."""
+        return self.pog_dir / "views.db"
+
+    @property
+    def keys_dir(self) -> Path:
+        return self.home / "keys"
+
+    @property
+    def operator_key(self) -> Path:
+        """The operator credential: 32 raw bytes, 0600."""
+        return self.keys_dir / "operator.key"
+
+    @property
+    def overrides_dir(self) -> Path:
+        """Operator overrides of agents' capabilities, ``<agent>.toml``."""
+        return self.home / "caps" / "overrides"
+
+    @property
+    def cache_dir(self) -> Path:
+        """Precompiled components; may be deleted."""
+        return self.home / "cache"
+
+    @property
+    def outbox(self) -> Path:
+        """Maildir of approved mail."""
+        return self.home / "outbox"
+
+    @property
+    def log_file(self) -> Path:
+        return self.home / "log" / "runloopd.log"
+
+    @property
+    def agents_dirs(self) -> tuple[Path, ...]:
+        """Where agents are looked for, first hit first; the shipped ones last."""
+        return (
+            Path.cwd() / "agents",
+            self.home / "agents",
+            Path("/usr/lib/runloop/agents"),
+            shipped("agents"),
+        )
+
+    @property
+    def openings_dirs(self) -> tuple[Path, ...]:
+        """Where openings are looked for, first hit first; the shipped library last."""
+        return (
+            Path.cwd() / "openings",
+            self.home / "openings",
+            Path("/etc/runloop/openings"),
+            shipped("openings"),
+        )
+
+
+def shipped(what: Literal["agents", "runner", "openings"]) -> Path:
+    """Directory of what came with this distribution, in an installed wheel or in a checkout.
+
+    Raises :class:`NotFoundError` when the installation is incomplete.
+    """
+    package = Path(__file__).parent
+    checkout = package.parent.parent  # sdk/python/runloop -> sdk
+    places = {
+        "agents": (package / "_shipped" / "agents", checkout / "agents"),
+        "runner": (package / "_shipped" / "runner", checkout / "runner"),
+        "openings": (package.parent / "openings" / "library", checkout.parent / "openings" / "library"),
+    }[what]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise NotFoundError(
+        f"the shipped {what} are missing ({places[0]})",
+        hint="install runloop again",
+        code="config.shipped",
+    )

@@ -1,0 +1,54 @@
+"""The hello: who speaks, which build, and the proof of the operator credential.
+
+The server speaks first (schema 101, with a fresh nonce), the client answers (schema 100), the server closes
+with 2002 ``{id: "hello"}``. The proof binds the credential to this very session, so that a captured one is
+worth nothing (attacks.md B6). What kind of principal results is decided by the server alone.
+"""
+
+from __future__ import annotations
+
+import hmac
+from typing import Any
+
+from blake3 import blake3
+
+from runloop.errors import RefusedError, UsageError
+
+__all__ = ["CREDENTIAL_BYTES", "HELLO_ID", "NONCE_BYTES", "PROTOCOL", "check_versions", "proof", "proves"]
+
+PROTOCOL = 0
+NONCE_BYTES = 32
+CREDENTIAL_BYTES = 32
+HELLO_ID = "hello"
+_CONTEXT = b"runloop operator hello v0"
+
+
+def proof(credential: bytes, nonce: bytes) -> bytes:
+    """Keyed BLAKE3 over the context and the server's nonce; the credential itself never travels."""
+    if len(credential) != CREDENTIAL_BYTES:
+        raise UsageError(
+            f"the operator credential has {len(credential)} bytes, not {CREDENTIAL_BYTES}",
+            hint="stop the daemon and remove keys/operator.key; the next start writes a new one",
+            code="hello.credential",
+        )
+    return blake3(_CONTEXT + nonce, key=credential).digest()
+
+
+def proves(candidate: Any, credential: bytes, nonce: bytes) -> bool:
+    """Tell, in constant time, whether ``candidate`` proves the credential."""
+    return isinstance(candidate, bytes) and hmac.compare_digest(candidate, proof(credential, nonce))
+
+
+def check_versions(*, daemon: tuple[object, object], client: tuple[object, object]) -> None:
+    """Raise :class:`RefusedError` unless both sides are ``(protocol, build)`` equals (attacks.md S4)."""
+    if daemon != client:
+        raise RefusedError(
+            f"the daemon is build {_show(daemon[1])} (protocol {_show(daemon[0])}), "
+            f"this client build {_show(client[1])} (protocol {_show(client[0])})",
+            hint="type 'rlp daemon stop' and try again",
+            code="hello.version",
+        )
+
+
+def _show(value: object) -> str:
+    return ascii(value)[1:81].rstrip("'") if isinstance(value, str) else ascii(value)[:80]

@@ -1,0 +1,94 @@
+"""Builds ``runner.wasm.xz`` and its pin ``runner.toml``: run it after changing what the runner is made of.
+
+    python sdk/runner/build.py [--componentize-py PATH]   # without PATH: a throw-away venv
+
+componentize-py's output differs from build to build, so the artefact is committed and pinned by its own hash;
+``inputs_digest`` ties it to the sources it was made from (a test recomputes it). Not part of an installation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import lzma
+import subprocess
+import sys
+import tempfile
+import venv
+from hashlib import sha256
+from pathlib import Path
+
+from runloop.digest import blob_digest, framed
+
+__all__ = ["COMPONENTIZE_PY", "build", "inputs", "inputs_digest"]
+
+COMPONENTIZE_PY = "0.25.1"
+"""The pinned generator; it brings CPython 3.14 for the sandbox."""
+
+HERE = Path(__file__).resolve().parent
+SDK = HERE.parent / "python" / "runloop"
+PACKAGE = b'"""Runloop\'s SDK inside the sandbox: ``runloop.agent`` and ``runloop.host``."""\n'
+
+
+def inputs() -> dict[str, bytes]:
+    """Everything the component is made of, by its path in the build folder."""
+    found = {
+        "agent.wit": (HERE / "wit" / "agent.wit").read_bytes(),
+        "componentize-py": COMPONENTIZE_PY.encode(),
+        "src/runloop/__init__.py": PACKAGE,
+    }
+    for name in ("app.py", "shim.py"):
+        found[f"src/{name}"] = (HERE / name).read_bytes()
+    for name in ("agent.py", "guest.py", "host.py"):
+        found[f"src/runloop/{name}"] = (SDK / name).read_bytes()
+    return found
+
+
+def inputs_digest() -> str:
+    """Names the sources; equal to ``inputs_digest`` in runner.toml, or the runner is stale."""
+    parts = [part for name, data in sorted(inputs().items()) for part in (name.encode(), data)]
+    return blob_digest(framed(*parts))
+
+
+def build(tool: Path, folder: Path) -> bytes:
+    """Make the component in ``folder`` with the given componentize-py; returns its bytes."""
+    for name, data in inputs().items():
+        if name.startswith("src/"):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            target.write_bytes(data)
+    arguments = ["-d", str(HERE / "wit"), "-w", "agent", "componentize", "-p", "src", "--stub-wasi"]
+    subprocess.run([tool, *arguments, "-o", "runner.wasm", "app"], cwd=folder, check=True)
+    return (folder / "runner.wasm").read_bytes()
+
+
+def _tool(folder: Path) -> Path:
+    venv.create(folder / "venv", with_pip=True)
+    pip = [folder / "venv" / "bin" / "python", "-m", "pip", "install", "--quiet"]
+    subprocess.run([*pip, f"componentize-py=={COMPONENTIZE_PY}"], check=True)
+    return folder / "venv" / "bin" / "componentize-py"
+
+
+def main() -> int:
+    """Build, pack, pin."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--componentize-py", type=Path, help=f"componentize-py {COMPONENTIZE_PY}")
+    chosen: Path | None = parser.parse_args().componentize_py
+    with tempfile.TemporaryDirectory() as made:
+        folder = Path(made)
+        component = build(chosen.resolve() if chosen else _tool(folder), folder)
+    packed = lzma.compress(component, preset=9 | lzma.PRESET_EXTREME)
+    (HERE / "runner.wasm.xz").write_bytes(packed)
+    (HERE / "runner.toml").write_text(
+        "# Written by sdk/runner/build.py; the runner that executes every Python agent.\n"
+        f'blake3 = "{blob_digest(component)}"\n'
+        f'sha256 = "{sha256(component).hexdigest()}"\n'
+        f"size = {len(component)}\n"
+        f'componentize_py = "{COMPONENTIZE_PY}"\n'
+        f'inputs_digest = "{inputs_digest()}"\n'
+    )
+    sys.stdout.write(f"runner.wasm {len(component)} bytes, packed {len(packed)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

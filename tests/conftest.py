@@ -1,0 +1,45 @@
+"""Fixtures every kind of test may use: a home of its own, with the compiled runner already in its cache."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.home import Home, wait_until
+
+SEED = "runloop-seed"
+
+
+@pytest.fixture(scope="session")
+def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home whose cache holds the compiled runner: compiled once per test session, whoever comes first."""
+    root = tmp_path_factory.getbasetemp()
+    if os.environ.get("PYTEST_XDIST_WORKER"):
+        root = root.parent
+    home = root / SEED
+    home.mkdir(mode=0o700, exist_ok=True)
+    with (root / f"{SEED}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (home / "ready").exists():
+            with Home(home) as seeded:
+                seeded.rlp("daemon", "start", timeout=300).check()
+                wait_until(seeded.agents_ready, "the runner to be compiled")
+            (home / "ready").touch()
+    return home
+
+
+@pytest.fixture
+def home(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]:
+    """An empty home of a user who has used Runloop before: keys and cache, no ledger, no daemon."""
+    # Short: the path of a Unix socket holds 107 bytes.
+    path = tmp_path_factory.mktemp("h")
+    for part in ("keys", "cache"):
+        shutil.copytree(seed / part, path / part, copy_function=os.link if part == "cache" else shutil.copy2)
+    path.chmod(0o700)
+    with Home(path) as fresh:
+        yield fresh

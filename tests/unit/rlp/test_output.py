@@ -1,0 +1,120 @@
+"""Tables, JSON lines, colour, errors in words."""
+
+from __future__ import annotations
+
+import io
+import json
+
+from rlp.output import Console, Style, ago, columns_of, error_lines, moment, size, words
+from runloop.errors import NotFoundError, UsageError
+
+
+def console(**style: bool) -> tuple[Console, io.StringIO, io.StringIO]:
+    out, err = io.StringIO(), io.StringIO()
+    return Console(out, err, Style(**style)), out, err
+
+
+def test_a_table_has_one_line_per_row_and_aligned_columns() -> None:
+    shown, out, _ = console()
+    shown.rows([{"a": "1", "b": None}, {"a": "日本", "b": ["x", "y"]}], ("a", "b"))
+    assert out.getvalue() == "a     b\n1     -\n日本  x, y\n"
+
+
+def test_with_json_every_row_is_one_object_with_every_key() -> None:
+    shown, out, _ = console(json=True)
+    shown.rows([{"a": 1, "hidden": True}, {"a": 2}], ("a",))
+    assert [json.loads(line) for line in out.getvalue().splitlines()] == [{"a": 1, "hidden": True}, {"a": 2}]
+
+
+def test_an_empty_table_says_so_on_stderr_and_prints_nothing() -> None:
+    shown, out, err = console()
+    shown.rows([], ("a",), empty="nothing here")
+    assert (out.getvalue(), err.getvalue()) == ("", "nothing here\n")
+
+
+def test_quiet_silences_talk_but_neither_data_nor_what_must_be_said() -> None:
+    shown, out, err = console(quiet=True)
+    shown.say("talk")
+    shown.detail("more talk")
+    shown.data("data")
+    shown.note("needed")
+    assert (out.getvalue(), err.getvalue()) == ("data\n", "needed\n")
+
+
+def test_only_verbose_shows_details() -> None:
+    plain, _, err = console()
+    plain.detail("x")
+    assert err.getvalue() == ""
+    wordy, _, err = console(verbose=True)
+    wordy.detail("x")
+    assert err.getvalue() == "x\n"
+
+
+def test_colour_is_ours_alone() -> None:
+    shown, out, _ = console(color=True)
+    shown.data("\x1b[31mred", "green")
+    assert out.getvalue() == "\x1b[32m\\x1b[31mred\x1b[0m\n"
+
+
+def test_an_error_says_what_and_the_next_thing_to_type() -> None:
+    error = NotFoundError("there is no run 12", hint="'rlp runs' lists them", run="12")
+    assert error_lines(error) == ["rlp: there is no run 12 (run 12); 'rlp runs' lists them"]
+
+
+def test_findings_are_one_line_each_with_their_places() -> None:
+    findings = [
+        {
+            "file": "a.yaml",
+            "line": 3,
+            "column": 5,
+            "what": "unknown key 'nods'",
+            "why": "it is not one",
+            "fix": "nodes",
+        },
+        {"file": "a.yaml", "line": 0, "column": 0, "what": "w", "why": "", "fix": "f", "severity": "warning"},
+    ]
+    assert error_lines(UsageError("all\nof it", findings=findings)) == [
+        "rlp: a.yaml:3:5: unknown key 'nods'; it is not one; nodes",
+        "rlp: a.yaml: warning: w; f",
+        "rlp: 2 findings; nothing was done",
+    ]
+    assert error_lines(UsageError("all", findings=findings[:1]))[0].startswith("rlp: a.yaml:3:5:")
+    assert error_lines(UsageError("x", findings=["one", "two"]))[:2] == ["rlp: one", "rlp: two"]
+
+
+def test_with_json_an_error_is_an_object_on_stdout_too() -> None:
+    shown, out, err = console(json=True)
+    shown.error(UsageError("no", hint="yes", code="a.b"))
+    assert json.loads(out.getvalue())["error"] == {
+        "code": "a.b",
+        "family": "usage",
+        "message": "no",
+        "hint": "yes",
+        "data": {},
+    }
+    assert err.getvalue() == "rlp: no; yes\n"
+
+
+def test_sizes_and_times_read_like_people_write_them() -> None:
+    assert [size(312), size(4_198), size(2_097_152)] == ["312 B", "4.1 KiB", "2.0 MiB"]
+    assert [ago(340), ago(12_000), ago(300_000), ago(10_800_000), ago(200_000_000)] == [
+        "340 ms",
+        "12.0 s",
+        "5 min",
+        "3 h",
+        "2 days",
+    ]
+    assert len(moment(1_750_000_000_000)) == 19
+
+
+def test_cells_have_words_for_everything() -> None:
+    assert [words(None), words(""), words(True), words(False), words([]), words({"a": 1}), words(3)] == [
+        "-",
+        "-",
+        "yes",
+        "no",
+        "-",
+        '{"a":1}',
+        "3",
+    ]
+    assert columns_of("e\u0301") == 1
