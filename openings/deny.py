@@ -55,7 +55,7 @@ _CRITICAL = frozenset(_CRITICAL_WORDS.split())
 _HOMES = re.compile(r"(?:/home/[^/]+|~[a-z_][a-z0-9_-]*)\Z")
 _DISK = re.compile(r"/dev/(?:sd|hd|vd|xvd|nvme|mmcblk|disk|mapper/|dm-|md|loop)[A-Za-z0-9/_-]*\Z")
 _ACCOUNTS = frozenset({"/etc/passwd", "/etc/shadow", "/etc/sudoers", "/etc/fstab", "/boot/grub/grub.cfg"})
-_BOMB = re.compile(r"([\w:.]+)\(\)\{\1(?:\|\1)+&?\};?\1")
+_BOMB = re.compile(r"([\w:.]{1,32})\(\)\{\1(?:\|\1)+&?\};?\1")
 _ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=")
 _MAX_LEVEL = 4
 

@@ -195,9 +195,8 @@ class Parser:
 
     def _literal(self, text: str, tree: Any) -> Any:
         token = tree.children[0]
-        if token.type == "STRING" and token.startswith("'"):
-            return str(token)[1:-1]
-        value = json.loads(str(token))
+        raw = token.type == "STRING" and token.startswith("'")
+        value = str(token)[1:-1] if raw else json.loads(str(token))
         if isinstance(value, float) and value.is_integer():
             value = int(value)
         if isinstance(value, int) and not isinstance(value, bool) and abs(value) > MAX_SAFE:

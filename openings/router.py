@@ -198,6 +198,7 @@ _SYNONYMS = (
     frozenset(["summarize", "summarise", "sum"]),
     frozenset(["find", "search", "look"]),
 )
+_GROUP = {word: number for number, group in enumerate(_SYNONYMS) for word in group}
 _ARTICLES = frozenset(["a", "an", "the", "my"])
 _POLITE = (
     "please could you please",
@@ -238,14 +239,15 @@ class _Match:
 
 def _opening(text: str, openings: list[Routable]) -> Route | None:
     words = _courteous(text.split()[:_MAX_WORDS])
+    bare = [_bare(word) for word in words]
     for opening in openings:
-        if [_bare(word) for word in words] in ([opening.name], ["run", opening.name]):
+        if bare in ([opening.name], ["run", opening.name]):
             reason = f"it is the name of the opening {opening.name}"
             return Route(kind="opening", target=opening.name, rule="name", reason=reason)
     best: _Match | None = None
     for opening in openings:
         for goal in opening.goals:
-            found = _listen(opening, goal, words)
+            found = _listen(opening, goal, words, bare)
             if found is not None and (best is None or found.rank > best.rank):
                 best = found
     if best is None:
@@ -274,7 +276,7 @@ def _courteous(words: list[str]) -> list[str]:
     return words
 
 
-def _listen(opening: Routable, goal: str, words: list[str]) -> _Match | None:
+def _listen(opening: Routable, goal: str, words: list[str], bare: list[str]) -> _Match | None:
     """Hear a goal in a prompt: walk both once, from left to right."""
     wanted = [word for word in goal.split() if word.casefold() not in _ARTICLES]
     params: dict[str, str] = {}
@@ -283,14 +285,14 @@ def _listen(opening: Routable, goal: str, words: list[str]) -> _Match | None:
     while index < len(wanted):
         slot = _SLOT.match(wanted[index])
         if slot is None:
-            passed = _reach(wanted[index], words, at, _MAX_FILLERS if index else 0)
+            passed = _reach(wanted[index], bare, at, _MAX_FILLERS if index else 0)
             if passed is None:
                 return None
             fillers += passed[1]
             at = passed[0] + 1
             index += 1
             continue
-        end = len(words) if index + 1 == len(wanted) else _find(wanted[index + 1], words, at + 1)
+        end = len(words) if index + 1 == len(wanted) else _find(wanted[index + 1], bare, at + 1)
         value = "" if end is None else _value(words[at:end])
         if end is None or not value or slot.group(1) not in opening.params:
             return None
@@ -308,7 +310,7 @@ def _reach(wanted: str, words: list[str], at: int, allowance: int) -> tuple[int,
     for position in range(at, len(words)):
         if _same(wanted, words[position]):
             return position, passed
-        if _bare(words[position]) not in _ARTICLES:
+        if words[position] not in _ARTICLES:
             passed += 1
             if passed > allowance:
                 return None
@@ -317,14 +319,14 @@ def _reach(wanted: str, words: list[str], at: int, allowance: int) -> tuple[int,
 
 def _find(wanted: str, words: list[str], start: int) -> int | None:
     """Where a slot ends: at the very word of the goal, or else at a synonym of it."""
-    exact = (at for at in range(start, len(words)) if _bare(words[at]) == wanted.casefold())
+    exact = (at for at in range(start, len(words)) if words[at] == wanted.casefold())
     close = (at for at in range(start, len(words)) if _same(wanted, words[at]))
     return next(exact, next(close, None))
 
 
 def _same(wanted: str, word: str) -> bool:
-    wanted, word = wanted.casefold(), _bare(word)
-    return wanted == word or any(wanted in group and word in group for group in _SYNONYMS)
+    wanted = wanted.casefold()
+    return wanted == word or (word in _GROUP and _GROUP[word] == _GROUP.get(wanted))
 
 
 def _bare(word: str) -> str:

@@ -2,7 +2,7 @@
 
 Knows: quotes, escapes, operators, redirections, command substitution, ``$HOME`` and ``$IFS``. Does not know:
 what is harmful (``deny``), and no other variables, globs or aliases: it runs nothing and expands nothing.
-Linear in the length of the line, except that the text of a substitution is read once more per level (bounded).
+Linear in the length of the line, except that the text of a substitution is read once more per level.
 """
 
 from __future__ import annotations

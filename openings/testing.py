@@ -1,7 +1,7 @@
 """In-memory twins for whoever drives or tests the engine: a run in miniature, with a scripted world.
 
-Knows: how a runner turns commands into facts and what a world may answer. Performs nothing: guests, people and
-clocks are the caller's script.
+Knows: how a runner turns commands into facts and what a world may answer. Performs nothing: guests, people
+and clocks are the caller's script.
 """
 
 from __future__ import annotations
@@ -125,7 +125,13 @@ class Play:
         )
 
     def fail(
-        self, node: str, *, code: str = "guest.error", retryable: bool = False, fuel: int = 100, calls: int = 0
+        self,
+        node: str,
+        *,
+        code: str = "guest.error",
+        retryable: bool = False,
+        fuel: int = 100,
+        calls: int = 0,
     ) -> Play:
         """The node's present attempt failed."""
         return self.say(
@@ -135,7 +141,6 @@ class Play:
                 status="failed",
                 error=GuestError(code=code, message="it did not work", retryable=retryable),
                 fuel=fuel,
-                calls=calls,
             )
         )
 

@@ -64,7 +64,8 @@ def connect_reader(path: Path, kind: FileKind) -> sqlite3.Connection:
         connection = _connect(f"{uri}?mode=ro")
     except sqlite3.OperationalError:
         # A closed file in a directory we may not write to: SQLite cannot make the shared index there.
-        if (path.parent / f"{path.name}-wal").exists():
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:
             raise
         connection = _connect(f"{uri}?mode=ro&immutable=1")
     except sqlite3.DatabaseError as error:

@@ -21,7 +21,7 @@ import msgspec
 from pog import sql
 from pog.chain import GENESIS, Row, decode_row, head_statement, link
 from pog.connection import LEDGER, VIEWS, connect_reader
-from pog.errors import LedgerCorruptError
+from pog.errors import LedgerCorruptError, LedgerVersionError
 from pog.folds import TABLES, Folds, create_tables
 from pog.materializer import fold_rows
 from pog.wal import lost_commits
@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 __all__ = ["Finding", "Report", "verify"]
 
 _MAX_FINDINGS = 50
-_SEARCH_BYTES = 32 * 1024 * 1024
-"""Bytes hashed, at most, to find out which byte of a bad row was changed."""
+_SEARCH_BYTES = 384 * 1024 * 1024
+"""Bytes hashed, at most, to find out which byte of the first bad rows was changed."""
+_SEARCHES = 3
 
 RawRow = tuple[Any, ...]
 
@@ -133,7 +134,9 @@ def verify(
     _check_log(file, report)
     try:
         connection = connect_reader(file, LEDGER)
-    except LedgerCorruptError as error:
+    except (LedgerCorruptError, LedgerVersionError) as error:
+        if isinstance(error, LedgerVersionError) and report.ok:
+            raise  # with a damaged log, its own mark may be among what was lost
         report.add("file", error.message)
         return report
     except sqlite3.DatabaseError as error:
@@ -187,7 +190,7 @@ def _check_chain(connection: sqlite3.Connection, report: Report) -> None:
             report.add("events", what, event=expected, column="id")
         computed = _relink(raw, prev_hash)
         if raw[10] != prev_hash or computed != raw[9]:
-            column, what = _locate(raw, prev_hash)
+            column, what = _locate(raw, prev_hash, search=len(report.findings) < _SEARCHES)
             report.add("events", what, event=event_id, column=column)
         else:
             _check_content(raw, report)
@@ -233,14 +236,14 @@ def _relink(raw: RawRow, prev_hash: bytes) -> bytes | None:
     )
 
 
-def _locate(raw: RawRow, prev_hash: bytes) -> tuple[str | None, str]:
+def _locate(raw: RawRow, prev_hash: bytes, *, search: bool) -> tuple[str | None, str]:
     """Which column of a row that does not chain was changed."""
     own = raw[9]
     if raw[10] != prev_hash:
         if _relink(raw, prev_hash) == own:
             return "prev_hash", "its prev_hash is not the hash of the event before it"
         return "prev_hash", "it does not follow the event before it"
-    for column, candidate in _one_byte_off(raw):
+    for column, candidate in _one_byte_off(raw) if search else ():
         if _relink(candidate, prev_hash) == own:
             return column, f"one byte of {column} was changed"
     if _differ_in_one_byte(own, _relink(raw, prev_hash)):

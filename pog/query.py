@@ -320,8 +320,8 @@ def _authorizer(allowed: frozenset[str], raw: bool) -> Callable[..., int]:
         return sqlite3.SQLITE_DENY
 
     def readable(table: str, database: str | None, source: str | None) -> bool:
-        if not table or database is None:
-            return True  # a subquery or common table expression
+        if not table or database is None or table in {"json_each", "json_tree"}:
+            return True  # a subquery, a common table expression, or a function over what was read already
         if raw:
             return table in allowed or (bool(_SHADOW.match(table)) and "searchables" in allowed)
         if database == "temp":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlp.session import Session
 from runloop.errors import RunloopError
@@ -51,18 +51,18 @@ def routable(session: Session) -> list[Listing]:
 
     store = session.paths.cache_dir / "openings.json"
     try:
-        kept = json.loads(store.read_bytes())
+        read_back = json.loads(store.read_bytes())
     except (OSError, ValueError):
-        kept = {}
-    found = {}
+        read_back = {}
+    kept: dict[str, Any] = read_back if isinstance(read_back, dict) else {}
+    found: dict[str, Listing] = {}
     for path in _files(session):
         facts = path.stat()
         key = f"{path}|{facts.st_mtime_ns}|{facts.st_size}"
-        entry = kept.get(key) if isinstance(kept, dict) else None
-        found[key] = entry if _is_listing(entry) else _listing(session, path)
+        found[key] = _listing_of(kept.get(key)) or _listing(session, path)
     if list(found) != list(kept):
-        _keep(store, json.dumps(found))
-    return [Listing(e[0], e[1], dict.fromkeys(e[2])) for e in found.values() if e[0]]
+        _keep(store, json.dumps({key: [one.name, one.goals, [*one.params]] for key, one in found.items()}))
+    return [listing for listing in found.values() if listing.name]
 
 
 def _files(session: Session) -> Iterator[Path]:
@@ -75,25 +75,24 @@ def _files(session: Session) -> Iterator[Path]:
                 yield path
 
 
-def _is_listing(entry: object) -> bool:
-    return (
-        isinstance(entry, list)
-        and len(entry) == 3
-        and isinstance(entry[0], str)
-        and all(isinstance(part, list) and all(isinstance(word, str) for word in part) for part in entry[1:])
-    )
+def _listing_of(entry: Any) -> Listing | None:
+    """A listing as it was kept; None for anything else."""
+    match entry:
+        case [str(name), [*goals], [*params]] if all(isinstance(word, str) for word in (*goals, *params)):
+            return Listing(name, goals, dict.fromkeys(params))
+    return None
 
 
-def _listing(session: Session, path: Path) -> list[object]:
-    """``[name, goals, params]``; an empty name for what does not load."""
+def _listing(session: Session, path: Path) -> Listing:
+    """What a file says; an empty name for one that does not load."""
     from openings.load import read
 
     try:
         opening = read(path)
     except RunloopError as error:
         session.console.detail(f"passed over {path}: {error.message}")
-        return ["", [], []]
-    return [opening.name, list(opening.goals), list(opening.params)]
+        return Listing("", [], {})
+    return Listing(opening.name, list(opening.goals), dict.fromkeys(opening.params))
 
 
 def _keep(store: Path, text: str) -> None:

@@ -36,8 +36,8 @@ def prepare(
 
     Without ``judge`` the parameters are left alone: the graph is looked at, nothing is to be run.
     """
-    from openings.load import find, load, read_text
     from openings.errors import OpeningError
+    from openings.load import find, load, read_text
     from openings.validate import check, findings
     from rlp.catalog import agents
 

@@ -195,6 +195,7 @@ class Daemon:
             approvals=approvals,
             knowledge=knowledge,
             policies=policies,
+            clock=clock,
             status=self._status,
             stop=self._asked_to_stop,
         )

@@ -190,9 +190,7 @@ class Gate:
         try:
             text = self._last_look(ask, done)
         except RunloopError as error:
-            if done.unrecorded is not None:
-                done.unrecorded()
-            done = self._refused(ask, error)
+            done = self._taken_back(ask, done, error)
             text = canonical(done.value)
         return await self._deliver(ask, done, text)
 
@@ -221,6 +219,15 @@ class Gate:
         except Exception:
             log.exception("op_failed", run=ask.caller.run, node=ask.caller.node, op=ask.op.name)
             return Done.failed(GateError(f"{ask.op.name} broke inside", hint="rlp log", code="gate.internal"))
+
+    def _taken_back(self, ask: Ask, done: Done, error: RunloopError) -> Done:
+        """The guest hears ``error`` instead. A write has not happened then; money spent or mail sent has."""
+        refused = self._refused(ask, error)
+        if ask.op.effect == "write":
+            if done.unrecorded is not None:
+                done.unrecorded()
+            return refused
+        return replace(done, ok=False, value=refused.value, facts=[*done.facts, *refused.facts])
 
     def _refused(self, ask: Ask, error: RunloopError) -> Done:
         """The end of a call that an error ended, with the fact that states the reason."""

@@ -195,8 +195,11 @@ def _mailbox(address: Address) -> str:
     name = address.name
     if not name:
         return address.spec
-    if _ATOMS.issuperset(name) and name == " ".join(name.split()) and "=?" not in name and len(name) < 60:
-        return f"{name} <{address.spec}>"
+    if name == " ".join(name.split()) and "=?" not in name and len(name) < 60:
+        if _ATOMS.issuperset(name):
+            return f"{name} <{address.spec}>"
+        if name.isascii() and not set(name) & set('"\\'):
+            return f'"{name}" <{address.spec}>'
     return f"{_encoded(name)}\r\n <{address.spec}>"
 
 

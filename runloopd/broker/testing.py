@@ -23,7 +23,7 @@ from runloopd.broker.ports import (
 __all__ = ["ScriptedMail", "ScriptedModels"]
 
 
-@dataclass(slots=True)
+@dataclass
 class ScriptedModels:
     """A model that echoes its last message, at a fixed price. Implements ``ModelPort``."""
 
@@ -91,7 +91,7 @@ class ScriptedModels:
         )
 
 
-@dataclass(slots=True)
+@dataclass
 class ScriptedMail:
     """An outbox in memory. Implements ``MailPort``."""
 

@@ -315,7 +315,7 @@ class Bus:
     def subscribe(
         self, pattern: str, handler: Callable[[Delivery], None], *, principal: Principal = DAEMON
     ) -> Subscription:
-        """Call ``handler`` for every frame on topics that ``pattern`` covers, until the subscription is closed."""
+        """Call ``handler`` for every frame on topics that ``pattern`` covers, until closed."""
         ident, born = self.enlist()
         subscription = Subscription(self, topics.pattern(pattern), handler, principal, ident, born)
         self.add(subscription, pattern)

@@ -32,7 +32,7 @@ __all__ = [
 
 
 class BackpressureTimeout(FailedError):
-    """A receiver's queue stayed full for as long as its class lets a publisher wait. Retry with the same id."""
+    """A receiver's queue stayed full for as long as its class lets a publisher wait. Retry, same id."""
 
     code = "bus.backpressure"
 
@@ -50,7 +50,7 @@ class QueueLimits:
     capacity: int
     """Frames held in front of one receiver before the overflow rule applies."""
     wait_ms: int | None
-    """How long a publisher is held back when full; 0 sheds at once, None waits as long as the receiver lives."""
+    """How long a publisher is held back when full; 0 sheds at once, None waits for ever."""
 
 
 _LIMITS = {
@@ -66,7 +66,7 @@ def limits(klass: DeliveryClass) -> QueueLimits:
 
 
 def class_of(topic: str) -> DeliveryClass:
-    """The class of a topic: the system's gauges are realtime, run events background, everything else batched."""
+    """The class of a topic: gauges of the system realtime, run events background, the rest batched."""
     if matches("rlp/sys/*", topic) or (matches("rlp/agents/*", topic) and topic.endswith("/metrics")):
         return DeliveryClass.REALTIME
     if matches("rlp/runs/*", topic) and topic.endswith("/events"):
@@ -82,7 +82,7 @@ class Source(Protocol):
         ...
 
     def hold(self, change: int) -> None:
-        """+1: a run of this publisher found no room and waits; -1: it does no more. Held publishers are not read."""
+        """+1: a run of this publisher found no room and waits; -1: no more. Held publishers are not read."""
         ...
 
     def timed_out(self, run: Run) -> None:

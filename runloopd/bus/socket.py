@@ -115,7 +115,7 @@ class SocketServer:
         hello.proof(credential, b"")  # refuse a malformed credential now, not at the first hello
 
     async def start(self) -> None:
-        """Bind and listen. Raises ConflictError when a daemon lives there, RefusedError for an unsafe place."""
+        """Bind and listen. Raises ConflictError where a daemon lives, RefusedError for an unsafe place."""
         loop = asyncio.get_running_loop()
         _prepare_directory(self.path)
         self._lock = _take_lock(self.path.with_name(self.path.name + ".lock"))

@@ -19,7 +19,8 @@ import structlog
 
 from pog.reader import Reader
 from runloop import __version__
-from runloop.errors import RefusedError, RunloopError, UsageError
+from runloop.clock import Clock
+from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import Draft, Provenance, decode_payload
 from runloopd.authority.approvals import Approvals
 from runloopd.broker.ports import KnowledgePort
@@ -37,6 +38,10 @@ DECISION = "rlp/actions/decision"
 
 IMPORTABLE = ("contact.upserted", "document.imported")
 """What ``kb.import`` may state: a client can bring knowledge in, never history."""
+
+
+APPROVAL_KINDS = ("action.requested", "action.decided", "action.claimed", "email.sent")
+"""What the state of an approval is folded from."""
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -172,6 +177,7 @@ class Control:
         approvals: Approvals,
         knowledge: KnowledgePort,
         policies: Policies,
+        clock: Clock,
         status: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
     ) -> None:
@@ -182,6 +188,7 @@ class Control:
         self._approvals = approvals
         self._knowledge = knowledge
         self._policies = policies
+        self._clock = clock
         self._status = status
         self._stop = stop
         self._tasks: set[asyncio.Task[None]] = set()
@@ -334,14 +341,22 @@ class Control:
         return {"base64": base64.b64encode(self._reader.blob(params.digest)).decode()}
 
     async def _list_approvals(self, _: Principal, params: ListApprovals) -> Any:
-        return {
-            "approvals": [a.to_json() for a in self._approvals.list(all=params.all)],
-        }
+        approvals = self._history() if params.all else self._approvals
+        return {"approvals": [a.to_json() for a in approvals.list(all=params.all)]}
 
     async def _show_approval(self, _: Principal, params: OneApproval) -> Any:
-        approval = self._approvals.find(params.approval)
+        try:
+            approval = self._approvals.find(params.approval)
+        except NotFoundError:
+            approval = self._history().find(params.approval)
         content = self._reader.blob(approval.content_blob)
         return {**approval.to_json(), "content": base64.b64encode(content).decode()}
+
+    def _history(self) -> Approvals:
+        """Every approval there ever was: the same fold, over the whole ledger, for reading only."""
+        history = Approvals(self._journal, self._clock)
+        history.restore(self._reader.events(kinds=APPROVAL_KINDS))
+        return history
 
     async def _import(self, principal: Principal, params: Import) -> Any:
         return await import_payloads(self._journal, self._reader, principal, params.payloads)

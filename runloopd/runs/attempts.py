@@ -7,6 +7,7 @@ recorded answers are the head of what the guest hears, the gate the tail.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -130,7 +131,13 @@ class BusAttempts:
         except RunloopError as error:
             log.warning("attempt_failed", run=run, node=this.node, code=error.named_code, why=error.message)
             result = {"ok": False, "error": _as_json(error), "output": None, "fuel": 0, "calls": 0}
-        await self._journal.append(self._draft(run, scheduled, pin, _finished(this, result)))
+        heard = [
+            event.id
+            for event in self._reader.events(run=run, after=scheduled.id, kinds=("hostcall.delivered",))
+            if (event.provenance.node, event.provenance.attempt) == (this.node, this.attempt)
+        ]
+        finished = _finished(this, result)
+        await self._journal.append(self._draft(run, scheduled, pin, finished, also=heard))
 
     def forget(self, run: str) -> None:
         """The run is over: its token is dropped, never to be used again."""
@@ -244,14 +251,17 @@ class BusAttempts:
         )
         await self._journal.append(self._draft(run, scheduled, pin, sent))
 
-    def _draft(self, run: str, scheduled: Event, pin: AgentPin, payload: Payload) -> Draft:
+    def _draft(
+        self, run: str, scheduled: Event, pin: AgentPin, payload: Payload, *, also: Sequence[int] = ()
+    ) -> Draft:
+        """``also``: ledger ids of what the guest heard before it stated this."""
         this = cast(NodeScheduled, scheduled.payload)
         return Draft(
             payload=payload,
             actor="daemon",
             run=run,
             provenance=Provenance(
-                causes=(scheduled.id,),
+                causes=(scheduled.id, *also),
                 node=this.node,
                 attempt=this.attempt,
                 agent=pin.name,

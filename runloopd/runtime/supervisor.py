@@ -104,6 +104,8 @@ class Runtime:
         self._waived = tuple(waived_layers)
         self._images: dict[str, int] = {}
         """Component digest -> sealed memfd of its compiled form, for this zygote and the next one."""
+        self._prepared: dict[Path, tuple[tuple[int, ...] | None, str]] = {}
+        """Path -> the file as it was when it was read, and its digest."""
         self._preparing: dict[str, asyncio.Lock] = {}
         self._zygote: ZygoteProcess | None = None
         self._replacing = asyncio.Lock()
@@ -159,6 +161,10 @@ class Runtime:
         Raises :class:`ComponentRefused` (not a component of this ABI), :class:`CompileFailed`,
         ``CacheRefused``.
         """
+        identity = _identity(component_path)
+        known = self._prepared.get(component_path)
+        if known is not None and known[0] == identity and known[1] in self._images:
+            return known[1]  # the same file, unchanged: a change sets its ctime, which nobody can set back
         wasm = await asyncio.to_thread(_read_component, component_path)
         component = await asyncio.to_thread(blob_digest, wasm)
         async with self._preparing.setdefault(component, asyncio.Lock()):
@@ -172,6 +178,7 @@ class Runtime:
                     os.close(memfd)
                     raise
                 self._images[component] = memfd
+        self._prepared[component_path] = (identity, component)
         return component
 
     async def _load(self, component: str, memfd: int, wasm: bytes) -> int:
@@ -407,6 +414,15 @@ class _Life:
             await self.go(Trigger.ABANDON, reason)
         elif self.state is State.SPAWNED:
             await self.go(Trigger.BREACH, reason)
+
+
+def _identity(path: Path) -> tuple[int, ...] | None:
+    """What changes when a file does; None when there is none."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns, facts.st_ctime_ns
 
 
 def _read_component(path: Path) -> bytes:

@@ -33,7 +33,6 @@ FLAGS = [
     "-nostdlib",
     "-fno-builtin",
     "-Wl,--no-entry",
-    "-Wl,--stack-first",
     "-Wl,-z,stack-size=131072",
 ]
 

@@ -21,7 +21,7 @@ typedef struct {
     const char *at, *end;
 } js_reader;
 
-enum { JS_DEPTH = 200 };
+enum { JS_DEPTH = 100 };
 
 static js_value *js_parse_value(js_reader *in, int depth);
 

@@ -123,7 +123,9 @@ def push(sender: socket.socket, receiver: socket.socket, data: bytes) -> float:
 
 def start(kind: str, path: Path) -> subprocess.Popen[str]:
     broker = subprocess.Popen(
-        [sys.executable, __file__, "--serve", kind, "--path", os.fspath(path)], stdout=subprocess.PIPE, text=True
+        [sys.executable, __file__, "--serve", kind, "--path", os.fspath(path)],
+        stdout=subprocess.PIPE,
+        text=True,
     )
     for _ in range(500):
         if path.exists():
@@ -155,8 +157,9 @@ def one_round(kind: str, count: int, size: int) -> dict[str, float]:
                 publisher = BlockingClient.connect(path, CREDENTIAL)
                 subscriber = BlockingClient.connect(path, CREDENTIAL)
                 subscriber.subscribe("bench/*")
-                ends = socket.socket(fileno=os.dup(publisher.fileno())), socket.socket(
-                    fileno=os.dup(subscriber.fileno())
+                ends = (
+                    socket.socket(fileno=os.dup(publisher.fileno())),
+                    socket.socket(fileno=os.dup(subscriber.fileno())),
                 )
             else:
                 ends = connect(path), connect(path)

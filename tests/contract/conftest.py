@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import pytest
+
 from runloop.config import Models, Price, Provider
 from runloop.ops import ModelComplete, ModelMessage
 from runloop.testing import ManualClock
-
 from runloopd.broker.models import ModelBroker, Patience
 from runloopd.broker.ports import Budget
 from runloopd.broker.providers.http import Http, HttpLimits

@@ -6,9 +6,9 @@ import asyncio
 import json
 
 import pytest
+
 from runloop.config import Price
 from runloop.errors import RefusedError, RunloopError, UsageError
-
 from runloopd.broker.models import Patience
 from runloopd.broker.ports import ModelAnswer, ModelCallError
 from runloopd.broker.providers.http import HttpLimits
@@ -275,9 +275,8 @@ async def test_the_reservation_bounds_what_the_call_may_cost(
 async def test_a_call_beyond_its_token_budget_is_refused_before_anything_is_sent(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
-    with FakeModelServer(fake.openai("Hello.")) as server:
-        with pytest.raises(RefusedError) as caught:
-            await complete(broker(provider(server.url)), clock, tokens=120)
+    with FakeModelServer(fake.openai("Hello.")) as server, pytest.raises(RefusedError) as caught:
+        await complete(broker(provider(server.url)), clock, tokens=120)
     assert caught.value.named_code == "budget.exceeded" and not server.seen
 
 
@@ -405,9 +404,8 @@ async def test_a_stream_that_ends_without_saying_why_is_cut(
         ("anthropic", fake.anthropic_stream("Hel", stop=False)),
         ("ollama", lambda x: x.chunks(b'{"message": {"content": "Hel"}}\n')),
     ):
-        with FakeModelServer(behaviour) as server:
-            with pytest.raises(ModelCallError) as caught:
-                await complete(broker(provider(server.url, kind)), clock, ask(stream=True))
+        with FakeModelServer(behaviour) as server, pytest.raises(ModelCallError) as caught:
+            await complete(broker(provider(server.url, kind)), clock, ask(stream=True))
         assert caught.value.named_code == "model.cut", kind
 
 
@@ -505,9 +503,8 @@ async def test_an_answer_beyond_all_bounds_is_refused_early(
     broker: BrokerMaker, clock: RestlessClock, behaviour: fake.Behaviour
 ) -> None:
     stream = behaviour is fake.flood
-    with FakeModelServer(behaviour) as server:
-        with pytest.raises(ModelCallError) as caught:
-            await complete(broker(provider(server.url)), clock, ask(stream=stream))
+    with FakeModelServer(behaviour) as server, pytest.raises(ModelCallError) as caught:
+        await complete(broker(provider(server.url)), clock, ask(stream=stream))
     assert caught.value.named_code == "model.too_large"
 
 
@@ -527,9 +524,8 @@ async def test_an_answer_beyond_all_bounds_is_refused_early(
 async def test_an_answer_that_is_not_the_protocol_is_refused(
     broker: BrokerMaker, clock: RestlessClock, body: bytes
 ) -> None:
-    with FakeModelServer(fake.raw(body)) as server:
-        with pytest.raises(ModelCallError) as caught:
-            await complete(broker(provider(server.url)), clock)
+    with FakeModelServer(fake.raw(body)) as server, pytest.raises(ModelCallError) as caught:
+        await complete(broker(provider(server.url)), clock)
     assert caught.value.named_code in ("model.protocol", "model.cut")
 
 
@@ -541,9 +537,8 @@ async def test_a_stream_with_an_endless_line_is_refused(broker: BrokerMaker, clo
         x.chunk(b"")
 
     for kind in ("openai", "ollama"):
-        with FakeModelServer(endless) as server:
-            with pytest.raises(ModelCallError) as caught:
-                await complete(broker(provider(server.url, kind)), clock, ask(stream=True))
+        with FakeModelServer(endless) as server, pytest.raises(ModelCallError) as caught:
+            await complete(broker(provider(server.url, kind)), clock, ask(stream=True))
         assert caught.value.named_code == "model.protocol"
 
 
@@ -602,7 +597,6 @@ def test_a_provider_that_cannot_be_right_is_refused_at_the_start(
 ) -> None:
     from runloop.config import Models
     from runloop.testing import ManualClock
-
     from runloopd.broker.models import ModelBroker
     from runloopd.broker.secrets import SecretStore
 
@@ -618,9 +612,8 @@ def test_a_provider_that_cannot_be_right_is_refused_at_the_start(
 
 
 async def test_a_missing_key_is_named_and_nothing_is_sent(broker: BrokerMaker, clock: RestlessClock) -> None:
-    with FakeModelServer(fake.openai("no")) as server:
-        with pytest.raises(RefusedError) as caught:
-            await complete(broker(provider(server.url), environ={}), clock, ask(**TEMPLATE))
+    with FakeModelServer(fake.openai("no")) as server, pytest.raises(RefusedError) as caught:
+        await complete(broker(provider(server.url), environ={}), clock, ask(**TEMPLATE))
     assert caught.value.named_code == "secret.missing" and "FAKE_KEY" in caught.value.message
     assert not server.seen
 

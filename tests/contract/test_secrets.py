@@ -13,8 +13,8 @@ from collections.abc import Iterator
 from urllib.parse import quote
 
 import pytest
-from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
 
+from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
 from runloopd.broker.ports import ModelAnswer
 from runloopd.broker.providers.http import HttpLimits
 from runloopd.broker.secrets import Scrubber, Secret, SecretRef, SecretStore

@@ -18,10 +18,10 @@ from aiosmtpd.smtp import SMTP, AuthResult
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
 from runloop.config import Mail
 from runloop.errors import RefusedError, UsageError
 from runloop.ops import MailSend
-
 from runloopd.broker.mail import MailBroker, render
 from runloopd.broker.ports import PreparedMail, ProviderError
 from runloopd.broker.providers.smtp import SmtpConfig, SmtpSender
@@ -43,13 +43,13 @@ class Postmaster:
         self.hang_in_data = False
         self.logins: list[bytes] = []
 
-    async def handle_RCPT(self, server, session, envelope, address, options):  # noqa: N802
+    async def handle_RCPT(self, server, session, envelope, address, options):
         if address == self.refuse_recipient:
             return f"550 no {PASSWORD} such user"
         envelope.rcpt_tos.append(address)
         return "250 OK"
 
-    async def handle_DATA(self, server, session, envelope):  # noqa: N802
+    async def handle_DATA(self, server, session, envelope):
         self.in_data.set()
         if self.hang_in_data:
             await asyncio.to_thread(self.hang.wait, 20)

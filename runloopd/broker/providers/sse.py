@@ -35,6 +35,8 @@ class JsonLines:
     def feed(self, data: bytes) -> list[bytes]:
         """The lines completed by ``data``."""
         self._rest += data
+        if b"\n" not in data and len(self._rest) <= MAX_LINE:
+            return []  # a line that comes in a million pieces is not searched a million times
         *lines, rest = bytes(self._rest).split(b"\n")
         self._rest = bytearray(rest)
         if len(rest) > MAX_LINE or any(len(line) > MAX_LINE for line in lines):
@@ -52,6 +54,7 @@ class ServerSentEvents:
 
     def __init__(self) -> None:
         self._rest = bytearray()
+        self._held = b""
         self._begun = False
         self._name = ""
         self._data: list[str] = []
@@ -66,8 +69,10 @@ class ServerSentEvents:
             self._begun = True
             if self._rest.startswith(b"\xef\xbb\xbf"):
                 del self._rest[:3]
+        elif not self._held and b"\n" not in data and b"\r" not in data and len(self._rest) <= MAX_LINE:
+            return []  # a line that comes in a million pieces is not searched a million times
         # A final CR may be the first half of CR LF: it waits for the next chunk.
-        held = b"\r" if self._rest.endswith(b"\r") else b""
+        held = self._held = b"\r" if self._rest.endswith(b"\r") else b""
         text = bytes(self._rest[: len(self._rest) - len(held)])
         *lines, rest = text.replace(b"\r\n", b"\n").replace(b"\r", b"\n").split(b"\n")
         self._rest = bytearray(rest + held)

@@ -48,7 +48,7 @@ def handle(task: Task, host: Host) -> Result:
     scored: list[tuple[int, int, dict[str, Any]]] = []
     withheld = 0
     for rank, document in enumerate(documents(host, topic, contact)):
-        people += [person for person in texts(document.get("people")) if person not in people]
+        people += texts(document.get("people"))
         for sentence in sentences(str(document.get("text", ""))):
             if _TALKS_TO_MACHINES.search(sentence):
                 withheld += 1
@@ -65,7 +65,7 @@ def handle(task: Task, host: Host) -> Result:
         "contact": contact,
         "topic": topic,
         "facts": facts[:limit],
-        "people": people[:20],
+        "people": list(dict.fromkeys(people))[:20],
         "withheld": withheld,
     }
     return Result.of(out=bundle)

@@ -107,9 +107,10 @@ def messages(material: dict[str, Any]) -> list[dict[str, str]]:
 
 def split(text: str, topic: str) -> tuple[str, str]:
     """Subject and body of the answer; models wrap mails in fences and forget the subject line."""
-    text = re.sub(r"\A\s*```[a-z]*\n|\n```\s*\Z", "", text.strip("\ufeff")).strip()
+    text = text.strip("\ufeff").replace("\r\n", "\n")
+    text = re.sub(r"\A\s*```[a-z]*\n|\n```\s*\Z", "", text).strip()
     found = re.match(r"\**Subject:\**[ \t]*(.*?)[ \t*]*(?:\n|\Z)", text, re.IGNORECASE)
     subject = " ".join(found[1].split()) if found else ""
     body = text[found.end() :] if found else text
-    body = re.sub(r"\n{3,}", "\n\n", body.replace("\r\n", "\n")).strip()
+    body = re.sub(r"\n{3,}", "\n\n", body).strip()
     return subject or topic, body + "\n" if body else ""

@@ -243,7 +243,7 @@ class AsyncClient:
         made = cls(ClientSession(credential=credential, now_ms=_now_ms, client=client, build=build))
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_unix_connection(lambda: _Port(made), os.fspath(path))  # type: ignore[arg-type,type-var]
+            await loop.create_unix_connection(lambda: _Port(made), os.fspath(path))  # type: ignore[type-var]
         except OSError as error:
             raise _nobody(path, error) from error
         try:
@@ -394,7 +394,7 @@ class AsyncClient:
 
 
 class _Port:
-    """asyncio's protocol by shape, not by base class, so that this module can do without importing asyncio."""
+    """asyncio's protocol by shape, not by base class, so that this module need not import asyncio."""
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client

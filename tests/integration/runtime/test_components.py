@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from runloop.errors import NotFoundError
+from runloopd.runtime import supervisor
 from runloopd.runtime.cache import CacheRefused
 from runloopd.runtime.engine import ComponentRefused
 from runloopd.runtime.supervisor import CompileFailed, Runtime
@@ -134,6 +135,28 @@ async def test_preparing_one_component_twice_at_once_compiles_it_once(
     assert first == second
     assert len(list((tmp_path / "cache").iterdir())) == 1
     await bench.runtime.close()
+
+
+async def test_a_component_is_read_once_and_again_when_its_file_changes(
+    bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reads: list[Path] = []
+    real = supervisor._read_component
+    monkeypatch.setattr(supervisor, "_read_component", lambda path: (reads.append(path), real(path))[1])
+    path = tmp_path / "agent.wasm"
+    path.write_bytes(GOOD)
+    first = await bench.runtime.prepare(path)
+    assert await bench.runtime.prepare(path) == first
+    assert len(reads) == 1
+    path.write_bytes(calling("time.now", "{}"))
+    assert await bench.runtime.prepare(path) != first
+    assert len(reads) == 2
+
+
+async def test_a_fifo_in_place_of_a_component_holds_nobody_up(bench: Bench, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "fifo.wasm")
+    with pytest.raises(ComponentRefused):
+        await asyncio.wait_for(bench.runtime.prepare(tmp_path / "fifo.wasm"), 10)
 
 
 # --- the cache -------------------------------------------------------------------------------------

@@ -75,9 +75,9 @@ async def test_a_worker_has_given_everything_up(bench: Bench) -> None:
     assert limits["Max data size"] != "unlimited"
     with contextlib.suppress(PermissionError):  # readable by root only: it is not dumpable
         names = sorted(os.readlink(entry) for entry in (proc / "fd").iterdir())
-        assert [name for name in names if not name.startswith(("/dev/null", "socket:", "/memfd:runloop"))] == [
-            f"/proc/{proc.name}/statm"
-        ]
+        assert [
+            name for name in names if not name.startswith(("/dev/null", "socket:", "/memfd:runloop"))
+        ] == [f"/proc/{proc.name}/statm"]
         assert len([name for name in names if name.startswith("socket:")]) == 1
         assert os.readlink(proc / "ns" / "net") != os.readlink("/proc/self/ns/net")
     held.go.set()
@@ -178,7 +178,9 @@ async def test_an_answerer_that_raises_ends_the_attempt(bench: Bench) -> None:
     assert bench.moves[-2:] == ["ACTIVE error FAULTED", "FAULTED abandon TERMINATED"]
 
 
-async def test_closing_the_runtime_leaves_no_process_behind(make_bench: Callable[..., Awaitable[Bench]]) -> None:
+async def test_closing_the_runtime_leaves_no_process_behind(
+    make_bench: Callable[..., Awaitable[Bench]],
+) -> None:
     bench = await make_bench()
     held = Held()
     attempt = asyncio.create_task(bench.run(CALLER, held.script()))
@@ -201,7 +203,9 @@ async def test_a_component_that_was_not_prepared_is_not_run(bench: Bench) -> Non
         await bench.runtime.run_attempt(UNPREPARED, Script())
 
 
-async def test_more_attempts_than_workers_wait_their_turn(make_bench: Callable[..., Awaitable[Bench]]) -> None:
+async def test_more_attempts_than_workers_wait_their_turn(
+    make_bench: Callable[..., Awaitable[Bench]],
+) -> None:
     bench = await make_bench(max_workers=2)
     most = 0
 
@@ -268,7 +272,9 @@ async def test_a_missing_layer_refuses_to_start(compiled: Path, monkeypatch: pyt
     real = ZygoteProcess.probe
 
     async def probe(self: ZygoteProcess, attempt: str) -> Worker:
-        return await real(self, "nothing" if attempt == "socket" else attempt)  # as on a kernel that lets it pass
+        return await real(
+            self, "nothing" if attempt == "socket" else attempt
+        )  # as on a kernel that lets it pass
 
     monkeypatch.setattr(ZygoteProcess, "probe", probe)
     with pytest.raises(SandboxRefused, match="does not hold"):

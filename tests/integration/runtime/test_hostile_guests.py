@@ -28,7 +28,9 @@ def failure(result: AttemptResult) -> str:
 async def test_an_endless_loop_is_cut_by_its_own_clock(bench: Bench) -> None:
     result = await bench.run(component(LOOP), limits={"guest_ms": 50})
     assert failure(result) == "guest.deadline"
-    assert result.error is not None and "killed" not in result.error.message  # the epoch did it, not the daemon
+    assert (
+        result.error is not None and "killed" not in result.error.message
+    )  # the epoch did it, not the daemon
     assert bench.moves[-2:] == ["ACTIVE error FAULTED", "FAULTED abandon TERMINATED"]
 
 
@@ -37,7 +39,8 @@ async def test_four_endless_loops_at_once_are_all_cut_and_a_fifth_guest_lives(be
     good = await bench.order(GOOD)
     began = time.monotonic()
     *loops, fine = await asyncio.gather(
-        *(bench.runtime.run_attempt(loop, Script()) for _ in range(4)), bench.runtime.run_attempt(good, Script())
+        *(bench.runtime.run_attempt(loop, Script()) for _ in range(4)),
+        bench.runtime.run_attempt(good, Script()),
     )
     assert [failure(result) for result in loops] == ["guest.deadline"] * 4
     assert fine.ok
@@ -64,10 +67,16 @@ async def test_a_loop_in_a_start_function_is_cut_before_handle_is_ever_called(be
         ("(unreachable)", "", "unreachable"),
         ("(i32.div_s (i32.const 1) (i32.const 0))", "", "divide by zero"),
         ("(i32.load (i32.const -4))", "", "out of bounds memory access"),
-        ("(call $deep)", "(func $deep (result i32) (i32.add (call $deep) (i32.const 1)))", "call stack exhausted"),
+        (
+            "(call $deep)",
+            "(func $deep (result i32) (i32.add (call $deep) (i32.const 1)))",
+            "call stack exhausted",
+        ),
     ],
 )
-async def test_a_trap_ends_the_attempt_with_its_reason(bench: Bench, body: str, extra: str, reason: str) -> None:
+async def test_a_trap_ends_the_attempt_with_its_reason(
+    bench: Bench, body: str, extra: str, reason: str
+) -> None:
     result = await bench.run(component(body, extra=extra))
     assert failure(result) == "guest.trap"
     assert result.error is not None and reason in result.error.message
@@ -75,7 +84,9 @@ async def test_a_trap_ends_the_attempt_with_its_reason(bench: Bench, body: str, 
 
 
 async def test_memory_stops_growing_at_its_limit(bench: Bench) -> None:
-    greedy = component("(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)")
+    greedy = component(
+        "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)"
+    )
     result = await bench.run(greedy, limits={"memory_bytes": 16 << 20})
     assert failure(result) == "guest.memory"
 
@@ -88,7 +99,10 @@ async def test_a_guest_that_starts_larger_than_its_limit_is_refused(bench: Bench
 
 @pytest.mark.parametrize(
     "storm",
-    ["(table 100000000 funcref)", "(table 0 funcref) (func $g (drop (table.grow (ref.null func) (i32.const 99999999))))"],
+    [
+        "(table 100000000 funcref)",
+        "(table 0 funcref) (func $g (drop (table.grow (ref.null func) (i32.const 99999999))))",
+    ],
 )
 async def test_tables_are_bounded(bench: Bench, storm: str) -> None:
     texts = Texts()
@@ -127,7 +141,11 @@ async def test_a_result_may_not_be_longer_than_its_limit(bench: Bench) -> None:
 @pytest.mark.parametrize(
     ("said", "code", "retryable"),
     [
-        (json.dumps({"code": "contact.ambiguous", "message": "two Johns", "retryable": True}), "contact.ambiguous", True),
+        (
+            json.dumps({"code": "contact.ambiguous", "message": "two Johns", "retryable": True}),
+            "contact.ambiguous",
+            True,
+        ),
         (json.dumps({"code": "guest.deadline", "message": "not mine to say"}), "guest.error", False),
         (json.dumps({"code": "Bad Code!", "message": "m"}), "guest.error", False),
         (json.dumps({"message": 5}), "guest.error", False),
@@ -150,7 +168,9 @@ async def test_a_wild_pointer_as_result_is_a_clean_trap(bench: Bench, address: s
 
 async def test_bytes_that_are_not_text_are_a_clean_trap(bench: Bench) -> None:
     texts = Texts()
-    assert failure(await bench.run(component(f"(call $ok {texts(bytes([0xFF, 0xFE]))})", texts))) == "guest.trap"
+    assert (
+        failure(await bench.run(component(f"(call $ok {texts(bytes([0xFF, 0xFE]))})", texts))) == "guest.trap"
+    )
     script = Script()
     assert failure(await bench.run(calling("time.now", bytes([0xC3, 0x28])), script)) == "guest.trap"
     assert script.calls == []
@@ -159,8 +179,12 @@ async def test_bytes_that_are_not_text_are_a_clean_trap(bench: Bench) -> None:
 # --- host calls that are wrong: refused, and the guest lives on ------------------------------------
 
 
-@pytest.mark.parametrize("args", ["", "{", "nonsense", "NaN", "[1e999]", '{"n":9007199254740993}', "[" * 200 + "]" * 200])
-async def test_arguments_that_are_not_json_are_refused_and_never_reach_the_gate(bench: Bench, args: str) -> None:
+@pytest.mark.parametrize(
+    "args", ["", "{", "nonsense", "NaN", "[1e999]", '{"n":9007199254740993}', "[" * 200 + "]" * 200]
+)
+async def test_arguments_that_are_not_json_are_refused_and_never_reach_the_gate(
+    bench: Bench, args: str
+) -> None:
     script = Script()
     result = await bench.run(calling("time.now", args), script)
     assert result.ok and result.output is not None
@@ -171,7 +195,9 @@ async def test_arguments_that_are_not_json_are_refused_and_never_reach_the_gate(
 
 async def test_a_call_larger_than_its_limit_is_refused(bench: Bench) -> None:
     script = Script()
-    result = await bench.run(calling("log.write", json.dumps("x" * 500)), script, limits={"request_bytes": 200})
+    result = await bench.run(
+        calling("log.write", json.dumps("x" * 500)), script, limits={"request_bytes": 200}
+    )
     assert result.ok and result.output is not None
     assert result.output["ports"]["out"][0]["code"] == "request.too_large"
     assert script.calls == []

@@ -42,7 +42,8 @@ def test_the_offline_rules_fill_the_template(writer: AgentUnderTest) -> None:
         "subject": "The Q4 plan",
         "body": (
             "Hi John,\n\nI am writing about the Q4 plan.\n\nHere is what I have on it:\n\n"
-            "- The launch moves to {{sender}} November.\n- Budget is 40 000 euros.\n- Budget needs a decision.\n\n"
+            "- The launch moves to {{sender}} November.\n- Budget is 40 000 euros.\n"
+            "- Budget needs a decision.\n\n"
             "Is there anything you would change or add?\n\nCheers,\nAnn\n"
         ),
         "sources": ["d1", "d2"],

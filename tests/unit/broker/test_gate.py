@@ -197,11 +197,15 @@ async def test_a_broken_handler_is_an_answer_and_on_record(world: World) -> None
     assert world.kinds() == ["hostcall.admitted", "hostcall.delivered"]
 
 
-async def test_an_answer_that_fits_no_frame_is_refused_whole(world: World) -> None:
+async def test_an_answer_that_fits_no_frame_is_refused_but_its_cost_is_on_record(tmp_path: Path) -> None:
+    world = await World(tmp_path, ManualClock(), quotas=quotas(run_tokens=10**7)).start()
+    await world.run()
     caller = await world.caller()
     answer = await world.call(caller, "model.complete", ask("x" * (7 * 1024 * 1024)))
     assert answer.value["code"] == "gate.answer_size"
     assert world.payloads("hostcall.delivered")[-1].ok is False
+    assert len(world.payloads("model.called")) == 1
+    await world.stop()
 
 
 async def test_provenance_names_schedule_agent_bundle_token_and_call(world: World) -> None:

@@ -27,7 +27,8 @@ required = true
 def agent(tmp_path: Path) -> AgentUnderTest:
     (tmp_path / "manifest.toml").write_text(MANIFEST)
     (tmp_path / "agent.py").write_text(
-        "import json_words\ndef handle(task, host):\n    return {task.param('port', 'out'): json_words.n(task.port('text'))}"
+        "import json_words\ndef handle(task, host):\n"
+        "    return {task.param('port', 'out'): json_words.n(task.port('text'))}"
     )
     (tmp_path / "json_words.py").write_text("def n(text): return len(text.split())")
     return load_agent(tmp_path)
@@ -65,7 +66,7 @@ def test_an_output_that_does_not_fit_the_manifest_fails_the_test(agent: AgentUnd
 def test_a_value_that_is_not_there_is_said_with_the_reason_of_the_failure(agent: AgentUnderTest) -> None:
     outcome = agent.run_input({"ports": {}})
     assert not outcome.ok
-    with pytest.raises(AssertionError, match="task.port"):
+    with pytest.raises(AssertionError, match=r"task\.port"):
         outcome.value("out")
 
 

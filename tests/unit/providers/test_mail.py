@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+
 from runloop.config import Mail
 from runloop.errors import RefusedError, UsageError
 from runloop.ops import MailSend
-
 from runloopd.broker.mail import MailBroker, render
 from runloopd.broker.ports import PreparedMail, ProviderError
 from runloopd.broker.providers.address import parse_address

@@ -95,7 +95,9 @@ def wat(text: str) -> bytes:
 def saying(value: Any) -> bytes:
     """A guest that answers one JSON value."""
     texts = Texts()
-    return component(f"(call $ok {texts(value if isinstance(value, (str, bytes)) else json.dumps(value))})", texts)
+    return component(
+        f"(call $ok {texts(value if isinstance(value, (str, bytes)) else json.dumps(value))})", texts
+    )
 
 
 def calling(op: str, args: str | bytes, *, times: int = 1) -> bytes:

@@ -31,9 +31,15 @@ def test_a_limit_out_of_its_bounds_is_refused_by_name(wrong: dict[str, Any]) -> 
 
 
 def test_the_stricter_of_two_limits_holds_field_by_field() -> None:
-    ours = GuestLimits(fuel=10, memory_bytes=MIB, guest_ms=5, host_calls=3, request_bytes=100, output_bytes=200)
-    theirs = GuestLimits(fuel=5, memory_bytes=2 * MIB, guest_ms=9, host_calls=1, request_bytes=200, output_bytes=100)
-    expected = GuestLimits(fuel=5, memory_bytes=MIB, guest_ms=5, host_calls=1, request_bytes=100, output_bytes=100)
+    ours = GuestLimits(
+        fuel=10, memory_bytes=MIB, guest_ms=5, host_calls=3, request_bytes=100, output_bytes=200
+    )
+    theirs = GuestLimits(
+        fuel=5, memory_bytes=2 * MIB, guest_ms=9, host_calls=1, request_bytes=200, output_bytes=100
+    )
+    expected = GuestLimits(
+        fuel=5, memory_bytes=MIB, guest_ms=5, host_calls=1, request_bytes=100, output_bytes=100
+    )
     assert ours.narrowed(theirs) == theirs.narrowed(ours) == expected
 
 

@@ -258,11 +258,11 @@ class _Reader:
         path: tuple[str, ...],
         table: Mapping[str, Any],
         default: str,
-        fits: Callable[[str], object] = bool,
+        fits: Callable[[str], object] = lambda _: True,
         fix: str = "write it in quotes",
     ) -> str:
-        value = table.get(path[-1], default)
-        if isinstance(value, str) and (value == default or fits(value)):
+        value: str = table.get(path[-1], default)
+        if path[-1] not in table or (isinstance(value, str) and fits(value)):
             return value
         self.wrong(path, f"{'.'.join(path)!r} cannot be {value!r}", fix)
         return default

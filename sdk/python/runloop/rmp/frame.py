@@ -62,7 +62,7 @@ _SCAN = struct.Struct(">IQIHHIQQ24sI")
 _HEAD = int.from_bytes(MAGIC + b"\x00\x00\x00\x40", "big")
 
 Scanned = tuple[int, int, int, int, int, int, int, int, bytes, int]
-"""frame_len, magic·version·len, flags, schema_id, reserved, body_len, created, ttl, trace·msg_id, reserved."""
+"""frame_len, magic·version·len, flags, schema_id, reserved, body_len, created, ttl, trace·msg, reserved."""
 
 
 class WireError(UsageError):
@@ -154,7 +154,7 @@ class BodyTypeMismatch(WireError):
 
 
 class Incomplete(WireError):
-    """Not an offence: the bytes end before the frame does. ``data['missing']`` says how many are known to lack."""
+    """Not an offence: the bytes end before the frame does. ``data['missing']`` tells how many lack."""
 
     code = "wire.incomplete"
 
@@ -312,7 +312,7 @@ class FrameReader:
     def scan(self, data: bytes) -> tuple[bytes, list[Scanned]]:
         """The fast face of :meth:`feed`: the buffer and one unpacked header per complete frame in it.
 
-        The first frame begins at offset 0, each next one ``4 + frame_len`` bytes further. Never raises: look at
+        The first frame begins at offset 0, each next one ``4 + frame_len`` bytes further. Never raises: see
         :attr:`error` after the frames were used.
         """
         if self.error is not None:
@@ -358,7 +358,7 @@ class FrameReader:
         return data, headers
 
     def close(self) -> None:
-        """Tell that the stream ended; raises :class:`TruncatedHeader` or :class:`Incomplete` inside a frame."""
+        """Tell that the stream ended; raises TruncatedHeader or Incomplete inside a frame."""
         held = len(self._tail)
         if self.error is not None or not held:
             return

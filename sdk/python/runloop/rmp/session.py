@@ -140,7 +140,7 @@ class ClientSession:
         ttl_ms: int = DEFAULT_TTL_MS,
         receipt: bool = True,
     ) -> tuple[str, int]:
-        """Publish; returns the id of the receipt to wait for (unused when ``receipt`` is off) and the msg_id."""
+        """Publish; returns the id of the receipt to wait for, if one was wanted, and the msg_id."""
         meta = dict(meta or {})
         ident = str(self._msg_id + 1)
         if receipt:

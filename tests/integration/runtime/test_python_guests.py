@@ -1,0 +1,117 @@
+"""Python source on the shared runner, in the real sandbox: it answers, it is bounded, and it repeats itself exactly."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from runloopd.broker.calls import HostCall
+from runloopd.runtime.orders import MIB
+from tests.integration.runtime.conftest import Bench, Script
+
+COLLATZ = """
+import asyncio
+import json
+from runloop.agent import handler
+
+@handler
+def handle(task, host):
+    seen = {}
+    for n in range(task.with_["n"]):
+        now = host.now_ms()
+        words = {f"w{now % 7}{k}": k / 3 for k in range(20)}
+        seen[str(n)] = sorted(words.items()), list({"b", "a", "c"}), 0.1 + 0.2, float("nan") != float("nan")
+    return {"ports": {"out": [json.loads(json.dumps(seen))]}}
+"""
+GREEDY = """
+from runloop.agent import handler
+
+@handler
+def handle(task, host):
+    held = []
+    while True:
+        held.append(bytearray(1 << 20))
+"""
+ENDLESS = """
+from runloop.agent import handler
+
+@handler
+def handle(task, host):
+    while True:
+        pass
+"""
+
+
+@pytest.fixture
+async def python(
+    make_bench: Callable[..., Awaitable[Bench]], compiled: Path, runner: bytes
+) -> AsyncIterator[Callable[..., Awaitable[Any]]]:
+    bench = await make_bench()
+
+    async def run(source: str, script: Script, **overrides: Any) -> Any:
+        given = {
+            "op": "handle",
+            "message": {"type": "intent.generic.v1", "payload": {}, "meta": {}},
+            "ports": {},
+            "with": {"n": 4},
+            "context": {"agent": "tester", "node": "n", "attempt": 1, "run": "r", "trace_id": "r"},
+        }
+        return await bench.run(runner, script, source={"agent": source}, input=given, **overrides)
+
+    yield run
+    await bench.runtime.close()
+
+
+def ticking() -> Script:
+    return Script(lambda call: {"now_ms": 1_750_000_000_000 + 13 * call.index})
+
+
+async def test_the_same_source_input_and_answers_give_the_same_fuel_at_every_call(
+    python: Callable[..., Awaitable[Any]],
+) -> None:
+    marks: set[str] = set()
+    for _ in range(5):
+        script = ticking()
+        result = await python(COLLATZ, script)
+        assert result.ok, result
+        marks.add(
+            json.dumps([[[c.op, c.args_digest, c.fuel] for c in script.calls], result.output, result.fuel])
+        )
+    assert len(marks) == 1
+    assert len(script.calls) >= 4
+
+
+async def test_waiting_for_answers_does_not_change_the_fuel(python: Callable[..., Awaitable[Any]]) -> None:
+    async def late(call: HostCall) -> dict[str, int]:
+        await asyncio.sleep(0.03)
+        return {"now_ms": 1_750_000_000_000 + 13 * call.index}
+
+    swift, slow = ticking(), Script(late)
+    assert (await python(COLLATZ, swift)).fuel == (await python(COLLATZ, slow)).fuel
+    assert [c.fuel for c in swift.calls] == [c.fuel for c in slow.calls]
+
+
+async def test_a_python_guest_that_hoards_memory_fails_alone(python: Callable[..., Awaitable[Any]]) -> None:
+    result = await python(GREEDY, Script(), limits={"memory_bytes": 32 * MIB})
+    assert not result.ok
+    assert "MemoryError" in result.error.message or result.error.code == "guest.memory"
+
+
+async def test_a_python_guest_that_loops_is_cut(python: Callable[..., Awaitable[Any]]) -> None:
+    assert (await python(ENDLESS, Script(), limits={"guest_ms": 300})).error.code == "guest.deadline"
+    burnt = await python(ENDLESS, Script(), limits={"fuel": 30_000_000})
+    assert (burnt.error.code, burnt.fuel) == ("guest.fuel", 30_000_000)
+
+
+async def test_the_outside_changes_nothing(
+    python: Callable[..., Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = await python(COLLATZ, ticking())
+    for name, value in (("TZ", "Asia/Tokyo"), ("LANG", "tr_TR.UTF-8"), ("PYTHONHASHSEED", "1")):
+        monkeypatch.setenv(name, value)
+    assert await python(COLLATZ, ticking()) == before
