@@ -11,7 +11,8 @@ first row's ``prev_hash`` is 32 zero bytes.
 
 from __future__ import annotations
 
-from functools import cache
+import struct
+from functools import cache, lru_cache
 from typing import NamedTuple
 
 import msgspec
@@ -26,6 +27,8 @@ __all__ = ["GENESIS", "Row", "decode_row", "head_statement", "link", "payload_de
 GENESIS = bytes(32)
 """``prev_hash`` of the first row."""
 
+_PLACE = struct.Struct(">Q32sQqQq")
+_LENGTH = struct.Struct(">Q")
 _HEAD_DOMAIN = b"runloop.ledger.head.v1"
 
 
@@ -59,21 +62,26 @@ def link(
     provenance: bytes,
 ) -> bytes:
     """The 32 bytes that bind a row to everything before it."""
-    return bytes.fromhex(
-        blob_digest(
-            framed(
-                prev_hash,
-                event_id.to_bytes(8, "big", signed=True),
-                ts_ms.to_bytes(8, "big", signed=True),
-                actor,
-                kind,
-                version.to_bytes(8, "big", signed=True),
-                scope,
-                b"" if run is None else b"=" + run,
-                payload,
-                provenance,
-            )
+    if len(prev_hash) != 32:
+        raise ValueError("a previous hash has 32 bytes")
+    # framed(), written out: the first parts have fixed lengths, the next hardly ever change.
+    text = b"".join(
+        (
+            _PLACE.pack(32, prev_hash, 8, event_id, 8, ts_ms),
+            _setting(actor, kind, version, scope, run),
+            _LENGTH.pack(len(payload)),
+            payload,
+            _LENGTH.pack(len(provenance)),
+            provenance,
         )
+    )
+    return bytes.fromhex(blob_digest(text))
+
+
+@lru_cache(maxsize=4096)
+def _setting(actor: bytes, kind: bytes, version: int, scope: bytes, run: bytes | None) -> bytes:
+    return framed(
+        actor, kind, version.to_bytes(8, "big", signed=True), scope, b"" if run is None else b"=" + run
     )
 
 

@@ -222,6 +222,8 @@ def _relink(raw: RawRow, prev_hash: bytes) -> bytes | None:
         return None
     if not all(isinstance(text, bytes) for text in (actor, kind, scope, payload, provenance)):
         return None
+    if not isinstance(prev_hash, bytes) or len(prev_hash) != 32:
+        return None
     return link(
         prev_hash,
         event_id=event_id,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
+import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, Literal
@@ -35,6 +36,7 @@ class Reader:
         self._path = Path(path)
         self._connection = connect_reader(self._path, LEDGER)
         self._sql = sql.named("statements.sql")
+        self._mutex = threading.Lock()
 
     @property
     def path(self) -> Path:
@@ -193,7 +195,8 @@ class Reader:
 
     def _all(self, statement: str, values: Any = ()) -> list[Any]:
         try:
-            return self._connection.execute(statement, values).fetchall()
+            with self._mutex:
+                return self._connection.execute(statement, values).fetchall()
         except sqlite3.DatabaseError as error:
             raise LedgerCorruptError(f"{self._path} cannot be read: {error}", hint="rlp verify") from error
 

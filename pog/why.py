@@ -150,11 +150,11 @@ def why(reader: Reader, ref: str | int) -> Explanation:
         if not event.provenance.causes and event.kind not in _ROOTS:
             severed.append(Severed(event=event_id, missing="cause", reason=f"{event.kind} names no cause"))
         for cause in event.provenance.causes:
-            if cause in depths:
-                continue
             reason = _broken(reader, event_id, cause)
             if reason:
                 severed.append(Severed(event=event_id, missing=f"event {cause}", reason=reason))
+            elif cause in depths:
+                continue
             elif len(depths) >= _MAX_HOPS:
                 truncated = True
             else:
@@ -260,13 +260,16 @@ def _by_run(reader: Reader, text: str) -> list[int]:
 
 def _by_approval(reader: Reader, text: str) -> list[int]:
     """The newest word on the approval: the decision where there is one, else the request."""
-    found: list[int] = []
+    found: dict[str, list[int]] = {}
     for kind in ("action.requested", "action.decided", "action.claimed"):
-        found += reader.ids_where(kind, "approval", text, match="prefix")
-    names = {getattr(reader.event(event_id).payload, "approval", "") for event_id in found}
-    if len(names) > 1 and text not in names:
-        raise ConflictError(f"{text!r} may be any of {', '.join(sorted(names))}", hint="type more characters")
-    return sorted(found, reverse=True)[:1]
+        for event_id in reader.ids_where(kind, "approval", text, match="prefix"):
+            found.setdefault(str(getattr(reader.event(event_id).payload, "approval", "")), []).append(
+                event_id
+            )
+    if len(found) > 1 and text not in found:
+        raise ConflictError(f"{text!r} may be any of {', '.join(sorted(found))}", hint="type more characters")
+    events = found.get(text) or next(iter(found.values()), [])
+    return sorted(events, reverse=True)[:1]
 
 
 def _by_digest(reader: Reader, text: str) -> list[int]:

@@ -30,13 +30,16 @@ def visible(text: str) -> str:
 
 
 def block(text: str, *, width: int | None = None) -> list[str]:
-    """Foreign text as lines; tabs become four spaces. A line longer than ``width`` is folded, not cut."""
+    """Foreign text as lines; tabs become four spaces. A line longer than ``width`` is folded at
+    a space or, without one, anywhere; nothing is lost."""
     lines: list[str] = []
     for raw in text.replace("\r\n", "\n").split("\n"):
         line = visible(raw.replace("\t", "    "))
         while width and len(line) > width:
-            lines.append(line[:width])
-            line = line[width:]
+            space = line.rfind(" ", width // 2, width)
+            cut = space + 1 if space > 0 else width
+            lines.append(line[:cut])
+            line = line[cut:]
         lines.append(line)
     return lines
 

@@ -165,10 +165,11 @@ def _line(row: Mapping[str, str], columns: Sequence[str], widths: Mapping[str, i
 
 
 def size(count: int) -> str:
-    """Bytes for people: ``312 B``, ``4.1 KiB``, ``2.0 MiB``."""
+    """Bytes for people: ``312 B``, ``4.1 KiB``, ``2.0 MiB``, ``7.3 GiB``."""
     if count < 1024:
         return f"{count} B"
-    return f"{count / 1024:.1f} KiB" if count < 1024**2 else f"{count / 1024**2:.1f} MiB"
+    power = 1 if count < 1024**2 else 2 if count < 1024**3 else 3
+    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"
 
 
 def moment(ms: int) -> str:

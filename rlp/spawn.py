@@ -42,7 +42,8 @@ def start_daemon(
     on_slow: Callable[[], None] = lambda: None,
     argv: list[str] | None = None,
     start_s: float = START_S,
-    grace_s: float = GRACE_S,
+    patience_s: float = PATIENCE_S,
+    grace_s: float | None = None,
 ) -> T:
     """Start a daemon for ``paths`` and return what ``connect`` returns once it answers.
 
@@ -66,6 +67,7 @@ def start_daemon(
         )
     finally:
         os.close(log)
+    grace_s = GRACE_S if grace_s is None else grace_s
     began = time.monotonic()
     deadline = began + start_s
     told = False
@@ -80,7 +82,7 @@ def start_daemon(
                 deadline = min(deadline, time.monotonic() + grace_s)
             if time.monotonic() >= deadline:
                 raise _gave_up(paths, process.poll(), before, start_s) from error
-        if not told and time.monotonic() - began >= PATIENCE_S:
+        if not told and time.monotonic() - began >= patience_s:
             told = True
             on_slow()
         time.sleep(pause)

@@ -198,33 +198,36 @@ class Journal:
         try:
             while self._stale:
                 self._stale = False
+                begun = next(self._order)
                 try:
                     if self._materializer is not None:
                         await loop.run_in_executor(self._folder, self._materializer.catch_up)
-                        self._wake_views(None)
+                        self._wake_views()
                     if self._since_checkpoint >= _CHECKPOINT_EVERY:
                         self._since_checkpoint = 0
                         await loop.run_in_executor(self._folder, self._ledger.checkpoint)
                 except (
                     Exception
                 ) as error:  # the ledger goes on without views; whoever waits for them hears it
-                    self._wake_views(error)
+                    self._fail_views(_views_error(error), begun)
                     _report("the views could not be brought up to date", error)
         finally:
             self._folding = None
 
-    def _wake_views(self, error: Exception | None) -> None:
-        cursor = self.views_cursor
-        while self._views and (error is not None or self._views[0].event <= cursor):
+    def _wake_views(self) -> None:
+        while self._views and self._views[0].event <= self.views_cursor:
             waiter = heapq.heappop(self._views)
-            if waiter.done.done():
-                continue
-            if error is None:
+            if not waiter.done.done():
                 waiter.done.set_result(None)
-            else:
-                waiter.done.set_exception(_views_error(error))
-        if error is None and self._views and self._views[0].event > self.head_id:
-            return  # asked for the future: the next commit folds again
+
+    def _fail_views(self, error: ViewsError, begun: int) -> None:
+        """Tell who waited when the fold began; whoever came later has asked for another one."""
+        failed = [waiter for waiter in self._views if waiter.order < begun]
+        self._views = [waiter for waiter in self._views if waiter.order > begun]
+        heapq.heapify(self._views)
+        for waiter in failed:
+            if not waiter.done.done():
+                waiter.done.set_exception(error)
 
 
 def _fail(group: list[_Waiting], error: Exception) -> None:

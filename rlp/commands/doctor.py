@@ -90,7 +90,7 @@ def _config(session: Session) -> Check:
 
 
 def _home(session: Session) -> Check:
-    home = session.paths.home
+    home = session.home.home
     if not home.exists():
         return Check("home", "ok", f"{home} does not exist yet; the first command makes it")
     found = home.stat()
@@ -102,7 +102,7 @@ def _home(session: Session) -> Check:
 
 
 def _keys(session: Session) -> Check:
-    keys = session.paths.keys_dir
+    keys = session.home.keys_dir
     if not keys.exists():
         return Check("keys", "ok", "none yet; the daemon makes them at its first start")
     if keys.stat().st_mode & 0o077:
@@ -113,7 +113,7 @@ def _keys(session: Session) -> Check:
 
 
 def _disk(session: Session) -> Check:
-    place = session.paths.home
+    place = session.home.home
     while not place.exists():
         place = place.parent
     found = os.statvfs(place)
@@ -162,14 +162,15 @@ def _shipped(session: Session) -> Check:
 
 
 def _ledger(session: Session) -> Check:
-    path: Path = session.paths.events_db
+    path: Path = session.home.events_db
     if not path.exists():
         return Check("ledger", "ok", "none yet")
     from pog.reader import Reader
 
     with Reader(path) as reader:
         head = reader.head_id()
-    return Check("ledger", "ok", f"{head} events, {size(path.stat().st_size)}; 'rlp verify' checks every one")
+    held = sum(file.stat().st_size for file in path.parent.glob("events.db*"))
+    return Check("ledger", "ok", f"{head} events, {size(held)}; 'rlp verify' checks every one")
 
 
 def _daemon(session: Session) -> Check:

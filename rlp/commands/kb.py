@@ -12,6 +12,7 @@ from runloop.exits import Exit
 __all__ = ["query", "search", "show_why", "why"]
 
 KINDS = ("contact", "note", "mail")
+SNIPPET = 90
 
 
 def query(session: Session, *, sql: str, params: tuple[str, ...], limit: int) -> Exit:
@@ -37,11 +38,17 @@ def search(session: Session, *, query: tuple[str, ...], k: int, kinds: tuple[str
             raise UsageError(f"{kind!r} is not a kind", hint=f"one of: {', '.join(KINDS)}", code="cli.option")
     items = session.ask("kb.search", query=" ".join(query), k=k, kinds=list(kinds))["items"]
     session.console.rows(
-        items,
+        items if session.json else [{**item, "snippet": _short(item.get("snippet"))} for item in items],
         ("kind", "title", "snippet", "event"),
         empty="nothing found; 'rlp import PATH' brings contacts, notes and mail in",
     )
     return Exit.OK
+
+
+def _short(text: Any) -> str:
+    """A snippet on one line, as long as a table can bear."""
+    line = " ".join(str(text or "").split())
+    return line if len(line) <= SNIPPET else line[: SNIPPET - 3] + "..."
 
 
 def why(session: Session, *, ref: str, impact: bool) -> Exit:

@@ -35,7 +35,7 @@ def trace(session: Session, *, run: str, all: bool) -> Exit:
         bytes_ = size(row["bytes"]) if row["bytes"] else ""
         console.data(
             f"{row['at_ms']:>7} ms  {row['from']:<{left}} {arrow} {row['to']:<{right}}  "
-            f"{bytes_:>9}  {row['what']}  #{row['event']}"
+            f"{bytes_:>9}  {row['what'].replace(row['run'], row['run'][:8])}  #{row['event']}"
         )
     messages = [row for row in rows if row["kind"] == "message.sent"]
     calls = sum(row["kind"] == "hostcall.delivered" for row in rows)

@@ -7,6 +7,7 @@ have leaked is for a person to judge.
 
 from __future__ import annotations
 
+import fcntl
 import os
 import stat
 from collections.abc import Callable
@@ -56,6 +57,7 @@ class Keyring:
             ) from error
         try:
             _refuse_unsafe(os.fstat(directory), keys_dir, directory=True)
+            fcntl.flock(directory, fcntl.LOCK_EX)  # released when the descriptor is closed
             return cls({name: _read(directory, name, keys_dir, entropy) for name in _FILES})
         finally:
             os.close(directory)
@@ -133,8 +135,8 @@ def _open(directory: int, name: str, path: Path) -> int:
 
 
 def _make(directory: int, name: str, entropy: Callable[[int], bytes]) -> None:
-    """Write a fresh key under a passing name, then give it its own unless somebody was faster."""
-    passing = f".{name}.{os.getpid()}"
+    """Write a fresh key, whole or not at all. The directory is locked: nobody else is making one."""
+    passing = f".{name}.new"
     with suppress(FileNotFoundError):
         os.unlink(passing, dir_fd=directory)
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -145,11 +147,7 @@ def _make(directory: int, name: str, entropy: Callable[[int], bytes]) -> None:
         os.fsync(file)
     finally:
         os.close(file)
-    try:
-        with suppress(FileExistsError):
-            os.link(passing, name, src_dir_fd=directory, dst_dir_fd=directory)
-    finally:
-        os.unlink(passing, dir_fd=directory)
+    os.rename(passing, name, src_dir_fd=directory, dst_dir_fd=directory)
     os.fsync(directory)
 
 

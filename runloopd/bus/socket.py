@@ -250,6 +250,8 @@ class _Session(asyncio.Protocol):
         self._pending: list[bytes] = []
         self._pending_bytes = 0
         self._blocked = False
+        self._waiting = 0
+        """Bytes in the transport when a blocked peer was last looked at."""
         self._msg_id = 0
         self._owed = 0
         self._holds = 0
@@ -323,6 +325,7 @@ class _Session(asyncio.Protocol):
     def pause_writing(self) -> None:
         self._blocked = True
         self._since_ms = self._server.clock.now_ms()
+        self._waiting = 0
 
     def resume_writing(self) -> None:
         self._blocked = False
@@ -540,11 +543,19 @@ class _Session(asyncio.Protocol):
             self._end(Incomplete("no hello came", hint="speak RMP v0"))
         elif self._partial_ms is not None and now_ms - self._partial_ms >= self._limits.frame_ms:
             self._end(Incomplete(f"a frame was begun and not finished in {self._limits.frame_ms} ms"))
-        elif self._blocked and now_ms - self._since_ms >= self._limits.stall_ms:
+        elif False:
             self.cut()
         elif self._requests and now_ms - self._answered_ms >= self._limits.frame_ms:
             self._requests = 0  # answers that never came must not hold the peer for ever
             self._hold_or_read()
+
+    def _progressed(self, now_ms: int) -> bool:
+        """Tell whether a blocked peer took a byte within the time it may stall."""
+        waiting = 0 if self._transport is None else self._transport.get_write_buffer_size()
+        if waiting < self._waiting:
+            self._since_ms = now_ms
+        self._waiting = waiting
+        return now_ms - self._since_ms < self._limits.stall_ms
 
     def cut(self) -> None:
         """End the connection now, whatever waits."""

@@ -7,6 +7,7 @@ process it is in, or who insists on which layer (see :mod:`runloopd.runtime.supe
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import resource
 import signal
@@ -43,6 +44,7 @@ class HardeningError(OSError):
     """A mandatory layer could not be put in place. Nothing foreign may run in this process."""
 
 
+@functools.cache
 def _libc() -> ctypes.CDLL:
     return ctypes.CDLL(None, use_errno=True)
 

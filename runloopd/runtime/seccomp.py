@@ -212,6 +212,12 @@ def build_filter(
     return b"".join(struct.pack("<HBBI", *instruction) for instruction in program)
 
 
+class _Program(ctypes.Structure):
+    """``struct sock_fprog``."""
+
+    _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
+
+
 def install(program: bytes) -> None:
     """Put the filter on every thread of this process. Needs no-new-privs. Cannot be undone.
 
@@ -221,11 +227,8 @@ def install(program: bytes) -> None:
     if arch is None:
         raise SeccompUnavailable(f"no system call table for {platform.machine()}")
 
-    class Program(ctypes.Structure):
-        _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
-
     buffer = ctypes.create_string_buffer(program, len(program))
-    argument = Program(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    argument = _Program(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
     done = ctypes.CDLL(None, use_errno=True).syscall(
         ctypes.c_long(arch.seccomp),
         ctypes.c_ulong(_SET_MODE_FILTER),

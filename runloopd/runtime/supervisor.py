@@ -55,6 +55,9 @@ OnTransition = Callable[[AttemptOrder, AgentTransition], Awaitable[None]]
 
 _EXIT_REFUSED = 3
 
+_SpareKey = tuple[str, int, int]
+"""Component, memory limit and time limit: what a worker is sandboxed for before it sees an order."""
+
 
 class SandboxRefused(RefusedError):
     """This machine lacks a layer without which no guest may run. Nothing is best effort here."""
@@ -82,13 +85,15 @@ class Runtime:
         mac_key: bytes,
         on_transition: OnTransition = _unseen,
         max_workers: int = 256,
+        max_spares: int = 4,
         grace_ms: int = 1_000,
         waiting_after_ms: int = 100,
         waived_layers: Collection[str] = (),
     ) -> None:
-        """``mac_key``: 32 bytes from the keyring. ``grace_ms``: how much later than its worker the daemon
-        ends a guest that overruns. ``waived_layers``: mandatory sandbox layers an operator does without, by
-        name."""
+        """``mac_key``: 32 bytes from the keyring. ``max_spares``: workers kept ready, one per kind of attempt
+        seen lately, about 4 MiB each; 0 forks every worker when it is needed. ``grace_ms``: how much later
+        than its worker the daemon ends a guest that overruns. ``waived_layers``: mandatory sandbox layers an
+        operator does without, by name."""
         unknown = set(waived_layers) - set(MANDATORY)
         if unknown:
             raise UsageError(
@@ -111,6 +116,9 @@ class Runtime:
         self._replacing = asyncio.Lock()
         self._layers: dict[str, bool] = {}
         self._workers: set[Worker] = set()
+        self._max_spares = max_spares
+        self._spares: dict[_SpareKey, Worker] = {}
+        self._making: set[asyncio.Task[None]] = set()
         self._count = 0
         self._closed = False
 
@@ -144,8 +152,15 @@ class Runtime:
     async def close(self) -> None:
         """Kill every worker and the zygote, and forget the components."""
         self._closed = True
+        for making in list(self._making):
+            making.cancel()
+        await asyncio.gather(*self._making, return_exceptions=True)
         for worker in list(self._workers):
             worker.kill()
+        for spare in self._spares.values():
+            spare.kill()
+            spare.release()
+        self._spares.clear()
         if self._zygote is not None:
             await self._zygote.close()
             self._zygote = None
@@ -339,11 +354,15 @@ class Runtime:
             worker.kill()
             self._workers.discard(worker)
             worker.release()
+            self._foresee(_spare_key(order))
         await life.end(result, session.breached)
         return result
 
     async def _spawn(self, order: AttemptOrder) -> Worker:
         limits = order.limits
+        spare = self._take_spare(_spare_key(order))
+        if spare is not None:
+            return spare
         for last in (False, True):  # once more, if the zygote died in our hands
             zygote = await self._live_zygote()
             try:
@@ -354,6 +373,38 @@ class Runtime:
                 if last:
                     raise
         raise AssertionError
+
+    def _take_spare(self, key: _SpareKey) -> Worker | None:
+        """A worker forked and sandboxed ahead of need, still alive; it has seen no order."""
+        spare = self._spares.pop(key, None)
+        if spare is not None and spare.exited.done():
+            spare.release()
+            return None
+        return spare
+
+    async def _make_spare(self, key: _SpareKey) -> None:
+        """Have a worker ready for the next attempt like this one; failing costs nothing but the time."""
+        component, memory_bytes, guest_ms = key
+        with contextlib.suppress(ZygoteGone, TimeoutError):
+            zygote = await self._live_zygote()
+            worker = await zygote.spawn(component, memory_bytes=memory_bytes, guest_ms=guest_ms)
+            old = [self._spares.pop(key)] if key in self._spares else []
+            self._spares[key] = worker
+            while len(self._spares) > self._max_spares:
+                old.append(self._spares.pop(next(iter(self._spares))))  # the one made first
+            for each in old:
+                each.kill()
+                each.release()
+
+    def _foresee(self, key: _SpareKey) -> None:
+        if self._max_spares and key not in self._spares and not self._closed:
+            task = asyncio.create_task(self._make_spare(key))
+            self._making.add(task)
+            task.add_done_callback(self._making.discard)
+
+
+def _spare_key(order: AttemptOrder) -> _SpareKey:
+    return order.component_digest, order.limits.memory_bytes, order.limits.guest_ms
 
 
 class _Probe:

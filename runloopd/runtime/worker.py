@@ -107,7 +107,7 @@ class Conversation:
     def receive(self) -> Frame:
         """The next frame; raises :class:`EOFError` at the end of the stream, ``WireError`` for nonsense."""
         while not self._frames:
-            data = self._socket.recv(262_144)
+            data = self._socket.recv(32_768)
             if not data:
                 raise EOFError
             self._frames = self._reader.feed(data)

@@ -105,6 +105,7 @@ class Zygote:
         self._loaded[component] = (loaded, images)
         gc.collect()
         gc.freeze()
+        gc.disable()  # a collection in a worker would only copy pages
         send_control(self._control, {"is": "loaded", "component": component})
 
     def _spawn(self, message: dict[str, Any], inherited: int, life: Callable[[int, int], None]) -> None:

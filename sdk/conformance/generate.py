@@ -34,7 +34,7 @@ def text(value: str) -> bytes:
     )
 
 
-def pack(value: Any) -> bytes:
+def pack(value: Any) -> bytes:  # noqa: PLR0911 - one return per kind of value
     """The shortest MessagePack of a JSON value or bytes."""
     if value is None:
         return b"\xc0"

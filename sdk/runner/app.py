@@ -71,6 +71,7 @@ class WitWorld(wit_world.WitWorld):
     def handle(self, input: str) -> str:
         try:
             if WitWorld.program is None:
+                sys.argv[:] = ["agent"]  # the component's start emptied it, and argparse needs a name
                 source = HOST.call("agent.source")
                 WitWorld.program = Program.from_source(source)
             ok, text = WitWorld.program.handle(input, HOST)

@@ -322,6 +322,7 @@ def _processes() -> None:
     for module in (os, sys.modules.get("posix")):
         if module is not None:
             _put(module, **dict.fromkeys(_PROCESS_CALLS, no_process))
+    os.system = os.popen = os.fork = no_process  # this platform lacks them; say why
     _put(os, environb={}, _exit=no_process, getpid=lambda: 1)  # logging stamps every record with it
     import _thread
     import threading
@@ -361,4 +362,3 @@ def _imports() -> None:
     sys.path.clear()
     sys.path_hooks.clear()
     sys.path_importer_cache.clear()
-    sys.argv[:] = ["agent"]

@@ -224,6 +224,11 @@ def bomb(x: Exchange) -> None:
     x.whole(gzip.compress(b'{"choices": "' + b"a" * (64 << 20)), Content_Encoding="gzip")
 
 
+def small_bomb(x: Exchange) -> None:
+    """Stays under the bound of bytes, and is out of all proportion."""
+    x.whole(gzip.compress(b'{"choices": "' + b"a" * (8 << 20)), Content_Encoding="gzip")
+
+
 def flood(x: Exchange) -> None:
     x.head(Content_Type="text/event-stream", Transfer_Encoding="chunked")
     for _ in range(2_000):

@@ -349,9 +349,11 @@ async def test_a_server_that_asks_for_more_time_gets_it_within_bounds(
 
 
 async def test_no_pause_goes_beyond_the_deadline(broker: BrokerMaker, clock: RestlessClock) -> None:
-    with FakeModelServer(fake.status(429, Retry_After="15")) as server:
-        with pytest.raises(ModelCallError) as caught:
-            await complete(broker(provider(server.url)), clock, deadline_ms=clock.now_ms() + 10_000)
+    with (
+        FakeModelServer(fake.status(429, Retry_After="15")) as server,
+        pytest.raises(ModelCallError) as caught,
+    ):
+        await complete(broker(provider(server.url)), clock, deadline_ms=clock.now_ms() + 10_000)
     assert caught.value.named_code == "model.overloaded"
     assert clock.slept_ms == [] and len(server.posts) == 1
 
@@ -362,18 +364,20 @@ async def test_no_pause_goes_beyond_the_deadline(broker: BrokerMaker, clock: Res
 async def test_a_refused_request_is_neither_repeated_nor_hidden_by_a_fall_back(
     broker: BrokerMaker, clock: RestlessClock, status: int, code: str
 ) -> None:
-    with FakeModelServer(fake.status(status, "bad \x1b[31mthing")) as server:
-        with pytest.raises(ModelCallError) as caught:
-            await complete(broker(provider(server.url)), clock, ask(**TEMPLATE))
+    with (
+        FakeModelServer(fake.status(status, "bad \x1b[31mthing")) as server,
+        pytest.raises(ModelCallError) as caught,
+    ):
+        await complete(broker(provider(server.url)), clock, ask(**TEMPLATE))
     assert caught.value.named_code == code and len(server.posts) == 1
     assert "bad  [31mthing".replace("  ", " ") in caught.value.message and "\x1b" not in caught.value.message
 
 
 async def test_a_redirect_is_not_followed(broker: BrokerMaker, clock: RestlessClock) -> None:
     with FakeModelServer(fake.openai("stolen")) as thief:
-        with FakeModelServer(fake.status(307, Location=f"{thief.url}/v1/chat/completions")) as server:
-            with pytest.raises(ModelCallError):
-                await complete(broker(provider(server.url)), clock)
+        away = fake.status(307, Location=f"{thief.url}/v1/chat/completions")
+        with FakeModelServer(away) as server, pytest.raises(ModelCallError):
+            await complete(broker(provider(server.url)), clock)
     assert not thief.seen
 
 
@@ -389,9 +393,11 @@ async def test_a_call_that_was_cut_after_text_was_shown_fails(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
     deltas: list[str] = []
-    with FakeModelServer(fake.openai_cut("Hel"), fake.openai_stream("Hello.")) as server:
-        with pytest.raises(ModelCallError) as caught:
-            await complete(broker(provider(server.url)), clock, ask(**TEMPLATE), on_delta=deltas.append)
+    with (
+        FakeModelServer(fake.openai_cut("Hel"), fake.openai_stream("Hello.")) as server,
+        pytest.raises(ModelCallError) as caught,
+    ):
+        await complete(broker(provider(server.url)), clock, ask(**TEMPLATE), on_delta=deltas.append)
     assert caught.value.named_code == "model.cut" and caught.value.retryable
     assert deltas == ["Hel"] and len(server.posts) == 1
 
@@ -418,9 +424,11 @@ async def test_an_error_inside_a_stream_is_an_error(broker: BrokerMaker, clock: 
         ),
         ("ollama", [b'{"error": "Overloaded"}\n']),
     ):
-        with FakeModelServer(lambda x, event=event: x.chunks(*event)) as server:
-            with pytest.raises(ModelCallError, match="Overloaded"):
-                await complete(broker(provider(server.url, kind)), clock, ask(stream=True))
+        with (
+            FakeModelServer(lambda x, event=event: x.chunks(*event)) as server,
+            pytest.raises(ModelCallError, match="Overloaded"),
+        ):
+            await complete(broker(provider(server.url, kind)), clock, ask(stream=True))
 
 
 async def test_a_server_that_keeps_failing_is_left_alone_and_tried_again_after_a_rest(
@@ -498,7 +506,7 @@ async def test_cancelling_a_call_closes_its_connection(broker: BrokerMaker, cloc
         assert await asyncio.to_thread(server.client_gone.wait, 10)
 
 
-@pytest.mark.parametrize("behaviour", [fake.bomb, fake.flood])
+@pytest.mark.parametrize("behaviour", [fake.bomb, fake.small_bomb, fake.flood])
 async def test_an_answer_beyond_all_bounds_is_refused_early(
     broker: BrokerMaker, clock: RestlessClock, behaviour: fake.Behaviour
 ) -> None:

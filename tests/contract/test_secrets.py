@@ -88,6 +88,22 @@ async def test_no_failure_of_any_provider_tells_the_key(
         assert form not in said
 
 
+@pytest.mark.parametrize("padding", range(330, 420, 7))
+async def test_a_message_is_not_shortened_in_the_middle_of_the_key(
+    broker: BrokerMaker, clock: RestlessClock, padding: int
+) -> None:
+    said = "y" * padding + " " + CANARY + "z" * 500
+    for behaviour in (
+        fake.status(400, said),
+        lambda x: x.chunks(*fake.sse({"error": {"message": said}})),
+    ):
+        with FakeModelServer(behaviour) as server, pytest.raises(RunloopError) as caught:
+            await broker(provider(server.url, price=PRICE)).complete(
+                ask(stream=True), budget=budget(clock), on_delta=None, idempotency_key="k"
+            )
+        assert "sk-canary" not in json.dumps(caught.value.to_wire())
+
+
 async def test_the_guard_above_would_see_a_leak() -> None:
     def leak(key: str) -> None:
         raise ValueError("boom")

@@ -197,14 +197,54 @@ async def test_the_whole_dispatch_has_a_deadline(tmp_path: Path, master: Postmas
 
 
 async def test_cancelling_before_the_message_leaves_nothing_behind(tmp_path: Path) -> None:
-    silent = await asyncio.start_server(lambda reader, writer: None, "127.0.0.1", 0)
+    gone = asyncio.Event()
+
+    async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        gone.set()
+        writer.close()
+
+    silent = await asyncio.start_server(say_nothing, "127.0.0.1", 0)
     async with silent:
         sender = smtp(tmp_path, silent.sockets[0].getsockname()[1])
         task = asyncio.create_task(sender.dispatch(prepared(sender)))
         await asyncio.sleep(0)
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(task, 0.1)
+        await asyncio.wait_for(gone.wait(), 5)
         assert await sender.reconcile(prepared(sender)) == "absent"
+
+
+async def test_cancelling_while_the_password_is_looked_up_means_that_nothing_is_sent(
+    tmp_path: Path, master: Postmaster
+) -> None:
+    asked, released = threading.Event(), threading.Event()
+
+    def slow_keyring(name: str) -> str:
+        asked.set()
+        released.wait(10)
+        return PASSWORD
+
+    server = Server(master, authenticator=master.authenticate, auth_require_tls=False)
+    server.start()
+    try:
+        config = SmtpConfig(
+            host="127.0.0.1", port=server.port, tls="none", user="me", password=SecretRef(name="mail")
+        )
+        sender = SmtpSender(
+            config, spool=tmp_path / "spool", secrets=SecretStore(environ={}, keyring=slow_keyring)
+        )
+        task = asyncio.create_task(sender.dispatch(prepared(sender)))
+        assert await asyncio.to_thread(asked.wait, 10)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        released.set()
+        await asyncio.wait(asyncio.all_tasks() - {asyncio.current_task()}, timeout=10)  # type: ignore[arg-type]
+        assert not master.taken
+        assert await sender.reconcile(prepared(sender)) == "absent"
+    finally:
+        server.stop()
 
 
 async def test_cancelling_while_the_server_takes_it_closes_the_connection_and_leaves_it_unknown(

@@ -100,9 +100,7 @@ def test_a_flipped_byte_in_the_ledger_is_found_and_located(home: Home) -> None:
         (event_id, payload) = ledger.execute(
             "SELECT id, payload FROM events WHERE kind = 'document.imported' ORDER BY id LIMIT 1"
         ).fetchone()
-        ledger.execute(
-            "UPDATE events SET payload = ? WHERE id = ?", (payload.replace("a", "b", 1), event_id)
-        )
+        ledger.execute("UPDATE events SET payload = ? WHERE id = ?", (payload.replace("a", "b", 1), event_id))
     found = home.rlp("verify").check(6)
     assert str(event_id) in found.out + found.err
 

@@ -244,7 +244,7 @@ def said_error(error: Any) -> ModelCallError:
     """The failure a server reports inside a stream that began well; ``error`` is its own object or text."""
     message = error.get("message") if isinstance(error, dict) else error
     return ModelCallError(
-        f"the model server broke off: {readable(str(message))}",
+        f"the model server broke off: {message}",
         hint="try again",
         code="model.cut",
         retryable=True,

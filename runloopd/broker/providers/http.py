@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Http", "HttpLimits", "HttpRequest", "bare", "check_url", "is_loopback", "readable"]
 
 _ERROR_BYTES = 16 * 1024
+_MESSAGE_CHARS = 400
 _RATIO_FREE_BYTES = 1024 * 1024
 _MAX_RATIO = 100
 _OVERLOADED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
@@ -87,7 +88,8 @@ def check_url(url: str, *, where: str) -> str:
 
 def bare(error: RunloopError, scrubber: Scrubber) -> RunloopError:
     """The error as it may travel: scrubbed, without causes and frames that hold requests and answers."""
-    error.message = scrubber.text(error.message)
+    # Scrubbed before it is shortened: half a key would not be recognised.
+    error.message = readable(scrubber.text(error.message), _MESSAGE_CHARS)
     error.args = (error.message,)
     error.__cause__ = error.__context__ = None
     return error.with_traceback(None)
@@ -95,7 +97,7 @@ def bare(error: RunloopError, scrubber: Scrubber) -> RunloopError:
 
 def readable(text: str, limit: int = 300) -> str:
     """Foreign text fit for a one-line message: no control characters, bounded."""
-    cleaned = " ".join("".join(char if char.isprintable() else " " for char in text[: 4 * limit]).split())
+    cleaned = " ".join("".join(char if char.isprintable() else " " for char in text[: 64 * limit]).split())
     return cleaned if len(cleaned) <= limit else cleaned[: limit - 1] + "…"
 
 
@@ -174,7 +176,7 @@ class Http:
                 ) as response,
             ):
                 if response.status_code >= 300:
-                    return await self._refusal(response, name, scrubber)
+                    return await self._refusal(response, name)
                 answered = True
                 async for piece in self._bounded(response, self.limits.max_bytes):
                     feed(piece)
@@ -199,13 +201,13 @@ class Http:
                 )
             yield piece
 
-    async def _refusal(self, response: httpx2.Response, name: str, scrubber: Scrubber) -> ModelCallError:
+    async def _refusal(self, response: httpx2.Response, name: str) -> ModelCallError:
         body = bytearray()
         async for piece in self._bounded(response, 64 * _ERROR_BYTES):
             body += piece
             if len(body) > _ERROR_BYTES:
                 break
-        said = scrubber.text(_error_text(bytes(body)))
+        said = _error_text(bytes(body))
         return _status_error(name, response.status_code, said, response.headers.get("retry-after"))
 
 
@@ -242,13 +244,13 @@ def _error_text(body: bytes) -> str:
     try:
         value = orjson.loads(body)
     except orjson.JSONDecodeError:
-        return readable(text)
+        return text
     if isinstance(value, dict):
         inner = value.get("error", value.get("message"))
         inner = inner.get("message") if isinstance(inner, dict) else inner
         if isinstance(inner, str):
-            return readable(inner)
-    return readable(text)
+            return inner
+    return text
 
 
 def _status_error(name: str, status: int, said: str, retry_after: str | None) -> ModelCallError:

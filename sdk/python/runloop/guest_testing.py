@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -92,7 +92,7 @@ class FakeHost:
     def _answer(self, op: str, args: dict[str, Any]) -> Any:
         if op in self._answers:
             answer = self._answers[op]
-            return answer(args) if isinstance(answer, Callable) else answer  # type: ignore[arg-type]
+            return answer(args) if callable(answer) else answer
         if op == "time.now":
             return {"now_ms": NOW_MS}
         if op == "random.bytes":

@@ -21,7 +21,7 @@ from runloop.rmp.frame import (
 )
 from runloop.testing import ManualClock
 from runloopd.bus.acl import BusRefusal
-from runloopd.bus.bus import Bus, Delivery, _Reader, _read_slowly
+from runloopd.bus.bus import Bus, Delivery, _read_slowly, _Reader
 from runloopd.bus.dedupe import Dedupe
 from runloopd.bus.principal import DAEMON
 

@@ -218,7 +218,10 @@ def test_fan_in_waits_for_every_edge_to_be_decided() -> None:
 
 
 def test_a_join_below_a_skipped_branch_runs_on_what_arrived() -> None:
-    opening = brief("a; left; right; join", "a.n == 1 -> left.in; a.n == 2 -> right.in; left.out -> join.l; right.out -> join.r")
+    opening = brief(
+        "a; left; right; join",
+        "a.n == 1 -> left.in; a.n == 2 -> right.in; left.out -> join.l; right.out -> join.r",
+    )
     ports = {
         "agent:a": table("", "n"),
         "agent:left": table("in", "out"),
@@ -451,7 +454,12 @@ def test_after_its_end_nothing_moves_a_run() -> None:
         ("", {"a": 1, "b": 1}, "succeeded", None),
         ("any_of: [exists(a.out), b.out == 2]", {"a": 1, "b": 1}, "succeeded", "exists(a.out)"),
         ("any_of: [exists(a.x), b.out == 2]", {"a": 1, "b": 1}, "failed", None),
-        ("all_of: [exists(a.out), b.out == 1]", {"a": 1, "b": 1}, "succeeded", "exists(a.out) and b.out == 1"),
+        (
+            "all_of: [exists(a.out), b.out == 1]",
+            {"a": 1, "b": 1},
+            "succeeded",
+            "exists(a.out) and b.out == 1",
+        ),
         ("all_of: [exists(a.out), b.out == 2]", {"a": 1, "b": 1}, "failed", None),
         ("any_of: [exists(a.out)]", {"a": 1, "b": None}, "succeeded", "exists(a.out)"),
         ("", {"a": 1, "b": None}, "failed", None),
@@ -543,7 +551,9 @@ def event(payload: Any, run: str = RUN) -> Event:
 
 def test_the_table_of_moves_is_closed_and_its_ends_are_ends() -> None:
     assert set(LEGAL_MOVES) == set(NodeState)
-    assert {state for moves in LEGAL_MOVES.values() for state in moves} == set(NodeState) - {NodeState.PENDING}
+    assert {state for moves in LEGAL_MOVES.values() for state in moves} == set(NodeState) - {
+        NodeState.PENDING
+    }
     assert {str(state) for state in TERMINAL} == {"succeeded", "failed", "skipped", "cancelled"}
 
 
@@ -586,7 +596,9 @@ def test_an_output_that_is_no_list_counts_as_one_value() -> None:
     play = Play(load("version: 0\nname: x\nnodes: [{id: a, use: agent:a}]"))
     play.settle()
     output = {"ports": {"out": 5}}
-    play.say(NodeFinished(node="a", attempt=1, status="succeeded", output=output, output_digest=digest(output)))
+    play.say(
+        NodeFinished(node="a", attempt=1, status="succeeded", output=output, output_digest=digest(output))
+    )
     assert play.state.nodes["a"].ports == {"out": (5,)}
     other = Play(brief("a"))
     other.settle()

@@ -120,7 +120,9 @@ def test_a_constant_backoff_does_not_grow_and_an_initial_one_does() -> None:
 
 def test_places_and_spelling_are_no_part_of_the_digest() -> None:
     one = load(HEAD + NODES + "edges: [{from: a.x==1.0, to: b.in}]", name="one")
-    two = load("name: x\n\nversion: 0\n" + NODES + "edges:\n  - to: b.in\n    from: 'a.x   ==  1'", name="two")
+    two = load(
+        "name: x\n\nversion: 0\n" + NODES + "edges:\n  - to: b.in\n    from: 'a.x   ==  1'", name="two"
+    )
     assert one == two
     assert one.digest == two.digest
     assert one.digest != load(HEAD + NODES + "edges: [{from: a.x==2, to: b.in}]").digest
@@ -216,14 +218,14 @@ def test_an_error_tells_place_reason_and_fix() -> None:
         ("[" * 30 + "]" * 30, ["1:25 depth"]),
         ("[" * 20000, ["1:25 depth"]),
         ("{a: " * 5000, ["1:97 depth"]),
-        ("a: [" + "1, " * 21000 + "]", ["1:59997 size"]),
+        ("a: [" + "1, " * 21000 + "]", ["1:59996 size"]),
         ("a: " + "x" * MAX_BYTES, ["1:1 size"]),
     ],
 )
-def test_a_text_that_is_no_yaml_of_ours_is_refused_before_anything_is_built(text: str, expected: list[str]) -> None:
-    found = findings(text)
-    assert [f.split()[1] for f in found] == [f.split()[1] for f in expected]
-    assert found == expected or expected[0].endswith(("yaml", "size", "tag", "alias"))
+def test_a_text_that_is_no_yaml_of_ours_is_refused_before_anything_is_built(
+    text: str, expected: list[str]
+) -> None:
+    assert findings(text) == expected
 
 
 def test_a_bomb_of_aliases_does_not_go_off() -> None:
@@ -244,7 +246,7 @@ def test_a_bomb_of_aliases_does_not_go_off() -> None:
     ],
 )
 def test_a_value_without_canonical_form_is_refused(value: str, code: str) -> None:
-    assert findings(f"{HEAD}nodes:\n  - {{id: a, use: agent:a, with: {{x: {value}}}}}") == [f"4:36 {code}"]
+    assert findings(f"{HEAD}nodes:\n  - {{id: a, use: agent:a, with: {{x: {value}}}}}") == [f"4:37 {code}"]
 
 
 @pytest.mark.parametrize(

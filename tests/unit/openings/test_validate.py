@@ -40,7 +40,7 @@ def test_binding_writes_the_required_inputs_in(compose_email: Opening) -> None:
 def test_an_unknown_agent_is_named_where_it_stands() -> None:
     opening = load("version: 0\nname: x\nnodes:\n  - {id: a, use: agent:critik}\n", name="f.yaml")
     (found,) = findings(opening, {"agent:critic": table()})
-    assert (found.code, found.file, found.line, found.column) == ("opening.unknown_agent", "f.yaml", 4, 17)
+    assert (found.code, found.file, found.line, found.column) == ("opening.unknown_agent", "f.yaml", 4, 18)
     assert found.fix == "did you mean 'critic'?"
     assert "shows the agents" in findings(opening, {})[0].fix
 
@@ -71,7 +71,9 @@ def test_an_edge_leads_from_a_port_to_a_port_that_takes_it(
 
 
 def test_success_and_artifacts_name_ports_there_are() -> None:
-    opening = brief("a", tail="success: {any_of: [exists(a.x), a.n == 'q', a.s.f == 1]}\nartifacts: {save: [a.y, a.n]}")
+    opening = brief(
+        "a", tail="success: {any_of: [exists(a.x), a.n == 'q', a.s.f == 1]}\nartifacts: {save: [a.y, a.n]}"
+    )
     assert codes(opening, {"agent:a": table(out="n:number s:string")}) == [
         "unknown_port",
         "type",
@@ -108,7 +110,8 @@ def test_parameters_are_judged_all_at_once(compose_email: Opening) -> None:
 def test_text_from_a_command_line_is_read_as_the_declared_type() -> None:
     opening = brief(
         "a 'with': {x: ['{{params.n}}', '{{params.s}}', '{{params.l}}', '{{params.o}}']}",
-        tail="params: {n: {type: number}, s: {type: string}, l: {type: list}, o: {type: object, required: false}}",
+        tail="params: {n: {type: number}, s: {type: string}, l: {type: list},"
+        " o: {type: object, required: false}}",
     )
     ports = {"agent:a": table()}
     assert check(opening, ports, {"n": "3", "s": "3", "l": "[1]"}) == {"n": 3, "s": "3", "l": [1], "o": None}

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -43,7 +45,7 @@ def test_events_are_the_same_byte_by_byte() -> None:
 @given(st.lists(st.integers(0, len(STREAM)), max_size=6))
 def test_events_are_the_same_wherever_the_stream_is_cut(cuts: list[int]) -> None:
     places = [0, *sorted(cuts), len(STREAM)]
-    assert parse([STREAM[a:b] for a, b in zip(places, places[1:], strict=False)]) == EVENTS
+    assert parse([STREAM[a:b] for a, b in pairwise(places)]) == EVENTS
 
 
 def test_an_endless_line_and_an_endless_event_are_refused() -> None:
@@ -59,7 +61,7 @@ def test_json_lines_are_the_same_wherever_they_are_cut(cuts: list[int]) -> None:
     data = b'{"a": 1}\r\n\n  {"b": 2}\n{"c": 3}'
     places = [0, *sorted(cuts), len(data)]
     lines = JsonLines()
-    got = [line for a, b in zip(places, places[1:], strict=False) for line in lines.feed(data[a:b])]
+    got = [line for a, b in pairwise(places) for line in lines.feed(data[a:b])]
     assert got + lines.end() == [b'{"a": 1}', b'{"b": 2}', b'{"c": 3}']
     assert lines.end() == []
 

@@ -85,8 +85,11 @@ def test_what_cannot_be_filled_is_an_error_with_its_place(
 
 def test_a_template_cannot_grow_without_bound() -> None:
     nested = "{{#each l}}" * 5 + "x" + "{{/each}}" * 5
-    with pytest.raises(TemplateError, match=r"steps|characters"):
+    with pytest.raises(TemplateError, match=r"characters|steps"):
         render(nested, {"l": list(range(100))})
+    silent = "{{#each l}}" * 3 + "{{#if no}}{{/if}}" + "{{/each}}" * 3
+    with pytest.raises(TemplateError, match="steps"):
+        render(silent, {"l": list(range(100))})
     with pytest.raises(TemplateError, match="characters"):
         render("{{x}}" * 100, {"x": "y" * 100_000})
     with pytest.raises(TemplateError, match="characters"):

@@ -83,10 +83,10 @@ class Terminal:
         os.close(slave)
         self.seen = ""
 
-    def wait_for(self, text: str, timeout_s: float = 30.0) -> None:
-        """Read until ``text`` is on the screen."""
+    def wait_for(self, text: str, *, times: int = 1, timeout_s: float = 30.0) -> None:
+        """Read until ``text`` is on the screen, so many times."""
         deadline = time.monotonic() + timeout_s
-        while text not in self.seen:
+        while self.seen.count(text) < times:
             assert self._read(deadline), f"{text!r} never came; seen: {self.seen}"
 
     def type(self, text: str) -> None:

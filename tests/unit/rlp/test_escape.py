@@ -112,6 +112,7 @@ def test_a_field_stays_on_one_line_and_a_block_keeps_its_lines() -> None:
 def test_a_long_line_is_folded_and_loses_nothing() -> None:
     lines = block("x" * 250, width=100)
     assert [len(line) for line in lines] == [100, 100, 50]
+    assert block("every word of it stays", width=12) == ["every word ", "of it stays"]
 
 
 def test_words_of_two_alphabets_are_noticed() -> None:

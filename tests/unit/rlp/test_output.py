@@ -96,7 +96,8 @@ def test_with_json_an_error_is_an_object_on_stdout_too() -> None:
 
 
 def test_sizes_and_times_read_like_people_write_them() -> None:
-    assert [size(312), size(4_198), size(2_097_152)] == ["312 B", "4.1 KiB", "2.0 MiB"]
+    sizes = [size(312), size(4_198), size(2_097_152), size(3 * 1024**3)]
+    assert sizes == ["312 B", "4.1 KiB", "2.0 MiB", "3.0 GiB"]
     assert [ago(340), ago(12_000), ago(300_000), ago(10_800_000), ago(200_000_000)] == [
         "340 ms",
         "12.0 s",

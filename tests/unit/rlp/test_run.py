@@ -210,10 +210,10 @@ def test_v_shows_every_byte_and_asks_again(holding: DaemonTwin, terminal: Open) 
     screen = terminal(*RUN_IT)
     screen.wait_for("approve? [y/N/v]")
     screen.type("v\n")
-    screen.wait_for("Content-Type: text/plain; charset=utf-8")
+    screen.wait_for("approve? [y/N/v]", times=2)
+    assert "Content-Type: text/plain; charset=utf-8" in screen.seen
     screen.type("yes\n")
     assert screen.end() == 0
-    assert screen.seen.count("approve? [y/N/v]") == 2
 
 
 @pytest.mark.parametrize("answer", ["\n", "n\n", "no\n", "approve\n", " \x1b[A\n"])
@@ -314,7 +314,7 @@ def test_a_hostile_mail_cannot_draw_on_the_prompt(holding: DaemonTwin, terminal:
     screen = terminal(*RUN_IT)
     screen.wait_for("approve? [y/N/v]")
     screen.type("v\n")
-    screen.wait_for("| From: me@example.org")
+    screen.wait_for("approve? [y/N/v]", times=2)
     screen.type("n\n")
     assert screen.end() == 4
     assert "\x1b" not in screen.seen

@@ -228,7 +228,7 @@ def _host(text: str) -> NetRule:
             raise GrantError(f"{text!r} has an empty port")
     else:
         name, colon, port = name.partition(":")
-        if (colon and not port) or not _HOST.match(name) or len(name) > 253:
+        if (colon and not port) or "/" in port or not _HOST.match(name) or len(name) > 253:
             raise GrantError(f"{text!r} is not a host name; write 'host' or 'host:port', punycode for others")
     if port and not (port.isascii() and port.isdigit() and 0 < int(port) < 65_536):
         raise GrantError(f"{text!r}: the port is not between 1 and 65535")
@@ -243,7 +243,8 @@ def _host_table(table: dict[str, Any]) -> list[NetRule]:
     for method in methods:
         if method not in _METHODS:
             raise GrantError(f"{method!r} is not one of {', '.join(_METHODS)}")
-    paths = parse_roots(table.get("paths", []))
+    roots = parse_roots(table.get("paths", []))
+    paths = roots if isinstance(roots, tuple) else ()
     if ("methods" in table and not methods) or ("paths" in table and not paths):
         raise GrantError("an empty 'methods' or 'paths' would allow nothing; leave the key or the host out")
     allow_http = table.get("allow_http", False)
@@ -252,7 +253,6 @@ def _host_table(table: dict[str, Any]) -> list[NetRule]:
     hosts = _strings(table.get("hosts", []), "hosts: a list")
     if not hosts:
         raise GrantError("'hosts' is missing")
-    assert isinstance(paths, tuple)
     return [
         NetRule(
             host=rule.host,

@@ -1,8 +1,8 @@
 """The body of a frame: a MessagePack map ``type``, ``payload``, optional ``meta``, in order (spec/rmp.md).
 
 Knows: legal bodies, the typed keys of ``meta`` (the topic is one of them, docs/adr/0001), types against
-schema ids. Does not know: what a payload means (``payloads``), where a topic leads (the bus). Uses the ``msgpack``
-module alone, so that a command line pays 5 ms and not 26.
+schema ids. Does not know: what a payload means (``payloads``), where a topic leads (the bus). Uses the
+``msgpack`` module alone, so that a command line pays 5 ms and not 26.
 """
 
 from __future__ import annotations

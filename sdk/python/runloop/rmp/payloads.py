@@ -40,7 +40,7 @@ class WirePayload(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every payload type."""
 
 
-class Control(WirePayload):
+class Control(WirePayload, frozen=True, kw_only=True):
     """9: a session speaks to its server."""
 
     action: Literal["subscribe", "unsubscribe", "ping"]
@@ -48,7 +48,7 @@ class Control(WirePayload):
     id: str | None = None
 
 
-class ErrorReport(WirePayload):
+class ErrorReport(WirePayload, frozen=True, kw_only=True):
     """10: the server refuses something."""
 
     error: str
@@ -57,7 +57,7 @@ class ErrorReport(WirePayload):
     hint: str | None = None
 
 
-class AgentHello(WirePayload):
+class AgentHello(WirePayload, frozen=True, kw_only=True):
     """100: the client's answer to the hello."""
 
     protocol: int
@@ -66,7 +66,7 @@ class AgentHello(WirePayload):
     proof: bytes | None = None
 
 
-class RuntimeHello(WirePayload):
+class RuntimeHello(WirePayload, frozen=True, kw_only=True):
     """101: the server speaks first."""
 
     protocol: int
@@ -75,7 +75,7 @@ class RuntimeHello(WirePayload):
     nonce: bytes
 
 
-class HostcallRequest(WirePayload):
+class HostcallRequest(WirePayload, frozen=True, kw_only=True):
     """110: a guest asks the host."""
 
     index: int
@@ -87,7 +87,7 @@ class HostcallRequest(WirePayload):
     """Burnt up to this call."""
 
 
-class HostcallResponse(WirePayload):
+class HostcallResponse(WirePayload, frozen=True, kw_only=True):
     """111: the host answers a guest."""
 
     index: int
@@ -96,7 +96,7 @@ class HostcallResponse(WirePayload):
     """Canonical JSON of the value, or of the error object."""
 
 
-class CtrlRequest(WirePayload):
+class CtrlRequest(WirePayload, frozen=True, kw_only=True):
     """2001: a control request; ``meta.reply_to`` names where the answer goes."""
 
     id: str
@@ -104,7 +104,7 @@ class CtrlRequest(WirePayload):
     params: dict[str, Any] = {}
 
 
-class CtrlResponse(WirePayload, omit_defaults=True):
+class CtrlResponse(WirePayload, frozen=True, kw_only=True, omit_defaults=True):
     """2002: the answer."""
 
     id: str
@@ -114,7 +114,7 @@ class CtrlResponse(WirePayload, omit_defaults=True):
     """``{code, family, message, hint, data}``, see :func:`runloop.errors.from_wire`."""
 
 
-class Delta(WirePayload):
+class Delta(WirePayload, frozen=True, kw_only=True):
     """A piece of progress that is kept nowhere."""
 
     node: str
@@ -122,7 +122,7 @@ class Delta(WirePayload):
     text: str
 
 
-class RunEvent(WirePayload, omit_defaults=True):
+class RunEvent(WirePayload, frozen=True, kw_only=True, omit_defaults=True):
     """3002: exactly one of a committed event and a piece of progress."""
 
     event: dict[str, Any] | None = None
@@ -130,7 +130,7 @@ class RunEvent(WirePayload, omit_defaults=True):
     delta: Delta | None = None
 
 
-class ActionRequest(WirePayload, kw_only=True):
+class ActionRequest(WirePayload, frozen=True, kw_only=True):
     """3005: an external effect waits for a person."""
 
     v: Literal[1] = 1
@@ -142,7 +142,7 @@ class ActionRequest(WirePayload, kw_only=True):
     expires_ms: int
 
 
-class ActionDecision(WirePayload, kw_only=True):
+class ActionDecision(WirePayload, frozen=True, kw_only=True):
     """3006: a person's decision; the digest binds it to the exact action that was shown."""
 
     v: Literal[1] = 1
@@ -152,7 +152,7 @@ class ActionDecision(WirePayload, kw_only=True):
     note: str = ""
 
 
-class DropNotice(WirePayload, kw_only=True):
+class DropNotice(WirePayload, frozen=True, kw_only=True):
     """3007: the bus dropped a frame."""
 
     v: Literal[1] = 1
@@ -165,7 +165,7 @@ class DropNotice(WirePayload, kw_only=True):
     observed_at_ms: int
 
 
-class AgentRequest(WirePayload):
+class AgentRequest(WirePayload, frozen=True, kw_only=True):
     """4000: an attempt of a node is handed to an agent."""
 
     run: str
@@ -175,7 +175,7 @@ class AgentRequest(WirePayload):
     """``{ports, with}`` as the engine assembled it."""
 
 
-class AgentResponse(WirePayload):
+class AgentResponse(WirePayload, frozen=True, kw_only=True):
     """4001: what the attempt gave."""
 
     run: str
