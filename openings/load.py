@@ -31,7 +31,7 @@ from openings.table import Table
 from runloop.digest import MAX_SAFE
 from runloop.errors import NotFoundError
 
-__all__ = ["MAX_BYTES", "catalogue", "find", "load", "read"]
+__all__ = ["MAX_BYTES", "catalogue", "find", "load", "read", "read_text"]
 
 MAX_NODES = 500
 MAX_MS = 366 * 24 * 3600 * 1000

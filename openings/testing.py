@@ -6,7 +6,7 @@ and clocks are the caller's script.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from openings import engine
@@ -148,16 +148,3 @@ class Play:
         """A timer's time has come; the clock moves there."""
         self.now_ms = max(self.now_ms, self.state.timers_set[timer])
         return self.say(TimerFired(timer=timer))
-
-    def finish(self, answer: Callable[[Play, str], object]) -> Play:
-        """Carry out everything; ``answer(play, node)`` says how each running attempt ends."""
-        while not self.state.finished:
-            self.settle()
-            running = [name for name, _ in self.state.active]
-            if running:
-                answer(self, running[0])
-            elif timers := self.state.live_timers():
-                self.fire(min(timers, key=lambda name: (timers[name], name)))
-            elif not self.state.finished:
-                raise AssertionError(f"the run is stuck: {engine.summary(self.state)}")
-        return self

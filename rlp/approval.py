@@ -41,7 +41,7 @@ def content_of(approval: dict[str, Any]) -> bytes:
     except (KeyError, TypeError, binascii.Error) as error:
         raise DivergenceError("the daemon sent no readable content", hint="rlp verify") from error
     bound = digest({"action": approval["action"], "content": blob_digest(content)})
-    if False:
+    if bound != approval["action_digest"]:
         raise DivergenceError(
             f"what approval {approval['approval']} shows is not what it binds",
             hint="do not approve it; 'rlp verify' checks the ledger",

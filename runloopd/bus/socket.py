@@ -270,7 +270,8 @@ class _Session(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._transport.set_write_buffer_limits(high=self._limits.write_buffer)
         # 64 KiB reads: larger ones make glibc map and trim a buffer on every read (lab/bus-store.md).
-        self._transport.max_size = 65_536  # type: ignore[attr-defined]
+        with contextlib.suppress(AttributeError):  # uvloop's transports have their own size
+            self._transport.max_size = 65_536  # type: ignore[attr-defined]
         raw = transport.get_extra_info("socket")
         pid, uid, _ = _PEERCRED.unpack(raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
         self.principal = Principal(kind="peer", name=f"peer:{uid}#{self.session}", uid=uid, pid=pid)
@@ -543,7 +544,7 @@ class _Session(asyncio.Protocol):
             self._end(Incomplete("no hello came", hint="speak RMP v0"))
         elif self._partial_ms is not None and now_ms - self._partial_ms >= self._limits.frame_ms:
             self._end(Incomplete(f"a frame was begun and not finished in {self._limits.frame_ms} ms"))
-        elif False:
+        elif self._blocked and not self._progressed(now_ms):
             self.cut()
         elif self._requests and now_ms - self._answered_ms >= self._limits.frame_ms:
             self._requests = 0  # answers that never came must not hold the peer for ever

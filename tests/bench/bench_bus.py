@@ -2,10 +2,10 @@
 
     python tests/bench/bench_bus.py [--frames 200000] [--rounds 5] [--size 64]
 
-One load process holds both ends, keeps a window of undelivered bytes, and compares every byte that arrives
-with what was sent: nothing lost, nothing twice, nothing out of order. Two brokers take turns, each in a process
-of its own: the bus, and ``relay``, an asyncio Protocol that copies bytes from one socket to the other and
-looks at nothing, which is the ceiling for any broker on this interpreter. A third figure is request/reply:
+One load process holds both ends, keeps a window of undelivered bytes, and compares every byte that
+arrives with what was sent: nothing lost, nothing twice, nothing out of order. Two brokers take turns, each in
+a process of its own: the bus, and ``relay``, an asyncio Protocol that copies bytes from one socket to the other
+and looks at nothing, which is the ceiling for any broker on this interpreter. A third figure is request/reply:
 ``call`` of the blocking client through the bus to a handler in the daemon and back. CPU is the broker's own,
 user and system.
 """

@@ -99,6 +99,7 @@ class FakeModelServer:
 
         class Handler(BaseHTTPRequestHandler):
             protocol_version = "HTTP/1.1"
+            disable_nagle_algorithm = True  # head and body are two writes; a client must not wait 40 ms
 
             def do_GET(self) -> None:
                 self._serve("GET", b"")

@@ -38,8 +38,10 @@ class Mortal:
         self.home = home
         log = (home.path / "mortal.log").open("w")
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.crashing_daemon", "--home", str(home.path)]
-            + ["--kind", kind, "--nth", str(nth), "--moment", moment],
+            [
+                *(sys.executable, "-m", "tests.e2e.crashing_daemon", "--home", str(home.path)),
+                *("--kind", kind, "--nth", str(nth), "--moment", moment),
+            ],
             env=home.env,
             cwd=ROOT,
             stdout=log,

@@ -96,7 +96,7 @@ def test_broken_frames_close_that_connection_and_harm_nobody(home: Home, garbage
 
 HOSTILE = {
     "loops": "def handle(task, host):\n    while True:\n        pass\n",
-    "grows": "def handle(task, host):\n    hoard = []\n    while True:\n        hoard.append(bytes(1 << 20))\n",
+    "grows": "def handle(task, host):\n    all = []\n    while True:\n        all.append(bytes(1 << 20))\n",
     "recurses": "def handle(task, host):\n    return handle(task, host)\n",
     "lies": "def handle(task, host):\n    return {'out': 'x', 'other': 1}\n",
     "raises": "def handle(task, host):\n    raise SystemExit('enough')\n",
@@ -166,9 +166,9 @@ def test_hostile_guests_harm_only_their_own_nodes(home: Home) -> None:
     assert home.pid() == pid
     assert home.events("cap.audit")
     assert home.outbox() == []
-    (finished,) = home.events("run.finished")
-    assert isinstance(finished.payload, RunFinished)
-    assert finished.payload.outcome == "failed"
+    (end,) = home.events("run.finished")
+    assert isinstance(end.payload, RunFinished)
+    assert end.payload.outcome == "failed"
 
 
 def test_an_agent_nobody_vouches_for_is_refused_with_the_reason(home: Home) -> None:
@@ -204,8 +204,9 @@ def test_a_run_by_another_user_is_refused_at_the_socket(home: Home) -> None:
             break
         parent.chmod(0o755)
     code = (
-        "import socket, sys, os; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.settimeout(30)\n"
-        f"s.connect({str(home.path / 'run' / 'rmp.sock')!r}); data = s.recv(65536); print(len(data), data[-200:])"
+        "import socket, os; os.setuid(65534); s = socket.socket(socket.AF_UNIX); s.settimeout(30)\n"
+        f"s.connect({str(home.path / 'run' / 'rmp.sock')!r})\n"
+        "data = s.recv(65536); print(len(data), data[-200:])"
     )
     told = subprocess.run(["python3", "-c", code], capture_output=True, text=True, timeout=60, check=False)
     assert told.stdout == "" or "refused" in told.stdout.lower() or told.stdout.startswith("0"), told.stdout

@@ -15,7 +15,6 @@ from runloopd.runtime.orders import MIB
 from tests.integration.runtime.conftest import Bench, Script
 
 COLLATZ = """
-import asyncio
 import json
 from runloop.agent import handler
 

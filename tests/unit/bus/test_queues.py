@@ -73,16 +73,16 @@ def test_bytes_are_bounded_but_a_single_run_always_fits_an_empty_queue() -> None
 
 
 def test_nobody_overtakes_a_parked_run() -> None:
-    box = Outbox(max_bytes=10)
-    box.offer(run(1, first=1))
-    box.park(run(1, first=2), None)
-    late = run(1, first=3)
+    box = Outbox(max_bytes=1 << 20)
+    box.offer(run(64, klass=DeliveryClass.REALTIME))
+    box.park(run(1, klass=DeliveryClass.REALTIME, first=65), None)
+    late = run(1, klass=DeliveryClass.BATCHED, first=66)  # its own class has room
     assert box.offer(late) is late
     box.park(late, None)
     taken = []
     while (one := box.take()) is not None:
         taken += ids(one)
-    assert taken == [1, 2, 3]
+    assert taken == list(range(1, 67))
 
 
 def test_a_parked_publisher_is_held_until_its_run_moves_up() -> None:

@@ -435,7 +435,9 @@ async def test_a_frame_begun_and_never_finished_is_cut_however_slowly_it_drips(h
         await settle()
         await house.tick(1_000)
     assert len(server.peers()) == 1
-    await house.tick(2_000)
+    await raw.send(whole[2:3])
+    await settle()
+    await house.tick(1_000)
     assert (await raw.read())[1]["error"] == "Incomplete"
     assert await raw.read() == (0, None)
 
@@ -517,6 +519,20 @@ async def test_a_batched_publisher_waits_50_ms_and_is_told(house: House) -> None
     assert (schema, report["error"]) == (10, "BackpressureTimeout")
     assert notices and set(notices) == {"backpressure_timeout"}
     assert house.balanced
+    sending.cancel()
+
+
+async def test_a_peer_that_asks_and_never_listens_is_not_read_any_more(house: House) -> None:
+    server = await house.start(PeerLimits(stall_ms=10**9))
+    raw = await house.raw()
+    await raw.greet()
+    pings = b"".join(
+        encode_message("intent.control.v1", {"action": "ping"}, msg_id=n, now_ms=NOW)
+        for n in range(2, 60_000)
+    )
+    sending = asyncio.create_task(raw.send(pings))
+    await eventually(lambda: not server.peers()[0].reading or sending.done())
+    assert not sending.done()
     sending.cancel()
 
 

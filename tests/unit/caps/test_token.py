@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from datetime import timedelta
+from typing import Any
 
 import pytest
 from biscuit_auth import (
@@ -16,7 +18,7 @@ from biscuit_auth import (
 )
 
 from runloop.caps.policy import NOTHING, Policy, parse_policy
-from runloop.caps.token import MAX_DEPTH, TokenError, attenuate, mint, public_key, verify
+from runloop.caps.token import MAX_DEPTH, TokenError, _authorizer, attenuate, mint, public_key, verify
 
 KEY = bytes(range(32))
 PUBLIC = public_key(KEY)
@@ -223,3 +225,8 @@ def test_bounds_that_make_no_sense_are_not_minted(more: dict[str, int]) -> None:
 def test_an_unusual_holder_survives_the_way() -> None:
     token = root(holder='a"; right("x"); //\n')
     assert verify(token, PUBLIC, now_ms=1).holder == 'a"; right("x"); //\n'
+
+
+def test_a_busy_machine_is_no_reason_to_refuse_a_token() -> None:
+    builder: Any = _authorizer(1)
+    assert builder.limits().max_time >= timedelta(seconds=5)

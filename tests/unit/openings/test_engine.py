@@ -281,6 +281,19 @@ def test_a_guard_on_a_skipped_node_closes_what_is_behind_it() -> None:
     assert "b was skipped" in play.state.nodes["c"].reason
 
 
+@pytest.mark.parametrize("how", ["failed", "skipped"])
+def test_a_guard_closes_its_node_even_where_the_port_is_optional(how: str) -> None:
+    opening = brief("a; b; c", "a.ok == true -> b.in; b.ok == true -> c.in; a.out -> c.data")
+    agents = {"agent:a": table(), "agent:b": table("in"), "agent:c": table("in data!")}
+    play = Play(bind(opening, agents))
+    play.settle()
+    play.succeed("a", ok=how == "failed", out=1).settle()
+    if how == "failed":
+        play.fail("b").settle()
+    assert play.state.nodes["c"].state is NodeState.SKIPPED
+    assert play.state.nodes["c"].reason.startswith("b.ok == true does not hold")
+
+
 # --- retries and time -----------------------------------------------------------------------------
 
 
@@ -503,6 +516,12 @@ def test_a_fact_this_engine_could_not_have_led_to_is_refused(fact: Any) -> None:
     with pytest.raises(EngineError) as caught:
         play.say(fact)
     assert caught.value.named_code == "engine.illegal"
+
+
+def test_attempts_are_counted_without_gaps() -> None:
+    play = Play(brief("a"))
+    with pytest.raises(EngineError, match="attempt 2 follows attempt 0"):
+        play.say(NodeScheduled(node="a", attempt=2, key="k", input_digest="d", input_blob="d"))
 
 
 def test_a_node_is_never_scheduled_twice() -> None:

@@ -238,11 +238,12 @@ def test_a_hostile_prompt_costs_a_bounded_number_of_steps() -> None:
             count += 1
             return trace
 
+        before = sys.gettrace()
         sys.settrace(trace)  # type: ignore[arg-type]
         try:
             route(prompt, [opening])
         finally:
-            sys.settrace(None)
+            sys.settrace(before)
         return count
 
     opening = brief("a", tail="params: {x: , y: }\ngoals: ['write a mail to {x} about {y}']")
