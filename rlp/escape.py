@@ -48,8 +48,7 @@ def json_text(value: object) -> str:
     """Compact JSON in printable ASCII: the same value for a parser, harmless on a terminal."""
     import json
 
-    # json escapes C0 and everything beyond ASCII; DEL is the one control character it lets through.
-    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str).replace("\x7f", "\\u007f")
+    return json.dumps(value, ensure_ascii=True, separators=(",", ":"), default=str)
 
 
 def mixed_scripts(text: str) -> list[str]:

@@ -106,8 +106,7 @@ class Journal:
         self._pending.append(waiting)
         if self._committing is None:
             self._committing = asyncio.create_task(self._commit_all(), name="journal-commit")
-        # Shielded, so that a cancelled caller leaves the group it is in alone.
-        return await asyncio.shield(waiting.done)
+        return await waiting.done  # a cancelled caller cancels its future, never the group it is in
 
     async def views_at(self, event_id: int) -> None:
         """Return once the views contain ``event_id``.

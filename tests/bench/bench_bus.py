@@ -4,10 +4,10 @@
 
 One load process holds both ends, keeps a window of undelivered bytes, and compares every byte that
 arrives with what was sent: nothing lost, nothing twice, nothing out of order. Two brokers take turns, each in
-a process of its own: the bus, and ``relay``, an asyncio Protocol that copies bytes from one socket to the other
-and looks at nothing, which is the ceiling for any broker on this interpreter. A third figure is request/reply:
-``call`` of the blocking client through the bus to a handler in the daemon and back. CPU is the broker's own,
-user and system.
+a process of its own: the bus, and ``relay``, an asyncio Protocol that copies bytes from one socket to the
+other and looks at nothing, which is the ceiling for any broker on this interpreter. A third figure is
+request/reply: ``call`` of the blocking client through the bus to a handler in the daemon and back. CPU is the
+broker's own, user and system.
 """
 
 from __future__ import annotations
@@ -141,10 +141,17 @@ def cpu_s(pid: int) -> float:
 
 
 def connect(path: Path) -> socket.socket:
-    sock = socket.socket(socket.AF_UNIX)
-    sock.connect(os.fspath(path))
-    sock.setblocking(False)
-    return sock
+    for _ in range(500):
+        sock = socket.socket(socket.AF_UNIX)
+        try:
+            sock.connect(os.fspath(path))
+        except ConnectionRefusedError:  # bound, and not listening yet
+            sock.close()
+            time.sleep(0.02)
+            continue
+        sock.setblocking(False)
+        return sock
+    raise SystemExit(f"nobody listens on {path}")
 
 
 def one_round(kind: str, count: int, size: int) -> dict[str, float]:
@@ -155,6 +162,7 @@ def one_round(kind: str, count: int, size: int) -> dict[str, float]:
         try:
             result: dict[str, float] = {}
             if kind == "bus":
+                connect(path).close()
                 publisher = BlockingClient.connect(path, CREDENTIAL)
                 subscriber = BlockingClient.connect(path, CREDENTIAL)
                 subscriber.subscribe("bench/*")

@@ -1,7 +1,8 @@
 """Cold start and memory of isolated guests.
 
-Cold start is counted from the order (what the bus message becomes) to the first host call as the daemon sees it: the
-guest has been forked, sandboxed, instantiated and has run its first instructions by then. ``python -m tests.bench runtime``.
+Cold start is counted from the order (what the bus message becomes) to the first host call as the daemon sees
+it: the guest has been forked, sandboxed, instantiated and has run its first instructions by then. ``python -m
+tests.bench runtime``.
 """
 
 from __future__ import annotations
@@ -119,9 +120,14 @@ async def bench(scratch: Path) -> None:
     runtime = Runtime(cache_dir=scratch / "cache", mac_key=b"b" * 32, max_spares=0)
     began = time.perf_counter()
     await runtime.start()
-    print(f"runtime start, zygote and four probes of the sandbox: {1000 * (time.perf_counter() - began):.0f} ms")
+    print(
+        f"runtime start, zygote and four probes of the sandbox: {1000 * (time.perf_counter() - began):.0f} ms"
+    )
     agents = []
-    for name, path, source in (("C-sized component", small, None), ("Python source", runner, {"agent": SOURCE})):
+    for name, path, source in (
+        ("C-sized component", small, None),
+        ("Python source", runner, {"agent": SOURCE}),
+    ):
         began = time.perf_counter()
         component = await runtime.prepare(path)
         print(f"prepare {name}, nothing in the cache: {1000 * (time.perf_counter() - began):.0f} ms")

@@ -1,4 +1,5 @@
-"""Python source on the shared runner, in the real sandbox: it answers, it is bounded, and it repeats itself exactly."""
+"""Python source on the shared runner, in the real sandbox: it answers, it is bounded, and it repeats itself
+exactly."""
 
 from __future__ import annotations
 

@@ -302,6 +302,7 @@ def test_an_interrupted_write_leaves_nothing(store: Store, monkeypatch: pytest.M
     ledger._key = Interrupted()  # type: ignore[assignment]
     with pytest.raises(Stop):
         ledger.append([facts.draft(facts.note())])
+    assert not ledger._connection.in_transaction
     ledger._key = key
     assert ledger.append([facts.draft(facts.contact())])[0].id == 1
 

@@ -271,6 +271,34 @@ def test_a_full_disk_stops_the_fold_and_quarantines_nothing(store: Store) -> Non
     assert materializer.quarantined() == []
 
 
+def test_an_io_error_is_no_fault_of_the_event(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store.ledger() as ledger:
+        ledger.append([facts.draft(facts.note())])
+    materializer = store.materializer()
+
+    def broken(*_: object) -> None:
+        error = sqlite3.OperationalError("disk I/O error")
+        error.sqlite_errorname = "SQLITE_IOERR_READ"
+        raise error
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Folds, "apply", broken)
+        with pytest.raises(ViewsError):
+            materializer.catch_up()
+    assert (materializer.catch_up(), materializer.quarantined()) == (1, [])
+
+
+def test_an_event_is_folded_whole_or_not_at_all(store: Store) -> None:
+    out_of_order = [
+        facts.draft(facts.scheduled(), run=facts.RUN),
+        facts.draft(facts.run_started(), run=facts.RUN),
+    ]
+    store.holding(*out_of_order)
+    assert cells(store, "SELECT event FROM quarantine") == [(2,)]
+    assert cells(store, "SELECT * FROM runs") == []
+    assert cells(store, "SELECT node FROM nodes") == [("draft",)]
+
+
 def test_views_of_another_ledger_are_folded_anew(stores) -> None:
     one, other = stores("one"), stores("other")
     one.holding(facts.draft(facts.contact("c1")), facts.draft(facts.contact("c2")))

@@ -93,6 +93,8 @@ def test_a_credential_behind_a_link_or_of_another_length_is_not_used(
     key = home / "keys" / "operator.key"
     key.write_bytes(b"short")
     assert "has 5 bytes, not 32" in rlp("runs").err
+    key.write_bytes(daemon.credential)
+    assert rlp("runs").code == 0
     key.rename(key.with_name("real"))
     key.symlink_to(key.with_name("real"))
     assert rlp("runs").code == 4

@@ -82,7 +82,7 @@ def test_a_daemon_that_comes_back_is_followed_on_from_the_last_event(home: Path)
         second.events = list(first.events)
     try:
         second.events.append({**first.events[0], "id": 2})
-        assert ids(follower.next(5)) == [2]
+        assert ids(follower.peek()) == [2], "looked for at once, not when the next frame comes"
         assert "taking the run up again" in here.console.err.getvalue()  # type: ignore[attr-defined]
     finally:
         here.hang_up()

@@ -11,12 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from rlp import spawn
+from rlp import session, spawn
 from rlp.commands.daemon import answers, listener
+from rlp.output import Console, Style
 from rlp.spawn import start_daemon
 from runloop.config import Paths
 from runloop.errors import UnreachableError
 from tests.unit.rlp.conftest import Done, Rlp
+from tests.unit.rlp.daemon_twin import DaemonTwin
 
 TWIN = (
     "import sys; from pathlib import Path; from tests.unit.rlp.daemon_twin import DaemonTwin\n"
@@ -46,11 +48,14 @@ def test_the_first_command_starts_the_daemon_and_the_second_finds_it(startable: 
     assert first != os.getpid()
 
 
-def test_the_very_first_command_is_an_operator(startable: Path, rlp: Rlp) -> None:
-    """The credential is written while we wait; the connection must still prove it."""
-    assert rlp("kb", "why", "1").code == 2  # unknown to the twin: asked, and answered
-    done = rlp("deny", "ap_nothing")
-    assert done.code == 7
+def test_the_very_first_command_is_an_operator(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The daemon writes the credential after we looked for it and before it listens."""
+    with DaemonTwin(home) as twin:
+        looked = iter([None, twin.credential])
+        monkeypatch.setattr(session, "read_credential", lambda paths: next(looked))
+        console = Console(sys.stdout, sys.stderr, Style())
+        with session.Session(console=console, environ=os.environ) as here:
+            assert here.client().principal == "operator"
 
 
 def test_daemon_start_waits_until_it_answers_and_stop_until_it_is_gone(startable: Path, rlp: Rlp) -> None:

@@ -1,8 +1,9 @@
-"""Guests written by hand: a component around a few lines of core WebAssembly text, for tests that must be exact.
+"""Guests written by hand: a component around a few lines of core WebAssembly text, for tests that must be
+exact.
 
-``component(body)`` returns the bytes of a component whose ``handle`` has that body. In it: ``$call`` calls the host
-with the five canonical arguments, ``(call $ok (i32.const P) (i32.const L))`` and ``$err`` return a text, ``text("…")`` in
-:class:`Texts` places one in memory.
+``component(body)`` returns the bytes of a component whose ``handle`` has that body. In it: ``$call`` calls
+the host with the five canonical arguments, ``(call $ok (i32.const P) (i32.const L))`` and ``$err`` return a
+text, ``text("…")`` in :class:`Texts` places one in memory.
 """
 
 from __future__ import annotations
@@ -41,7 +42,8 @@ def component(
     pages: int = 2,
     host: str = HOST,
 ) -> bytes:
-    """A component whose ``handle`` runs ``body`` (parameters ``$p`` and ``$n``: the input's address and length)."""
+    """A component whose ``handle`` runs ``body`` (parameters ``$p`` and ``$n``: the input's address and
+    length)."""
     data = "\n".join(texts.segments) if texts else ""
     return wat(f"""
 (component
@@ -51,10 +53,8 @@ def component(
     (memory (export "memory") {pages})
     (global $next (mut i32) (i32.const 65536))
     (func (export "realloc") (param $old i32) (param $was i32) (param $align i32) (param $new i32) (result i32)
-      (local $at i32)
-      (local.set $at (global.get $next))
-      (global.set $next (i32.and (i32.add (i32.add (local.get $at) (local.get $new)) (i32.const 7)) (i32.const -8)))
-      (block $enough
+      (local $at i32) (local.set $at (global.get $next)) (global.set $next (i32.and (i32.add (i32.add
+      (local.get $at) (local.get $new)) (i32.const 7)) (i32.const -8))) (block $enough
         (br_if $enough
           (i32.le_u (global.get $next) (i32.mul (memory.size) (i32.const 65536))))
         (drop (memory.grow
@@ -101,7 +101,8 @@ def saying(value: Any) -> bytes:
 
 
 def calling(op: str, args: str | bytes, *, times: int = 1) -> bytes:
-    """A guest that makes one call ``times`` times and returns the last answer as the value of port ``out``, be it ok or err."""
+    """A guest that makes one call ``times`` times and returns the last answer as the value of port ``out``,
+    be it ok or err."""
     texts = Texts()
     head, tail = '{"ports":{"out":[', "]}}"
     a, b = texts(head), texts(tail)

@@ -1,4 +1,5 @@
-"""The system call filter, executed by a small BPF machine: what the kernel would answer, for two architectures."""
+"""The system call filter, executed by a small BPF machine: what the kernel would answer, for two
+architectures."""
 
 from __future__ import annotations
 
