@@ -125,6 +125,7 @@ class Daemon:
             pins=read_pins(shipped("agents")),
             runner_digest=read_pin(shipped("runner")).blake3,
             allow_unsigned=config.security.allow_unsigned_agents,
+            kept=paths.home / "bundles",
         )
         policies = Policies(paths.overrides_dir, lambda: rights_of(registry), journal, mint)
 

@@ -181,7 +181,7 @@ class Gate:
         try:
             return await asyncio.shield(task)
         except asyncio.CancelledError:
-            pass
+            ask.abandoned.set()
             raise
 
     async def _finish(self, ask: Ask) -> Answer:

@@ -145,6 +145,7 @@ class Runs:
         for agent in agents.values():
             # Before the run exists: compiling an agent for the first time is not a node's time.
             await self._attempts.prepare(agent)
+            await asyncio.to_thread(self._registry.keep, agent)
         run = new_run_id()
         await self._journal.append(
             Draft(

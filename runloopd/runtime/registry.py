@@ -10,7 +10,9 @@ next attempt.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import tempfile
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,7 +25,15 @@ from runloop.bundle.digest import BundleError, bundle_digest, read_bundle
 from runloop.bundle.manifest import Finding, Manifest, ManifestError, check_values, parse_manifest
 from runloop.caps.policy import Policy, ceiling, parse_policy
 from runloop.digest import blob_digest
-from runloop.errors import DivergenceError, NotFoundError, RefusedError, RunloopError, UsageError
+from runloop.errors import (
+    ConflictError,
+    DivergenceError,
+    FailedError,
+    NotFoundError,
+    RefusedError,
+    RunloopError,
+    UsageError,
+)
 from runloop.events import AgentPin
 from runloopd.runtime.orders import MIB, GuestLimits
 
@@ -126,7 +136,8 @@ class Registry:
 
     ``pins`` are the digests of the bundles that came with this distribution. Any other bundle is refused, and
     passed over in favour of a pinned one of the same reference, unless ``allow_unsigned``.
-    ``runner_digest`` is the digest of the component that executes Python agents.
+    ``runner_digest`` is the digest of the component that executes Python agents. ``kept`` holds a copy, by
+    digest, of every bundle a run was started with, so that the run outlives changes of its agents.
     """
 
     def __init__(
@@ -136,12 +147,45 @@ class Registry:
         pins: Mapping[str, str],
         runner_digest: str,
         allow_unsigned: bool = False,
+        kept: Path | None = None,
     ) -> None:
         self._dirs = tuple(dirs)
         self._trusted = {digest: name for name, digest in pins.items()}
         self._shipped = frozenset(pins)
         self._runner_digest = runner_digest
         self._allow_unsigned = allow_unsigned
+        self._kept = kept
+
+    def keep(self, agent: InstalledAgent) -> None:
+        """Copy the agent's bundle to the kept ones, all of it or nothing. Does nothing when it is there.
+
+        Raises :class:`ConflictError` when its files changed since it was resolved, :class:`FailedError` when
+        the copy cannot be written.
+        """
+        if self._kept is None or (self._kept / agent.bundle_digest).is_dir():
+            return
+        files = read_bundle(agent.dir)
+        if bundle_digest(files) != agent.bundle_digest:
+            raise ConflictError(
+                f"the agent {agent.manifest.name} was changed just now",
+                hint="try again",
+                code="agent.changed",
+            )
+        try:
+            self._kept.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with tempfile.TemporaryDirectory(dir=self._kept, prefix=".new-") as fresh:
+                copy = Path(fresh) / "bundle"
+                for name, data in files.items():
+                    (copy / name).parent.mkdir(parents=True, exist_ok=True)
+                    (copy / name).write_bytes(data)
+                with contextlib.suppress(FileExistsError):
+                    copy.rename(self._kept / agent.bundle_digest)
+        except OSError as error:
+            raise FailedError(
+                f"the bundle of {agent.manifest.name} cannot be kept in {self._kept}: {error.strerror}",
+                hint="make room, or make the directory writable",
+                code="agent.keep",
+            ) from error
 
     def resolve(self, use: str) -> InstalledAgent:
         """The agent a node's ``use`` means, ready to start.
@@ -177,12 +221,14 @@ class Registry:
         Raises :class:`NotFoundError` when no such bundle is left, :class:`DivergenceError` when it was pinned
         with another runner or component than the present one.
         """
-        for folder in self._folders():
+        kept = [] if self._kept is None else [self._kept / pin.bundle_digest]
+        for folder in (*kept, *self._folders()):
             try:
                 agent = self._read(folder)
             except RunloopError:
                 continue
-            if agent.bundle_digest != pin.bundle_digest or not (agent.pinned or self._allow_unsigned):
+            vouched = folder in kept or agent.pinned or self._allow_unsigned
+            if agent.bundle_digest != pin.bundle_digest or not vouched:
                 continue
             if agent.pin != pin:
                 raise DivergenceError(

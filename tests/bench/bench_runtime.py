@@ -61,7 +61,7 @@ def spread(label: str, seconds: list[float]) -> None:
     ms = sorted(1000 * value for value in seconds)
     p99 = ms[min(len(ms) - 1, int(len(ms) * 0.99))]
     print(
-        f"{label:<66} min {ms[0]:7.2f}  p50 {statistics.median(ms):7.2f}  p99 {p99:7.2f}  max {ms[-1]:7.2f} ms"
+        f"{label:<66} min {ms[0]:.2f}  p50 {statistics.median(ms):.2f}  p99 {p99:.2f}  max {ms[-1]:.2f} ms"
         f"  (n={len(ms)})"
     )
 

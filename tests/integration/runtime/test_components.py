@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
+import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -19,7 +21,8 @@ from tests.integration.runtime.conftest import MAC_KEY, Bench, Script
 from tests.unit.runtime.guests import EMPTY, RESULT, Texts, calling, component, saying, wat
 
 GOOD = saying({"ports": {"out": [1]}})
-LIFT = '(canon lift (core func $m "handle") (memory (core memory $m "memory")) (realloc (core func $m "realloc")))'
+LIFT = """(canon lift (core func $m "handle")
+  (memory (core memory $m "memory")) (realloc (core func $m "realloc")))"""
 CORE = """(core module $m (memory (export "memory") 1)
   (func (export "realloc") (param i32 i32 i32 i32) (result i32) (i32.const 1024))
   (func (export "handle") (param i32 i32) (result i32) (unreachable)))
@@ -53,7 +56,7 @@ HANDLE = exporting(f'(param "input" string) {RESULT}')
     ],
 )
 async def test_a_component_of_another_world_is_refused(bench: Bench, text: str, why: str) -> None:
-    with pytest.raises(ComponentRefused, match=why) as refused:
+    with pytest.raises(ComponentRefused, match=re.escape(why)) as refused:
         await bench.runtime.prepare(bench.file(wat(text)))
     assert refused.value.hint is not None
     assert "runloop:agent@0.1.0" in refused.value.hint
@@ -81,7 +84,7 @@ async def test_a_later_patch_of_the_interface_is_fine(bench: Bench) -> None:
     ],
 )
 async def test_what_is_not_a_binary_component_is_refused(bench: Bench, content: bytes, why: str) -> None:
-    with pytest.raises(ComponentRefused, match=why):
+    with pytest.raises(ComponentRefused, match=re.escape(why)):
         await bench.runtime.prepare(bench.file(content))
 
 
@@ -119,10 +122,8 @@ async def test_a_pathological_component_costs_a_compiler_and_not_the_daemon(benc
     many = "".join(f"(func (result i32) (i32.const {n}))" for n in range(20_000))
     texts = Texts()
     wasm = component(f"{deep} (call $ok {texts(EMPTY)})", texts, extra=many)
-    try:
+    with contextlib.suppress(ComponentRefused, CompileFailed):  # refused, or compiled within the limits
         assert (await bench.run(wasm)).ok
-    except (ComponentRefused, CompileFailed):
-        pass  # either is fine: refused, or compiled within the limits
     assert (await bench.run(GOOD)).ok
 
 

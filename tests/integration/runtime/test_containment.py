@@ -74,12 +74,12 @@ async def test_a_worker_has_given_everything_up(bench: Bench) -> None:
     assert limits["Max core file size"] == limits["Max file size"] == limits["Max processes"] == "0"
     assert limits["Max data size"] != "unlimited"
     with contextlib.suppress(PermissionError):  # readable by root only: it is not dumpable
-        names = sorted(os.readlink(entry) for entry in (proc / "fd").iterdir())
+        names = sorted(str(entry.readlink()) for entry in (proc / "fd").iterdir())
         assert [
             name for name in names if not name.startswith(("/dev/null", "socket:", "/memfd:runloop"))
         ] == [f"/proc/{proc.name}/statm"]
         assert len([name for name in names if name.startswith("socket:")]) == 1
-        assert os.readlink(proc / "ns" / "net") != os.readlink("/proc/self/ns/net")
+        assert (proc / "ns" / "net").readlink() != Path("/proc/self/ns/net").readlink()
     held.go.set()
     assert (await attempt).ok
     await gone(int(proc.name))
@@ -292,3 +292,57 @@ async def test_a_closed_runtime_starts_no_second_zygote(make_bench: Callable[...
     await bench.runtime.close()
     with pytest.raises(ZygoteGone, match="closed"):
         await bench.runtime.prepare(path)
+
+
+# --- spare workers ---------------------------------------------------------------------------------
+
+
+async def spare_ready(bench: Bench) -> int:
+    async with asyncio.timeout(20):
+        while not bench.runtime._spares:
+            await asyncio.sleep(0.005)
+    (spare,) = bench.runtime._spares.values()
+    return spare.pid
+
+
+async def test_the_next_attempt_of_a_kind_gets_a_worker_that_is_ready(bench: Bench) -> None:
+    assert (await bench.run(CALLER, Script(1))).ok
+    ready = await spare_ready(bench)
+    held = Held()
+    attempt = asyncio.create_task(bench.run(CALLER, held.script()))
+    await asyncio.wait_for(held.asked.wait(), 20)
+    assert only_worker(bench) == ready
+    held.go.set()
+    assert (await attempt).ok
+    await gone(ready)  # one attempt each, ever
+
+
+async def test_a_spare_is_for_its_own_limits_only(bench: Bench) -> None:
+    assert (await bench.run(CALLER, Script(1))).ok
+    ready = await spare_ready(bench)
+    held = Held()
+    attempt = asyncio.create_task(bench.run(CALLER, held.script(), limits={"memory_bytes": 1 << 24}))
+    await asyncio.wait_for(held.asked.wait(), 20)
+    assert only_worker(bench) != ready
+    held.go.set()
+    assert (await attempt).ok
+
+
+async def test_a_spare_that_died_is_not_used(bench: Bench) -> None:
+    assert (await bench.run(CALLER, Script(1))).ok
+    ready = await spare_ready(bench)
+    os.kill(ready, signal.SIGKILL)
+    await gone(ready)
+    assert (await bench.run(CALLER, Script(1))).ok
+
+
+async def test_spares_are_few(make_bench: Callable[..., Awaitable[Bench]]) -> None:
+    bench = await make_bench(max_spares=2)
+    for memory in range(4):
+        assert (await bench.run(CALLER, Script(1), limits={"memory_bytes": (16 + memory) << 20})).ok
+        await asyncio.gather(*bench.runtime._making)
+    pids = {spare.pid for spare in bench.runtime._spares.values()}
+    assert len(pids) == 2
+    await bench.runtime.close()
+    for pid in pids:
+        await gone(pid)

@@ -347,3 +347,31 @@ def test_pins_that_cannot_be_read_are_refused(tmp_path: Path, text: str | None) 
 def test_a_copy_of_a_shipped_agent_is_still_that_agent(tmp_path: Path) -> None:
     shutil.copytree(AGENTS / "mailer", tmp_path / "copy", ignore=shutil.ignore_patterns("__pycache__"))
     assert registry(tmp_path, pins=read_pins(AGENTS)).resolve("agent:mailer").pinned
+
+
+def test_a_run_keeps_its_agent_when_the_bundle_is_changed_or_removed(make: Make, tmp_path: Path) -> None:
+    folder = make()
+    registry = Registry(
+        [folder.parent], pins={}, runner_digest=RUNNER, allow_unsigned=True, kept=tmp_path / "kept"
+    )
+    agent = registry.resolve("agent:echo")
+    registry.keep(agent)
+    registry.keep(agent)
+    (folder / "agent.py").write_text("def handle(task, host): return {'out': 'other'}\n")
+    assert registry.resolve("agent:echo").bundle_digest != agent.bundle_digest
+    assert registry.pinned(agent.pin).modules == agent.modules
+    shutil.rmtree(folder)
+    assert registry.pinned(agent.pin).bundle_digest == agent.bundle_digest
+
+
+def test_a_kept_bundle_that_was_altered_is_not_used(make: Make, tmp_path: Path) -> None:
+    folder = make()
+    registry = Registry(
+        [folder.parent], pins={}, runner_digest=RUNNER, allow_unsigned=True, kept=tmp_path / "kept"
+    )
+    agent = registry.resolve("agent:echo")
+    registry.keep(agent)
+    shutil.rmtree(folder)
+    (tmp_path / "kept" / agent.bundle_digest / "agent.py").write_text("evil = 1\n")
+    with pytest.raises(NotFoundError):
+        registry.pinned(agent.pin)

@@ -52,13 +52,15 @@ def component(
   (core module $libc
     (memory (export "memory") {pages})
     (global $next (mut i32) (i32.const 65536))
-    (func (export "realloc") (param $old i32) (param $was i32) (param $align i32) (param $new i32) (result i32)
-      (local $at i32) (local.set $at (global.get $next)) (global.set $next (i32.and (i32.add (i32.add
-      (local.get $at) (local.get $new)) (i32.const 7)) (i32.const -8))) (block $enough
-        (br_if $enough
-          (i32.le_u (global.get $next) (i32.mul (memory.size) (i32.const 65536))))
-        (drop (memory.grow
-          (i32.add (i32.const 1) (i32.div_u (local.get $new) (i32.const 65536))))))
+    (func (export "realloc")
+      (param $old i32) (param $was i32) (param $align i32) (param $new i32) (result i32)
+      (local $at i32)
+      (local.set $at (global.get $next))
+      (global.set $next
+        (i32.and (i32.add (i32.add (local.get $at) (local.get $new)) (i32.const 7)) (i32.const -8)))
+      (block $enough
+        (br_if $enough (i32.le_u (global.get $next) (i32.mul (memory.size) (i32.const 65536))))
+        (drop (memory.grow (i32.add (i32.const 1) (i32.div_u (local.get $new) (i32.const 65536))))))
       (local.get $at)))
   (core instance $libc (instantiate $libc))
   (core func $call (canon lower (func $host "call")
