@@ -20,7 +20,7 @@ from openings.shell import parse
 
 __all__ = ["COMMANDS", "MAX_PROMPT", "Routable", "Route", "route"]
 
-MAX_PROMPT = 2_048
+MAX_PROMPT = 1_024
 """Characters; what is longer is a text, and for an agent."""
 _MAX_WORDS = 200
 """Words that are looked at."""

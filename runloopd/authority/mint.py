@@ -157,7 +157,6 @@ class Mint:
         self._revoked.setdefault(token_id, reason)
         self._known.add(token_id)
         self.generation += 1
-        self._verified.clear()
 
     async def _issue(
         self, token: bytes, causes: tuple[int, ...], *, agent: AgentPin | None, node: str | None

@@ -144,8 +144,8 @@ async def bench(scratch: Path) -> None:
             print(f"{name}: private memory needs root to read (workers are not dumpable)")
             continue
         print(
-            f"{name}: private memory per resident agent, blocked in a host call:"
-            f" p50 {statistics.median(sizes) / 1024:.2f} MiB, max {max(sizes) / 1024:.2f} MiB (n={len(sizes)})"
+            f"{name}: private memory per agent blocked in a host call:"
+            f" p50 {statistics.median(sizes) / 1024:.2f}, max {max(sizes) / 1024:.2f} MiB (n={len(sizes)})"
         )
     began = time.perf_counter()
     gate = [runtime.run_attempt(agents[1][2], FirstCall()) for _ in range(100)]

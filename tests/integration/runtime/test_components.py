@@ -18,7 +18,7 @@ from runloopd.runtime.cache import CacheRefused
 from runloopd.runtime.engine import ComponentRefused
 from runloopd.runtime.supervisor import CompileFailed, Runtime
 from tests.integration.runtime.conftest import MAC_KEY, Bench, Script
-from tests.unit.runtime.guests import EMPTY, RESULT, Texts, calling, component, saying, wat
+from tests.unit.runtime.guests import EMPTY, HOST, RESULT, Texts, calling, component, saying, wat
 
 GOOD = saying({"ports": {"out": [1]}})
 LIFT = """(canon lift (core func $m "handle")
@@ -44,10 +44,9 @@ HANDLE = exporting(f'(param "input" string) {RESULT}')
         (f'(component (import "runloop:agent/host@0.2.0" (instance)) {HANDLE})', "host@0.2.0"),
         (f'(component (import "host" (instance)) {HANDLE})', "'host'"),
         (f'(component (import "runloop:agent/host@0.1.0" (func)) {HANDLE})', "imports"),
-        (f'(component (import "runloop:agent/host@0.1.0" (instance)) {HANDLE})', "interface is call"),
+        (f'(component (import "{HOST}" (instance)) {HANDLE})', "interface is call"),
         (
-            f'(component (import "runloop:agent/host@0.1.0" (instance (export "call" (func (param "op" string)))))'
-            f" {HANDLE})",
+            f'(component (import "{HOST}" (instance (export "call" (func (param "op" string))))) {HANDLE})',
             "interface is call",
         ),
         ("(component)", "does not export"),

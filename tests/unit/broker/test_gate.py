@@ -108,6 +108,22 @@ async def test_nothing_is_admitted_after_a_revocation_in_a_storm_of_calls(world:
     assert all(event.id < revoked for event in world.events("hostcall.admitted"))
 
 
+async def test_a_token_revoked_while_the_route_is_chosen_admits_nothing(world: World) -> None:
+    caller = await world.caller()
+    honest = world.models.estimate
+
+    async def slow(*args: Any) -> Any:
+        await world.mint.revoke(caller.token_id, "test")
+        return await honest(*args)
+
+    world.models.estimate = slow  # type: ignore[method-assign]
+    answer = await world.call(caller, "model.complete", ask("hello"))
+    assert answer.value["code"] == "token.revoked"
+    assert world.models.calls == [] and world.payloads("hostcall.admitted") == []
+    run = world.gate._record.run(caller.run)
+    assert run is not None and run.purse.held_micro_usd == 0
+
+
 async def test_a_write_whose_token_was_revoked_meanwhile_is_not_made(world: World) -> None:
     caller = await world.caller("kb_write = true\nkb_read = true")
     call = world.begin(caller, "kb.propose", contact("c9"))

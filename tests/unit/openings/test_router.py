@@ -248,5 +248,5 @@ def test_a_hostile_prompt_costs_a_bounded_number_of_steps() -> None:
 
     opening = brief("a", tail="params: {x: , y: }\ngoals: ['write a mail to {x} about {y}']")
     for unit in ("$(", "`", "(", "about ", "to ", "\\", "write a mail to ", "rm -rf / ;", "'\""):
-        half, whole = (steps(unit * (size // len(unit))) for size in (1000, 2000))
+        half, whole = (steps(unit * (size // len(unit))) for size in (500, 1000))
         assert whole < 3 * half + 2000, unit

@@ -131,6 +131,7 @@ async def test_a_refused_call_takes_no_index() -> None:
     assert [c.index for c in play.calls] == [0]
 
 
+DEEP = b"\x82\xa4type\xa1x\xa7payload" + b"\x91" * 9000
 LIES: dict[str, Any] = {
     "a call out of turn": [call(1)],
     "two calls at once": [call(0), call(1)],
@@ -148,7 +149,7 @@ LIES: dict[str, Any] = {
         encode_frame(schema_id=110, body=b"\x82\xa4type\xa1x\xa7payload\x80", created_at_ms=0, msg_id=1)
     ],
     "a body nested without end": [
-        encode_frame(schema_id=4, body=b"\x82\xa4type\xa1x\xa7payload" + b"\x91" * 9000, created_at_ms=0, msg_id=1)
+        encode_frame(schema_id=4, body=DEEP, created_at_ms=0, msg_id=1)
     ],
 }  # fmt: skip
 
