@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 __all__ = ["Head", "Ledger", "Prepared"]
 
 _SCOPE = re.compile(r"(user|system|agent:[a-z][a-z0-9_]{0,63})\Z")
+_SIGNED_AT = frozenset({"daemon.started", "run.finished"})
+"""Kinds at whose commit the head is signed, so that what people look at is always covered."""
 _HINTS = {
     "SQLITE_FULL": "free space on the disk, then try again",
     "SQLITE_READONLY": "make the ledger's file and directory writable again",
@@ -106,7 +108,8 @@ class Ledger:
         """Open the ledger at ``path`` as its only writer, creating it if there is none.
 
         ``synchronous`` FULL: an event is on the disk when ``append`` returns; NORMAL: it survives a crash of
-        the process but not of the machine. ``sign_every`` events the head is signed, and at close.
+        the process but not of the machine. The head is signed every ``sign_every`` events, when a daemon
+        starts, when a run ends, and at close.
 
         Raises :class:`LedgerLockedError` when another writer lives, :class:`LedgerVersionError` for a foreign
         or newer file, :class:`LedgerCorruptError` when what follows the last signed head does not chain.
@@ -168,7 +171,9 @@ class Ledger:
             if not rows and not stored:
                 return []
             head = Head(events[-1].id, events[-1].hash) if events else self._head
-            sign = self._key is not None and head.id - self._signed_up_to >= self._sign_every
+            due = head.id - self._signed_up_to >= self._sign_every
+            ends = any(item.payload.kind in _SIGNED_AT for item in prepared)
+            sign = self._key is not None and (due or ends)
             self._write(rows, stored, head if sign else None, now_ms)
             self._head = head
             return events

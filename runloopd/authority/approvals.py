@@ -243,7 +243,8 @@ class Approvals:
         voided = []
         for approval in list(self._approvals.values()):
             mine = approval.run == run and node in (None, approval.node)
-            if mine and attempt in (None, approval.attempt):
+            # A question of an earlier attempt may be waited for by this one, see `request`.
+            if mine and (attempt is None or approval.attempt <= attempt):
                 async with approval.lock:
                     if approval.state in ("open", "active"):
                         await self._void(approval, "the run no longer waits for it")

@@ -108,7 +108,7 @@ class Policies:
             raise RefusedError(
                 f"{agent} cannot be granted {capability}{f' {wanted}' if wanted else ''}: "
                 "its bundle does not ask for it, and an override only narrows",
-                hint=f"change policy.caps of the bundle and install it again; 'rlp cap show {agent}'",
+                hint=f"change policy.caps of the bundle and install it again; 'rlp cap list {agent}'",
                 code="cap.beyond_bundle",
             )
         return await self._change(principal, rights, "grant", capability, before, table)
@@ -121,7 +121,7 @@ class Policies:
             event = await self._mint.revoke(token, "revoked by the operator", actor=principal.label)
             return {"token": getattr(event.payload, "token", token), "event": event.id}
         if agent is None:
-            raise UsageError("name an agent or a token", hint="rlp cap revoke <agent> [<capability>]")
+            raise UsageError("name an agent or a token", hint="rlp cap revoke <agent> <capability>")
         rights = self._known(agent)
         names = [capability] if capability is not None else sorted(rights.policy.grants)
         table = self._table(agent)

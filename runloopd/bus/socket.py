@@ -669,7 +669,7 @@ def _take_lock(path: Path) -> int:
         os.close(descriptor)
         raise ConflictError(
             f"another daemon holds {path}",
-            hint="'rlp status' shows it, 'rlp daemon stop' ends it",
+            hint="'rlp daemon status' shows it, 'rlp daemon stop' ends it",
             code="bus.lock",
         ) from error
     return descriptor
@@ -717,6 +717,6 @@ def _clear_dead_socket(path: Path) -> None:
             raise ConflictError(f"{path} is in use: {error}", code="bus.live_socket") from error
     raise ConflictError(
         f"a daemon answers on {path}",
-        hint="'rlp status' shows it, 'rlp daemon stop' ends it",
+        hint="'rlp daemon status' shows it, 'rlp daemon stop' ends it",
         code="bus.live_socket",
     )

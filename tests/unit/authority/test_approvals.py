@@ -484,6 +484,14 @@ async def test_what_a_stopped_attempt_asked_is_voided_and_what_is_under_way_is_n
     assert office.approvals.list(all=True) == []
 
 
+async def test_a_stopped_retry_voids_the_question_of_the_attempt_before_it(office: Office) -> None:
+    approval = await office.ask(attempt=1)
+    assert await office.ask(attempt=2) is approval
+    assert await office.approvals.void("r1", "send", 2) == (approval.id,)
+    later = await office.ask(attempt=3)
+    assert await office.approvals.void("r1", "send", 2) == () and later.state == "open"
+
+
 async def test_an_approval_is_found_by_an_unambiguous_beginning_of_its_id(office: Office) -> None:
     approval = await office.ask()
     assert office.approvals.find(approval.id[3:10]) is approval
