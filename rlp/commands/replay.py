@@ -11,6 +11,14 @@ __all__ = ["replay"]
 
 REPLAY_S = 600.0
 
+COVERAGE = (
+    ("recorded", "recorded"),
+    ("reexecuted", "re-executed"),
+    ("substituted", "substituted"),
+    ("not_covered", "not covered"),
+)
+"""The four numbers of the coverage line (spec/openings.md), in its order and its words."""
+
 
 def replay(session: Session, *, run: str) -> Exit:
     """Print ``identical`` with a coverage line, or the first divergence with both hashes."""
@@ -29,6 +37,8 @@ def replay(session: Session, *, run: str) -> Exit:
     else:
         console.data("identical" if same else "not fully covered", "green" if same else "yellow")
     coverage = report.get("coverage") or {}
-    console.data("  " + ", ".join(f"{name.replace('_', ' ')} {count}" for name, count in coverage.items()))
+    console.data("  " + " / ".join(f"{coverage.get(name, 0)} {words}" for name, words in COVERAGE))
+    for gap in report.get("gaps") or ():
+        console.data(f"  {gap}", "yellow")
     console.data(f"  run {report.get('run', run)}")
     return code

@@ -85,6 +85,7 @@ class Watch:
                     continue
                 left = self._left_ns - (time.monotonic_ns() - self._since)
                 if left <= 0:
+                    self._stop()
                     return
                 self._changed.wait(left / 1e9)
 

@@ -42,7 +42,7 @@ def test_every_module_says_what_it_knows() -> None:
     [
         ("runloop.config", ("typer", "rich", "asyncio", "wasmtime", "pydantic")),
         ("rlp.__main__", ("typer", "rich", "asyncio", "wasmtime", "httpx2", "ruamel", "msgspec")),
-        ("runloopd.daemon", ("wasmtime", "typer", "rich", "httpx2", "lark")),
+        ("runloopd.daemon", ("wasmtime", "typer", "httpx2", "lark", "ruamel")),
         ("openings.router", ("lark", "ruamel", "asyncio")),
     ],
 )

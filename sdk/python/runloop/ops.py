@@ -30,34 +30,44 @@ class Args(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     """Base of every argument type."""
 
 
-class NoArgs(Args, frozen=True, kw_only=True):
-    """No arguments."""
+class TimeNow(Args, frozen=True, kw_only=True):
+    """The time, recorded so that a replay sees the same. Answer: ``{now_ms}``."""
 
 
 class RandomBytes(Args, frozen=True, kw_only=True):
+    """Random bytes, recorded so that a replay sees the same. Answer: ``{base64}``."""
+
     n: int
     """1 to 65 536."""
 
 
 class LogWrite(Args, frozen=True, kw_only=True):
+    """One log line of the run; its text is on record as the arguments of the call. Answer: ``{}``."""
+
     message: str
     level: Literal["debug", "info", "warning", "error"] = "info"
     fields: dict[str, Any] = {}
 
 
 class Progress(Args, frozen=True, kw_only=True):
+    """Tell the person watching. Answer: ``{}``."""
+
     message: str
     fraction: float | None = None
     """0 to 1, or unknown."""
 
 
 class KbQuery(Args, frozen=True, kw_only=True):
+    """One read-only SELECT; only the tables of granted domains exist. Answer: ``{columns, rows, truncated}``."""
+
     sql: str
     params: list[Any] = []
     limit: int = 200
 
 
 class KbSearch(Args, frozen=True, kw_only=True):
+    """Full-text search. Answer: ``{items: [{kind, id, title, snippet, score, event}]}``."""
+
     query: str
     k: int = 8
     kinds: list[Literal["contact", "note", "mail"]] = []
@@ -65,25 +75,35 @@ class KbSearch(Args, frozen=True, kw_only=True):
 
 
 class KbRead(Args, frozen=True, kw_only=True):
+    """One whole contact or document. Answer: ``{item}``."""
+
     kind: Literal["contact", "document"]
     id: str
 
 
 class KbWhy(Args, frozen=True, kw_only=True):
+    """Where a thing came from; needs the domain ``history``. Answer: the graph of causes."""
+
     ref: str
 
 
 class KbPropose(Args, frozen=True, kw_only=True):
+    """State a contact or a document of the agent's own; never replaces another's. Answer: ``{kind, id}``."""
+
     kind: str
     payload: dict[str, Any]
 
 
 class MemoryGet(Args, frozen=True, kw_only=True):
+    """An agent's durable memory. Answer: ``{value, version}``; version 0 was never written."""
+
     key: str
     namespace: str = "private"
 
 
 class MemoryPut(Args, frozen=True, kw_only=True):
+    """Write durable memory; a version that was overtaken is refused. Answer: ``{version}``."""
+
     key: str
     value: Any
     namespace: str = "private"
@@ -92,12 +112,16 @@ class MemoryPut(Args, frozen=True, kw_only=True):
 
 
 class BlobRead(Args, frozen=True, kw_only=True):
+    """Part of an artifact of the same run. Answer: ``{base64, offset, size, eof}``."""
+
     digest: str
     offset: int = 0
     length: int = 65_536
 
 
 class ArtifactPut(Args, frozen=True, kw_only=True):
+    """Keep a file this run produced: either ``text`` or ``base64``. Answer: ``{name, digest, size}``."""
+
     name: str
     media_type: str = "text/plain; charset=utf-8"
     text: str | None = None
@@ -110,6 +134,8 @@ class ModelMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ModelComplete(Args, frozen=True, kw_only=True):
+    """Ask a model, within the budget of the run. Answer: ``{text, provider, model, generated, finish, …}``."""
+
     messages: list[ModelMessage]
     model: str | None = None
     """A pattern from policy; None lets the route decide."""
@@ -125,10 +151,14 @@ class ModelComplete(Args, frozen=True, kw_only=True):
 
 
 class MsgNext(Args, frozen=True, kw_only=True):
+    """The next piece of a streamed answer. Answer: ``{item}``, at the end ``{done: true}``."""
+
     stream: str
 
 
 class MailSend(Args, frozen=True, kw_only=True):
+    """Send a mail; the gate asks a person, showing the exact bytes."""
+
     to: list[str]
     subject: str
     body: str
@@ -151,7 +181,7 @@ class Op:
 OPS: dict[str, Op] = {
     op.name: op
     for op in (
-        Op(name="time.now", args=NoArgs, effect="pure", capability="time"),
+        Op(name="time.now", args=TimeNow, effect="pure", capability="time"),
         Op(name="random.bytes", args=RandomBytes, effect="pure", capability="random"),
         Op(name="log.write", args=LogWrite, effect="pure", capability=None),
         Op(name="progress", args=Progress, effect="pure", capability=None),

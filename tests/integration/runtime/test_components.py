@@ -79,7 +79,7 @@ async def test_a_later_patch_of_the_interface_is_fine(bench: Bench) -> None:
         (b"", "no WebAssembly"),
         (b"\0asm\x01\0\0\0", "core module"),
         (GOOD[:-20], "not valid"),
-        (b"\0asm\x0d\0\x01\0" + os.urandom(64), "not valid"),
+        (b"\0asm\x0d\0\x01\0" + bytes(range(64)), "not valid"),
     ],
 )
 async def test_what_is_not_a_binary_component_is_refused(bench: Bench, content: bytes, why: str) -> None:
@@ -88,7 +88,7 @@ async def test_what_is_not_a_binary_component_is_refused(bench: Bench, content: 
 
 
 async def test_a_component_that_is_not_there_is_named(bench: Bench) -> None:
-    with pytest.raises(NotFoundError, match="absent.wasm"):
+    with pytest.raises(NotFoundError, match=r"absent\.wasm"):
         await bench.runtime.prepare(Path("/nowhere/absent.wasm"))
 
 

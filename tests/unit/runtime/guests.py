@@ -34,18 +34,23 @@ class Texts:
         return f"(i32.const {at}) (i32.const {len(data)})"
 
 
-def component(
+def component(body: str, texts: Texts | None = None, **shape: Any) -> bytes:
+    """The binary form of :func:`text_form`."""
+    return wat(text_form(body, texts, **shape))
+
+
+def text_form(
     body: str,
     texts: Texts | None = None,
     *,
     extra: str = "",
     pages: int = 2,
     host: str = HOST,
-) -> bytes:
+) -> str:
     """A component whose ``handle`` runs ``body`` (parameters ``$p`` and ``$n``: the input's address and
     length)."""
     data = "\n".join(texts.segments) if texts else ""
-    return wat(f"""
+    return f"""
 (component
   (import "{host}" (instance $host
     (export "call" (func (param "op" string) (param "payload" string) {RESULT}))))
@@ -86,7 +91,7 @@ def component(
   (func (export "handle") (param "input" string) {RESULT}
     (canon lift (core func $m "handle")
       (memory (core memory $libc "memory")) (realloc (core func $libc "realloc")))))
-""")
+"""
 
 
 def wat(text: str) -> bytes:

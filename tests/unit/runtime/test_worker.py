@@ -16,7 +16,7 @@ from runloopd.runtime.engine import ComponentRefused
 from runloopd.runtime.sandbox import Ending, LoadedComponent, compile_component, make_engine
 from runloopd.runtime.wire import CallRequest, CallResponse, Start
 from runloopd.runtime.worker import Conversation, Session, Watch
-from tests.unit.runtime.guests import LOOP, Texts, calling, component, saying
+from tests.unit.runtime.guests import LOOP, Texts, calling, component, saying, text_form
 
 START = {
     "input": "{}",
@@ -149,7 +149,7 @@ def test_a_compiled_form_of_something_else_is_refused(engine: Any, tmp_path: Pat
         LoadedComponent(engine, str(path))
 
 
-@pytest.mark.parametrize("text", [b"(component)", b"\0asm\x01\0\0\0", saying({})[:-9]])
+@pytest.mark.parametrize("text", [text_form(LOOP).encode(), b"\0asm\x01\0\0\0", saying({})[:-9]])
 def test_only_binary_components_are_compiled(engine: Any, text: bytes) -> None:
     with pytest.raises(ComponentRefused):
         compile_component(engine, text)
