@@ -94,7 +94,7 @@ class Home:
         return Done(args, done.returncode, done.stdout, done.stderr)
 
     def terminal(self, *args: str, answers: Mapping[str, str], timeout: float = PATIENCE_S) -> Done:
-        """Run ``rlp ARGS`` on a pseudo-terminal; type ``answers[pattern]`` once each time a pattern shows up."""
+        """Run ``rlp ARGS`` on a pseudo-terminal; type ``answers[pattern]`` once when the pattern shows up."""
         pid, fd = pty.fork()
         if pid == 0:  # pragma: no cover - the child becomes the command
             os.chdir(self.path)

@@ -183,7 +183,12 @@ class BusAttempts:
         reply_to = f"rlp/runs/{run}/replies/{order.node}/{order.attempt}"
         reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._replies[reply_to] = reply
-        self._mailbox.expect(key, Order(attempt=order, answerer=answerer, announce=announce))
+
+        def failed(error: RunloopError) -> None:
+            if not reply.done():
+                reply.set_exception(error)
+
+        self._mailbox.expect(key, Order(attempt=order, answerer=answerer, announce=announce, failed=failed))
         try:
             frame = self._bus.compose(
                 DAEMON,

@@ -14,8 +14,9 @@ from typing import Any
 
 import structlog
 
+from runloop.errors import RunloopError
 from runloop.events import GuestError
-from runloop.ids import run_id_to_int
+from runloop.ids import RunId, run_id_to_int
 from runloopd.broker.calls import Answerer
 from runloopd.bus.bus import Bus, ComposedFrame, Delivery
 from runloopd.bus.principal import DAEMON, Principal
@@ -40,6 +41,8 @@ class Order:
     attempt: AttemptOrder
     answerer: Answerer
     announce: Announce
+    failed: Callable[[RunloopError], None]
+    """Told when no response will come, because the attempt could not be performed or recorded."""
 
 
 class Mailbox:
@@ -90,12 +93,15 @@ class Mailbox:
         self, key: tuple[str, str, int], order: Order, guest_input: dict[str, Any], reply_to: str
     ) -> None:
         run, node, attempt = key
-        agent = order.attempt.agent
-        result = await self._runtime.run_attempt(replace(order.attempt, input=guest_input), order.answerer)
-        host = Principal(kind="agent", name=f"agent:{agent}#{run}/{node}/{attempt}")
-        frame = self._reply(host, reply_to, key, result)
-        await order.announce(frame, host.label, "daemon")
-        self._bus.publish(frame)
+        attempt_order = replace(order.attempt, input=guest_input)
+        try:
+            result = await self._runtime.run_attempt(attempt_order, order.answerer)
+            host = Principal(kind="agent", name=f"agent:{attempt_order.agent}#{run}/{node}/{attempt}")
+            frame = self._reply(host, reply_to, key, result)
+            await order.announce(frame, host.label, "daemon")
+            self._bus.publish(frame)
+        except RunloopError as error:
+            order.failed(error)
 
     def _reply(
         self, host: Principal, reply_to: str, key: tuple[str, str, int], result: AttemptResult
@@ -111,7 +117,7 @@ class Mailbox:
             "fuel": result.fuel,
             "calls": result.calls,
         }
-        return self._bus.compose(host, reply_to, RESPONSE, body, trace_id=run_id_to_int(run))  # type: ignore[arg-type]
+        return self._bus.compose(host, reply_to, RESPONSE, body, trace_id=run_id_to_int(RunId(run)))
 
 
 def error_json(error: GuestError | None) -> dict[str, Any] | None:

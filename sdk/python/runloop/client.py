@@ -366,7 +366,9 @@ class AsyncClient:
                         self._waiters.discard(waiter)
         except TimeoutError as error:
             raise UnreachableError(
-                f"{what} within {timeout_s:g} s", hint="look at it with 'rlp daemon status'", code="client.timeout"
+                f"{what} within {timeout_s:g} s",
+                hint="look at it with 'rlp daemon status'",
+                code="client.timeout",
             ) from error
 
     def _flush(self) -> None:

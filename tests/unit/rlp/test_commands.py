@@ -249,7 +249,7 @@ def test_an_identical_replay_says_so_with_its_coverage(daemon: DaemonTwin, rlp: 
     assert done.code == 0
     assert done.out.splitlines()[:2] == [
         "identical",
-        "  recorded 5, reexecuted 5, substituted 0, not covered 0",
+        "  5 recorded / 5 re-executed / 0 substituted / 0 not covered",
     ]
     assert rlp("replay", RUN, "--json").lines == [report]
 

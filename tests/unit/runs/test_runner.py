@@ -256,7 +256,7 @@ async def test_a_run_whose_facts_cannot_be_written_stalls_and_does_nothing_more(
     stage.attempts.succeed("left")
     await stage.attempts.until(lambda: "node.finished" in stage.kinds())
     stage.journal.full = True
-    finished = [e for e in stage.seen if e.kind == "node.finished"][0]
+    finished = next(e for e in stage.seen if e.kind == "node.finished")
     right = replace(
         finished,
         id=finished.id + 1,

@@ -85,7 +85,9 @@ class ClientSession:
         report = self._last_report
         if report is None:
             return UnreachableError(
-                "the daemon closed the connection", hint="look at it with 'rlp daemon status'", code="client.lost"
+                "the daemon closed the connection",
+                hint="look at it with 'rlp daemon status'",
+                code="client.lost",
             )
         return UnreachableError(
             f"the daemon closed the connection: {report.get('message')}",
