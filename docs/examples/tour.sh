@@ -19,13 +19,14 @@ rlp daemon stop >/dev/null 2>&1 || true
 # A fresh graph each time; keys and the compiled runner stay, so that only the first start compiles.
 rm -rf "$RUNLOOP_HOME/pog" "$RUNLOOP_HOME/outbox"
 
-say "1. Start the daemon (the first start compiles the Python runner: some seconds)"
-rlp daemon start
+say "1. Start the daemon"
+rlp daemon start >/dev/null
 
 say "2. Import contacts, notes and mail"
 rlp import "$here/contacts.vcf" "$here/notes" "$here/mail"
 
-say "3. Run compose_email: five agents in sandboxes, one draft, one question for you"
+say "3. Run compose_email: five agents in sandboxes, one draft, one question for you
+   (the first run on a machine waits some seconds while the Python runner is compiled)"
 code=0
 rlp run compose_email -p recipient=john -p topic="Q4 plan" "$@" || code=$?
 
@@ -44,7 +45,8 @@ cat >&2 <<EOF
   export RUNLOOP_HOME=$RUNLOOP_HOME PATH="$(dirname "$(command -v rlp)"):\$PATH"
   rlp runs                     every run
   rlp trace <id>               who sent what to whom, when, how big
-  rlp kb why john              where a fact comes from
+  rlp kb why john.carter@example.org
+                               what led to the mail, back to the notes it uses
   rlp replay <id>              execute it again, bit for bit, with no effect
   rlp verify                   the ledger's chain, signatures and views
 EOF

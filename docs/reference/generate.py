@@ -1,7 +1,7 @@
 """Writes the reference pages whose truth is in the contract: ``config.md``, ``events.md``, ``ops.md``.
 
-Run from anywhere: ``python docs/reference/generate.py``; ``--check`` only tells what is stale. Knows how rules,
-payload types and argument types become tables; the words are the docstrings of ``runloop.config``,
+Run from anywhere: ``python docs/reference/generate.py``; ``--check`` only tells what is stale. Knows how
+rules, payload types and argument types become tables; the words are the docstrings of ``runloop.config``,
 ``runloop.events`` and ``runloop.ops``. Siblings: ``rlp/generate.py`` (cli.md), ``sdk/schema/generate.py``
 (registry.md).
 """
@@ -12,7 +12,7 @@ import ast
 import inspect
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
@@ -85,18 +85,18 @@ def prose(text: str) -> str:
 
 def type_words(kind: str) -> str:
     """``Literal['a', 'b']`` as ``'a' | 'b'``; anything else as it is."""
-    kind = re.sub(r"Literal\[([^\]]+)\]", lambda found: " | ".join(found[1].split(", ")), kind)
+    kind = re.sub(r"Literal\[([^\]]+)\]", lambda found: found[1].replace(", ", " | "), kind)
     return f"`{kind}`".replace("|", "\\|")
 
 
-def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
+def table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> list[str]:
     lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
     return [*lines, *("| " + " | ".join(cell or "–" for cell in row) + " |" for row in rows), ""]
 
 
 def field_table(fields: tuple[Field, ...]) -> list[str]:
     if not fields:
-        return ["No fields.", ""]
+        return ["Nothing to give.", ""]
     rows = [
         (
             f"`{f.name}`",
@@ -131,12 +131,12 @@ def config_page() -> str:
         "4. `/etc/runloop/config.toml`, the operator's;",
         "5. the default.",
         "",
-        "`rlp config show` prints every value with its origin, `rlp config check` every mistake at once. An unknown",
-        "key is an error. The daemon reads the configuration when it starts: after a change, `rlp daemon stop`; the",
-        "next command starts it again.",
+        "`rlp config show` prints every value with its origin, `rlp config check` every mistake at once. An",
+        "unknown key is an error. The daemon reads the configuration when it starts: after a change,",
+        "`rlp daemon stop`; the next command starts it again.",
         "",
-        "*Narrowing*: where the operator's file sets such a key, other layers can move it only in the direction named;",
-        "a wider value is ignored with a warning.",
+        "*Narrowing*: where the operator's file sets such a key, the other layers can move it only in the",
+        "direction named; a wider value is ignored with a warning.",
         "",
     ]
     for section in dict.fromkeys(key.split(".")[0] for key in config.RULES):
@@ -168,9 +168,9 @@ def _providers(kinds: Mapping[str, Type]) -> list[str]:
     return [
         "### `[models.providers.<name>]`",
         "",
-        "One model server. Names are lower-case. Without `models.default` the first one configured is asked, else an",
-        "Ollama that was found, else the offline rules. A server on this machine costs nothing; a remote one is refused",
-        "until its `price` is set. `api_key_env` and `secret` exclude each other.",
+        "One model server. Names are lower-case. Without `models.default` the first one configured is asked,",
+        "else an Ollama that was found, else the offline rules. A server on this machine costs nothing; a",
+        "remote one is refused until its `price` is set. `api_key_env` and `secret` exclude each other.",
         "",
         *table(("key", "type", "default", "narrowing", "meaning"), rows),
     ]
@@ -196,10 +196,11 @@ def events_page() -> str:
         MARK.format(source="sdk/python/runloop/events.py"),
         "# Events",
         "",
-        "Every fact in the ledger is one of these kinds. Kinds are closed: a field that is not listed is refused.",
-        "Every `*_ms` is integer milliseconds, every `*_micro_usd` integer millionths of a US dollar, every `*_digest`",
-        "and every blob reference 64 lower-case hex characters of BLAKE3. A field named `*_blob` names bytes stored",
-        "beside the event. `call` counts the host calls of one attempt from 0.",
+        "Every fact in the ledger is one of these kinds. Kinds are closed: a field that is not listed is",
+        "refused. Every `*_ms` is integer milliseconds, every `*_micro_usd` integer millionths of a US",
+        "dollar, every `*_digest` and every blob reference 64 lower-case hex characters of BLAKE3. A field",
+        "named `*_blob` names bytes stored beside the event. `call` counts the host calls of one attempt",
+        "from 0.",
         "",
         "## What every event has",
         "",
@@ -236,9 +237,10 @@ def ops_page() -> str:
         MARK.format(source="sdk/python/runloop/ops.py"),
         "# Host calls",
         "",
-        "Everything a guest can ask of the world. Arguments and answers are JSON objects; an argument that is not",
-        "listed is refused. `runloop.host.Host` has a method for each; `host.call(op, args)` takes any. A refusal is an",
-        "answer with `code`, `message`, `hint` and `retryable`, and the guest can go on after it.",
+        "Everything a guest can ask of the world. Arguments and answers are JSON objects; an argument that",
+        "is not listed is refused. `runloop.host.Host` has methods for them; `host.call(op, args)` takes",
+        "any. A refusal is an answer with `code`, `message`, `hint` and `retryable`; the guest can go on",
+        "after it.",
         "",
         "Effect classes, weakest first:",
         "",

@@ -67,6 +67,8 @@ class Mint:
         self._clock = clock
         self._ttl_ms = ttl_ms
         self._runs: dict[str, Minted] = {}
+        self._nodes: dict[str, list[tuple[str, str]]] = {}
+        """Run -> ``(agent, token)`` of every attempt's token."""
         self._revoked: dict[str, str] = {}
         self._known: set[str] = set()
         self._verified: dict[str, tuple[int, Verified]] = {}
@@ -102,11 +104,14 @@ class Mint:
             root = await self.for_run(run, everything(), cause=cause)
         self.verify(root.data)
         token = tokens.attenuate(root.data, self._public, grants, holder=f"agent:{pin.name}", node=node)
-        return await self._issue(token, (cause, root.event), agent=pin, node=node)
+        minted = await self._issue(token, (cause, root.event), agent=pin, node=node)
+        self._nodes.setdefault(run, []).append((pin.name, minted.id))
+        return minted
 
     def forget(self, run: str) -> None:
         """Drop the token of a run that has ended."""
         self._runs.pop(run, None)
+        self._nodes.pop(run, None)
 
     def verify(self, token: bytes) -> Verified:
         """What ``token`` grants now; raises :class:`TokenError`. Cached until the next revocation."""
@@ -134,6 +139,16 @@ class Mint:
             Draft(payload=TokenRevoked(token=name, reason=reason), actor=actor)
         )
         return event
+
+    async def revoke_agent(self, agent: str, reason: str, *, actor: str) -> list[str]:
+        """Void every token an agent holds in a run under way; its next call is refused. Returns their ids."""
+        held = [token for tokens in self._nodes.values() for name, token in tokens if name == agent]
+        live = [token for token in held if token not in self._revoked]
+        for token in live:
+            self._void(token, reason)
+        for token in live:
+            await self._journal.append(Draft(payload=TokenRevoked(token=token, reason=reason), actor=actor))
+        return live
 
     def revoked(self) -> dict[str, str]:
         """Revocation id -> reason."""

@@ -129,7 +129,12 @@ class Policies:
         for name in names:
             self._capability(name)
             table[name] = _nothing(name)
-        return await self._change(principal, rights, "revoke", capability or "*", before, table)
+        shown = await self._change(principal, rights, "revoke", capability or "*", before, table)
+        # What runs now was narrowed under the old policy: its tokens are void, so that nothing more is
+        # admitted under a right that was taken away (attacks.md C12).
+        reason = f"the operator revoked {capability or 'every right'} of {agent}"
+        voided = await self._mint.revoke_agent(agent, reason, actor=principal.label)
+        return {**shown, "tokens_voided": len(voided)}
 
     async def _change(
         self,

@@ -216,3 +216,18 @@ def test_a_run_by_another_user_is_refused_at_the_socket(home: Home) -> None:
 def test_the_examples_import_whole(home: Home) -> None:
     shown = home.rlp("import", *map(str, example_paths()), "--json").check().json
     assert shown["problems"] == []
+
+
+def test_a_right_that_is_revoked_while_a_run_waits_stops_the_mail(home: Home) -> None:
+    home.play().check(5)
+    (waiting,) = home.rlp("approvals", "--json").check().ndjson
+    home.rlp("cap", "revoke", "mailer", "mail").check()
+    home.rlp("approve", str(waiting["approval"]))
+    wait_until(lambda: bool(home.events("run.finished")), "the run to finish")
+    assert home.outbox() == []
+    (finished,) = [
+        event.payload
+        for event in home.events("node.finished")
+        if isinstance(event.payload, NodeFinished) and event.payload.node == "send"
+    ]
+    assert finished.status == "failed"

@@ -1,4 +1,8 @@
-"""Collects facts on a topic from notes and mail. What it reads is foreign text: data, not instructions."""
+"""Collects facts on a topic from notes and mail. What it reads is foreign text: data, not instructions.
+
+A mail is a source only when the person the facts are for took part in it: what others wrote to the user is
+not theirs to read, and a stranger's mail has no way into a draft.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +30,7 @@ _TALKS_TO_MACHINES = re.compile(
     r"|\brlp\s+\w+|</?(system|instructions?|tool)\b",
     re.IGNORECASE,
 )
+_ADDRESS = re.compile(r"[^\s@<>]+@[^\s@<>]+")
 _COMMON = frozenset(
     """a about after all an and are as at be been but by can do for from has have i if in into is it its me my
     not of on or our so that the their there they this to us was we were what when which who will with you
@@ -48,9 +53,12 @@ def handle(task: Task, host: Host) -> Result:
     scored: list[tuple[int, int, dict[str, Any]]] = []
     withheld = 0
     for rank, document in enumerate(documents(host, topic, contact)):
+        if not shared_with(contact, document):
+            withheld += 1
+            continue
         people += texts(document.get("people"))
         for sentence in sentences(str(document.get("text", ""))):
-            if _TALKS_TO_MACHINES.search(sentence):
+            if _TALKS_TO_MACHINES.search(sentence) or _ADDRESS.search(sentence):
                 withheld += 1
                 continue
             hits = len(wanted & words(sentence))
@@ -90,6 +98,15 @@ def documents(host: Host, topic: str, contact: dict[str, Any]) -> list[dict[str,
                     "event": item.get("event", document.get("event")),
                 }
     return list(found.values())
+
+
+def shared_with(contact: dict[str, Any], document: dict[str, Any]) -> bool:
+    """Whether the contact may be told what it says: the user's own note, or a mail they took part in."""
+    if document.get("kind") == "note":
+        return True
+    known = (*texts(contact.get("emails")), str(contact.get("email") or ""))
+    theirs = {address.casefold() for address in known}
+    return any(person.casefold() in theirs for person in texts(document.get("people")) if person)
 
 
 def fact(sentence: str, document: dict[str, Any]) -> dict[str, Any]:

@@ -58,7 +58,7 @@ class Progress(Args, frozen=True, kw_only=True):
 
 
 class KbQuery(Args, frozen=True, kw_only=True):
-    """One read-only SELECT; only the tables of granted domains exist. Answer: ``{columns, rows, truncated}``."""
+    """One SELECT; only the tables of granted domains exist. Answer: ``{columns, rows, truncated}``."""
 
     sql: str
     params: list[Any] = []
@@ -134,7 +134,7 @@ class ModelMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
 
 class ModelComplete(Args, frozen=True, kw_only=True):
-    """Ask a model, within the budget of the run. Answer: ``{text, provider, model, generated, finish, …}``."""
+    """Ask a model, within the run's budget. Answer: ``{text, provider, model, generated, finish, …}``."""
 
     messages: list[ModelMessage]
     model: str | None = None
@@ -157,7 +157,7 @@ class MsgNext(Args, frozen=True, kw_only=True):
 
 
 class MailSend(Args, frozen=True, kw_only=True):
-    """Send a mail; the gate asks a person, showing the exact bytes."""
+    """Send a mail, once a person approved its bytes. Answer: ``{status, message_id, recipients, …}``."""
 
     to: list[str]
     subject: str

@@ -67,19 +67,24 @@ def test_sentences_on_the_topic_become_facts_with_their_source(context_gatherer:
 
 
 def test_every_fact_is_labelled_as_foreign_text(context_gatherer: AgentUnderTest) -> None:
-    outcome, _ = gather(context_gatherer, {"d1": note(PLAN), "d2": note(HOSTILE, type="mail")})
+    outcome, _ = gather(
+        context_gatherer, {"d1": note(PLAN), "d2": note(HOSTILE, type="mail", people=["john@acme.example"])}
+    )
     assert {fact["label"] for fact in outcome.value("out")["facts"]} == {"untrusted"}
 
 
 def test_sentences_that_talk_to_machines_are_withheld_and_counted(context_gatherer: AgentUnderTest) -> None:
-    outcome, _ = gather(context_gatherer, {"d1": note(HOSTILE, type="mail")})
+    outcome, _ = gather(context_gatherer, {"d1": note(HOSTILE, type="mail", people=["john@acme.example"])})
     bundle = outcome.value("out")
     assert bundle["withheld"] == 2
     assert not any("evil" in fact["text"] or "approve" in fact["text"] for fact in bundle["facts"])
 
 
 def test_escapes_bidi_and_zero_width_characters_are_taken_out(context_gatherer: AgentUnderTest) -> None:
-    outcome, _ = gather(context_gatherer, {"d1": note(HOSTILE, type="mail", title="a\x1b]0;pwn\x07b\u202e")})
+    outcome, _ = gather(
+        context_gatherer,
+        {"d1": note(HOSTILE, type="mail", people=["john@acme.example"], title="a\x1b]0;pwn\x07b\u202e")},
+    )
     facts = outcome.value("out")["facts"]
     assert "The Q4 plan needs three people." in [fact["text"] for fact in facts]
     assert {fact["title"] for fact in facts} == {"ab"}
@@ -128,3 +133,24 @@ def test_people_are_named_once_each(context_gatherer: AgentUnderTest) -> None:
     people = ["a@…", "b@…", "a@…"]
     outcome, _ = gather(context_gatherer, {"d1": note(PLAN, people=people), "d2": note(PLAN, people=None)})
     assert outcome.value("out")["people"] == ["a@…", "b@…"]
+
+
+def mail(text: str, *people: str) -> dict[str, Any]:
+    return {"type": "mail", "title": "Re: Q4", "text": text, "people": list(people), "event": 22}
+
+
+def test_a_mail_between_others_is_not_told_to_the_contact(context_gatherer: AgentUnderTest) -> None:
+    documents = {
+        "d1": mail("The Q4 plan costs Anna her team.", "anna@acme.example", "me@example.org"),
+        "d2": mail("The Q4 plan starts in May, John.", "JOHN@acme.example", "me@example.org"),
+    }
+    outcome, _ = gather(context_gatherer, documents)
+    bundle = outcome.value("out")
+    assert [fact["text"] for fact in bundle["facts"]] == ["The Q4 plan starts in May, John."]
+    assert bundle["withheld"] == 1
+    assert "anna@acme.example" not in bundle["people"]
+
+
+def test_a_sentence_with_an_address_in_it_is_withheld(context_gatherer: AgentUnderTest) -> None:
+    outcome, _ = gather(context_gatherer, {"d1": note("For the Q4 plan write to anna@acme.example soon.")})
+    assert outcome.value("out")["facts"] == []
