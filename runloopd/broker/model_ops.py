@@ -84,7 +84,8 @@ class ModelOps:
         lost = self._lost(ask, bound)
         if lost is not None:
             try:
-                lost_hold = ask.run.purse.reserve(ask.caller.node, bound.micro_usd, _tokens(bound))
+                lost_tokens = _tokens(bound) if bound.micro_usd else 0
+                lost_hold = ask.run.purse.reserve(ask.caller.node, bound.micro_usd, lost_tokens)
             except QuotaError:
                 ask.facts.append(lost)  # stated with the refusal
                 raise
@@ -187,12 +188,16 @@ class ModelOps:
         )
 
     def _lost(self, ask: Ask, bound: Reservation) -> ModelCalled | None:
-        """The booking of the same completion begun before and never answered, if there was one."""
+        """The booking of the same completion begun before and never answered, if there was one.
+
+        A local or offline model that died with the daemon cost nobody anything: its loss is stated, and
+        books no tokens that the run could then not spend.
+        """
         before = ask.run.effects.get(ask.key)
         if before is None or before.delivered is not None:
             return None
         log.warning("model_call_lost", run=ask.caller.run, node=ask.caller.node, admitted=before.admitted)
-        lost = _spent(ask, bound, "unknown_outcome", bound.micro_usd, tokens=True)
+        lost = _spent(ask, bound, "unknown_outcome", bound.micro_usd, tokens=bound.micro_usd > 0)
         node, attempt, call = before.place
         return msgspec.structs.replace(lost, node=node, attempt=attempt, call=call)
 
