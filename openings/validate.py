@@ -129,7 +129,7 @@ def _agents(opening: Opening, ports: Mapping[str, PortTable]) -> Iterator[Findin
                 "unknown_agent",
                 f"there is no agent '{name}'",
                 "it is not installed, or not in that variant or version",
-                suggest(name, known) if known else "'rlp agent list' shows the agents there are",
+                suggest(name, known) if known else "'rlp list' shows the agents there are",
             )
 
 

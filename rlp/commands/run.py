@@ -51,6 +51,7 @@ def submit(session: Session, wish: Wish, *, prompt: str | None = None) -> str:
         name=wish.opening.name,
         path=str(Path(wish.path).absolute()),
         params=wish.params,
+        agents_dir=str(Path("agents").absolute()),
         origin={"via": "cli", "prompt": prompt, "interactive": session.interactive},
     )
     return str(answer["run"])
@@ -216,9 +217,11 @@ class _Following:
         return code
 
     def _exit(self, finished: dict[str, Any]) -> Exit:
+        code = str((finished.get("error") or {}).get("code", ""))
+        refused = code.startswith(REFUSALS)
         if finished["outcome"] == "succeeded":
-            return Exit.OK
+            # The opening's success clause held, and yet somebody said no to what it asked for.
+            return Exit.REFUSED if refused else Exit.OK
         if self._interrupted:
             return Exit.INTERRUPTED
-        code = str((finished.get("error") or {}).get("code", ""))
-        return Exit.REFUSED if code.startswith(REFUSALS) else Exit.FAILED
+        return Exit.REFUSED if refused else Exit.FAILED

@@ -27,6 +27,8 @@ class Caller:
     token: bytes
     """Serialised capability token, already narrowed to this node."""
     token_id: str
+    ops: frozenset[str]
+    """Host calls its manifest declares; no other is answered."""
     scheduled_id: int
     """Ledger id of this attempt's ``node.scheduled``: the cause of everything it does."""
     tags: tuple[str, ...] = ()

@@ -241,6 +241,8 @@ class Gate:
     def _authorise(self, ask: Ask) -> None:
         """The token holds, is this caller's, and grants the op at all. Targets are the op's own matter."""
         ask.grants = self._admissible(ask.caller, ask.run)
+        if ask.op.name not in ask.caller.ops:
+            raise CapabilityError(_undeclared(ask))
         if ask.op.capability is None:
             return
         verdict = ask.grants.allows(ask.op.capability, agent=ask.agent)
@@ -383,6 +385,16 @@ def _stated(ask: Ask, fact: Payload, causes: tuple[int, ...], label: str | None)
         return stated
     actor = f"agent:{ask.agent}"
     return replace(stated, actor=actor, scope=actor if isinstance(fact, MemoryUpdated) else stated.scope)
+
+
+def _undeclared(ask: Ask) -> Verdict:
+    return Verdict(
+        allowed=False,
+        capability="ops",
+        target=ask.op.name,
+        reason=f"the manifest of {ask.agent} does not declare {ask.op.name}",
+        how_to_obtain=f"the author adds {ask.op.name!r} to 'ops' in its manifest.toml",
+    )
 
 
 def _token_denied(reason: str, hint: str | None, code: str = "token.invalid") -> CapabilityError:

@@ -56,6 +56,7 @@ class Submit(Params, frozen=True, kw_only=True):
     source: str
     name: str
     path: str | None = None
+    agents_dir: str | None = None
     params: dict[str, Any] = {}
     origin: dict[str, Any] = {}
 
@@ -311,6 +312,7 @@ class Control:
                 source=params.source,
                 name=params.name,
                 path=params.path,
+                agents_dir=params.agents_dir,
                 params=params.params,
                 origin=params.origin,
             ),

@@ -161,6 +161,7 @@ class BusAttempts:
             pin=pin,
             token=token.data,
             token_id=token.id,
+            ops=frozenset(agent.manifest.ops),
             scheduled_id=scheduled.id,
         )
         recorded = recorded_calls(self._reader.events(run=run), this.node, this.attempt)

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, cast
 
 import structlog
@@ -56,6 +57,8 @@ class Submission:
     name: str
     """File name or opening name, for messages."""
     path: str | None = None
+    agents_dir: str | None = None
+    """The ``agents`` folder of the directory the user stands in; searched first."""
     params: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
 
@@ -138,7 +141,7 @@ class Runs:
         if len(canonical(wish.params)) > MAX_PARAMS_BYTES:
             raise UsageError("the parameters are larger than 256 KiB", hint="put large inputs in a file")
         opening = load(wish.source, name=wish.name)
-        agents = self._agents(opening)
+        agents = self._agents(opening, wish.agents_dir)
         ports = {use: agent.ports for use, agent in agents.items()}
         params = check(opening, ports, wish.params)
         opening = bind(opening, ports)
@@ -172,12 +175,13 @@ class Runs:
         )
         return run
 
-    def _agents(self, opening: Opening) -> dict[str, InstalledAgent]:
+    def _agents(self, opening: Opening, beside: str | None) -> dict[str, InstalledAgent]:
         """The agent behind every ``use``; one that is not installed is left for ``check`` to name."""
+        registry = self._registry.beside(Path(beside)) if beside else self._registry
         found: dict[str, InstalledAgent] = {}
         for use in {node.use for node in opening.nodes}:
             with contextlib.suppress(NotFoundError):
-                found[use] = self._registry.resolve(use)
+                found[use] = registry.resolve(use)
         return found
 
     def _limits(self, opening: Opening) -> dict[str, Any]:

@@ -187,6 +187,16 @@ class Registry:
                 code="agent.keep",
             ) from error
 
+    def beside(self, folder: Path) -> Registry:
+        """The same registry, looking first in ``folder``: the ``agents`` of where a user stands."""
+        return Registry(
+            [folder, *self._dirs],
+            pins={name: digest for digest, name in self._trusted.items()},
+            runner_digest=self._runner_digest,
+            allow_unsigned=self._allow_unsigned,
+            kept=self._kept,
+        )
+
     def resolve(self, use: str) -> InstalledAgent:
         """The agent a node's ``use`` means, ready to start.
 

@@ -231,3 +231,24 @@ def test_a_right_that_is_revoked_while_a_run_waits_stops_the_mail(home: Home) ->
         if isinstance(event.payload, NodeFinished) and event.payload.node == "send"
     ]
     assert finished.status == "failed"
+
+
+def test_an_agent_in_the_directory_one_stands_in_is_found(home: Home) -> None:
+    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
+    install(home, "near", "def handle(task, host):\n    return {'out': 'here'}\n")
+    place = home.path / "somewhere"
+    place.mkdir()
+    (home.path / "agents").rename(place / "agents")
+    opening(place / "near.yaml", "near")
+    home.rlp("run", "near.yaml", "--no-input", cwd=place).check()
+
+
+def test_a_host_call_the_manifest_does_not_declare_is_refused(home: Home) -> None:
+    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
+    code = "def handle(task, host):\n    host.progress('undeclared')\n    return {'out': 'x'}\n"
+    install(home, "sly", code)
+    home.rlp("run", str(opening(home.path / "sly.yaml", "sly")), "--no-input").check(4)
+    (finished,) = [event.payload for event in home.events("node.finished")]
+    assert isinstance(finished, NodeFinished)
+    assert finished.error is not None
+    assert finished.error.code == "cap.denied"

@@ -18,6 +18,8 @@ MAX_FACT = 280
 """Characters of one fact."""
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
+_WRAPPED = re.compile(r"(?<=[^\s.!?:])[ \t]*\n[ \t]*(?=[a-z(])")
+"""A line break inside a sentence: mail and notes are wrapped by hand."""
 _BULLET = re.compile(r"^(?:[-*+•>#]+|\d+[.)])\s*")
 _WORD = re.compile(r"[^\W_]+")
 _TALKS_TO_MACHINES = re.compile(
@@ -50,23 +52,27 @@ def handle(task: Task, host: Host) -> Result:
         raise Fail("context.input", f"'limit' cannot be {limit!r}; use 0 to 50")
     wanted = words(topic)
     people: list[str] = []
-    scored: list[tuple[int, int, dict[str, Any]]] = []
+    scored: list[tuple[bool, int, int, dict[str, Any]]] = []
     withheld = 0
     for rank, document in enumerate(documents(host, topic, contact)):
         if not shared_with(contact, document):
             withheld += 1
             continue
         people += texts(document.get("people"))
+        # Every line of a note that is named after the topic is about it.
+        about = len(wanted & words(str(document["title"])))
+        own = document["kind"] == "note"
         for sentence in sentences(str(document.get("text", ""))):
             if _TALKS_TO_MACHINES.search(sentence) or _ADDRESS.search(sentence):
                 withheld += 1
                 continue
-            hits = len(wanted & words(sentence))
-            if hits:
-                scored.append((-hits, rank, fact(sentence, document)))
-    scored.sort(key=lambda entry: entry[:2])
+            hits = len(wanted & words(sentence)) + (about if own else 0)
+            if hits and not (own is False and sentence.endswith("?")):
+                scored.append((not own, -hits, rank, fact(sentence, document)))
+    # The user's own notes first; a question somebody asked in a mail is no fact.
+    scored.sort(key=lambda entry: entry[:3])
     facts: list[dict[str, Any]] = []
-    for _, _, found in scored:
+    for *_, found in scored:
         if all(found["text"] != other["text"] for other in facts):
             facts.append(found)
     bundle = {
@@ -124,7 +130,9 @@ def fact(sentence: str, document: dict[str, Any]) -> dict[str, Any]:
 def sentences(text: str) -> list[str]:
     """Sentences and list items, cleaned, without headers, quotes and fragments."""
     made = []
-    for part in _SENTENCE.split(text[:200_000]):
+    for part in _SENTENCE.split(_WRAPPED.sub(" ", text[:200_000])):
+        if part.lstrip().startswith((">", "#")):
+            continue
         piece = clean(_BULLET.sub("", part.strip()))
         if len(piece) >= 12 and " " in piece:
             made.append(piece if len(piece) <= MAX_FACT else piece[: MAX_FACT - 1].rstrip() + "…")

@@ -111,7 +111,6 @@ class Security(NamedTuple):
     undo_window_ms: int = 5_000
     approval_expiry_ms: int = 604_800_000
     allow_unsigned_agents: bool = False
-    sandbox: str = "strict"
 
 
 class Kb(NamedTuple):
@@ -227,11 +226,7 @@ RULES: Mapping[str, Rule] = {
         narrow="smaller",
     ),
     "security.allow_unsigned_agents": Rule(
-        "bool", "accept agents from ./agents and the home directory", narrow="false"
-    ),
-    "security.sandbox": Rule(
-        "str", "'strict' refuses to run when a layer is missing; 'available' uses what the kernel has",
-        choices=("strict", "available"), narrow="earlier",
+        "bool", "run agents nobody vouches for, from ./agents and the home", narrow="false"
     ),
     "kb.synchronous": Rule(
         "str", "how hard SQLite writes the ledger", choices=("EXTRA", "FULL", "NORMAL"), narrow="earlier"
@@ -257,7 +252,7 @@ RULES: Mapping[str, Rule] = {
 """Every fixed key of version 1, dotted. Providers have their own (:data:`PROVIDER_RULES`)."""
 
 PROVIDER_RULES: Mapping[str, Rule] = {
-    "kind": Rule("str", "wire protocol", choices=("openai", "anthropic", "ollama", "rules")),
+    "kind": Rule("str", "wire protocol", choices=("openai", "anthropic", "ollama")),
     "base_url": Rule("str", "address of the server, without the path of the call"),
     "model": Rule("str", "model to ask for"),
     "api_key_env": Rule("str", "environment variable that holds the key"),
@@ -494,17 +489,34 @@ def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
 
 def _check_together(config: Config, findings: list[str]) -> None:
     """What no single key can tell."""
-    if config.mail.provider == "smtp" and not config.mail.host:
-        findings.append("'mail.provider' is smtp, but 'mail.host' is not set")
+    findings.extend(_check_mail(config.mail))
     default = config.models.default
     if default and default not in {*config.models.providers, "rules", "ollama"}:
         known = ", ".join([*config.models.providers, "ollama", "rules"])
         findings.append(f"'models.default' names no provider: {default!r} (known: {known})")
     for provider in config.models.providers.values():
+        if provider.kind != "ollama" and not provider.model:
+            findings.append(f"'models.providers.{provider.name}' names no 'model'")
         if provider.api_key_env and provider.secret:
             findings.append(
                 f"'models.providers.{provider.name}' has both 'api_key_env' and 'secret'; keep one"
             )
+
+
+def _check_mail(mail: Mail) -> list[str]:
+    """What the SMTP provider would refuse when the daemon starts."""
+    if mail.provider != "smtp":
+        return []
+    findings = [
+        f"'mail.provider' is smtp, but 'mail.{key}' is not set"
+        for key, value in (("host", mail.host), ("from", mail.sender))
+        if not value
+    ]
+    if mail.tls == "none" and mail.host and mail.host not in ("localhost", "127.0.0.1", "::1"):
+        findings.append(f"'mail.tls' is none: mail to {mail.host} would cross the network unencrypted")
+    if (mail.user is None) != (mail.password_env is None):
+        findings.append("'mail.user' and 'mail.password_env' belong together; set both or none")
+    return findings
 
 
 # --- where things lie -----------------------------------------------------------------------------

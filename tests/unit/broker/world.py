@@ -24,6 +24,7 @@ from runloop.events import (
     RunFinished,
     RunStarted,
 )
+from runloop.ops import OPS
 from runloop.testing import ManualClock
 from runloopd.authority.approvals import Approvals
 from runloopd.authority.keyring import Keyring
@@ -197,6 +198,7 @@ class World:
             pin=pin(agent),
             token=token.data,
             token_id=token.id,
+            ops=frozenset(OPS),
             scheduled_id=cause,
         )
 

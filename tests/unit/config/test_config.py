@@ -65,7 +65,6 @@ OTHER: dict[str, Any] = {
     "security.undo_window_ms": 9_000,
     "security.approval_expiry_ms": 60_000,
     "security.allow_unsigned_agents": True,
-    "security.sandbox": "available",
     "kb.synchronous": "NORMAL",
     "mail.provider": "smtp",
     "mail.from": "me@example.org",
@@ -89,13 +88,14 @@ def test_every_key_can_be_set_in_a_file_and_by_the_environment(read: Read, key: 
     value = OTHER[key]
     section, _, name = key.partition(".")
     text = f"'{value}'" if isinstance(value, str) else str(value).lower()
-    extra = "host = 'mail.example.org'\n" if key == "mail.provider" else ""
+    extra = "host = 'mail.example.org'\nfrom = 'me@example.org'\n" if key == "mail.provider" else ""
     by_file = read(f"[{section}]\n{extra}{name} = {text}\n")
     variables = {
         f"RUNLOOP__{key.upper().replace('.', '__')}": str(value).lower() if value is False else str(value)
     }
     if extra:
         variables["RUNLOOP__MAIL__HOST"] = "mail.example.org"
+        variables["RUNLOOP__MAIL__FROM"] = "me@example.org"
     by_environment = read(environ=variables)
     assert by_file.flat()[key] == by_environment.flat()[key] == value != Config().flat()[key]
 
@@ -173,15 +173,14 @@ def test_a_provider_is_a_table_of_its_own(read: Read) -> None:
 def test_all_findings_come_at_once_with_their_places(read: Read, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         read(
-            "[security]\nundo_window = 5\nsandbox = 'lax'\n[quotas]\ncalls = true\n",
+            "[security]\nundo_window = 5\n[quotas]\ncalls = true\n",
             environ={"RUNLOOP__LOGGING__LEVEL": "loud"},
             flags={"mail.port": "70000"},
         )
     file = tmp_path / "config.toml"
     assert caught.value.findings == [
         f"{file}:2: unknown key 'security.undo_window'; did you mean 'security.undo_window_ms'?",
-        f"{file}:3: 'security.sandbox' must be one of strict, available, not 'lax'",
-        f"{file}:5: 'quotas.calls' must be a whole number, not True",
+        f"{file}:4: 'quotas.calls' must be a whole number, not True",
         "RUNLOOP__LOGGING__LEVEL: 'logging.level' must be one of debug, info, warning, error, not 'loud'",
         "--set mail.port: 'mail.port' must be between 1 and 65535, not 70000",
     ]
@@ -230,7 +229,6 @@ STRICT = """
 undo_window_ms = 10000
 approval_expiry_ms = 3600000
 allow_unsigned_agents = false
-sandbox = 'strict'
 [budgets]
 run_micro_usd = 1000
 [kb]
@@ -244,7 +242,6 @@ synchronous = 'FULL'
         ("security.undo_window_ms", 5_000, 20_000),
         ("security.approval_expiry_ms", 7_200_000, 60_000),
         ("security.allow_unsigned_agents", True, False),
-        ("security.sandbox", "available", "strict"),
         ("budgets.run_micro_usd", 1_001, 999),
         ("kb.synchronous", "NORMAL", "EXTRA"),
     ],
@@ -351,3 +348,26 @@ def test_importing_it_loads_nothing_heavy() -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("text", "finding"),
+    [
+        ("[models.providers.x]\nkind = 'openai'\n", "'models.providers.x' names no 'model'"),
+        ("[mail]\nprovider = 'smtp'\nhost = 'h.example'\n", "'mail.from' is not set"),
+        (
+            "[mail]\nprovider = 'smtp'\nhost = 'h.example'\nfrom = 'a@b.example'\ntls = 'none'\n",
+            "unencrypted",
+        ),
+        (
+            "[mail]\nprovider = 'smtp'\nhost = 'h.example'\nfrom = 'a@b.example'\nuser = 'u'\n",
+            "belong together",
+        ),
+    ],
+)
+def test_what_the_daemon_would_refuse_at_start_is_found_when_the_file_is_read(
+    read: Read, text: str, finding: str
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(text)
+    assert [found for found in caught.value.findings if finding in found]
