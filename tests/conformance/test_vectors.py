@@ -75,6 +75,7 @@ def cut(stream: bytes, size: int) -> Iterator[bytes]:
     return (stream[at : at + size] for at in range(0, len(stream), size))
 
 
+@pytest.mark.requirement("I2.wire.7")
 @pytest.mark.parametrize("vector", named(load("golden")))
 def test_a_golden_frame_is_read_and_written_byte_for_byte(vector: dict[str, Any]) -> None:
     data = bytes.fromhex(vector["hex"])
@@ -90,6 +91,7 @@ def test_a_golden_frame_is_read_and_written_byte_for_byte(vector: dict[str, Any]
         assert encode_frame(body=body, **header) == data
 
 
+@pytest.mark.requirement("B4", "I2.wire.1", "I2.wire.7")
 @pytest.mark.parametrize("size", [1, 7, 64, 1 << 20])
 @pytest.mark.parametrize("case", named([row for row in load("errors") if len(row["stream"]) < 10_000]))
 def test_a_refusal_has_its_name_however_the_stream_is_cut(case: dict[str, Any], size: int) -> None:
@@ -109,10 +111,12 @@ def test_what_only_looks_suspicious_is_accepted(case: dict[str, Any], size: int)
     assert judge(case, cut(bytes.fromhex(case["stream"]), size)) == (case["accepted"], None)
 
 
+@pytest.mark.requirement("B4", "I2.wire.1", "I2.wire.7")
 def test_every_named_error_has_a_fixture() -> None:
     assert {row["error"] for row in load("errors")} == {error.__name__ for error in NAMED_ERRORS}
 
 
+@pytest.mark.requirement("I2.wire.2")
 def test_every_schema_has_a_golden_frame() -> None:
     seen = {row["frame"]["schema_id"]: row["envelope"]["type"] for row in load("golden")}
     assert {number: seen.get(number) for number in TYPES} == TYPES
@@ -132,6 +136,7 @@ def program(path: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.requirement("I2.wire.2", "I2.wire.7")
 @pytest.mark.parametrize("directory", ["conformance", "schema"])
 def test_what_is_generated_is_not_stale(directory: str) -> None:
     made = program(VECTORS.parent / directory / "generate.py").artefacts()
@@ -139,6 +144,7 @@ def test_what_is_generated_is_not_stale(directory: str) -> None:
     assert not stale, f"run: python sdk/{directory}/generate.py"
 
 
+@pytest.mark.requirement("I2.wire.2")
 def test_the_registry_refuses_an_id_given_out_twice() -> None:
     generate = program(VECTORS.parent / "schema/generate.py")
     source = (VECTORS.parent / "schema/registry.toml").read_text(encoding="utf-8")

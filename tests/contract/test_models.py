@@ -37,6 +37,7 @@ async def complete(made, clock, request=None, on_delta=None, **limits) -> ModelA
 # --- the three dialects ---------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.models.2")
 async def test_an_openai_answer_arrives_whole_with_the_usage_it_reports(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
@@ -55,6 +56,7 @@ async def test_an_openai_answer_arrives_whole_with_the_usage_it_reports(
     assert (seen.body["max_tokens"], seen.body["stream"]) == (100, False)
 
 
+@pytest.mark.requirement("I2.models.4")
 async def test_an_openai_stream_arrives_piece_by_piece_and_joins_to_the_text(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
@@ -67,6 +69,7 @@ async def test_an_openai_stream_arrives_piece_by_piece_and_joins_to_the_text(
     assert server.posts[0].body["stream_options"] == {"include_usage": True}
 
 
+@pytest.mark.requirement("I2.models.2")
 async def test_an_anthropic_answer_arrives_whole(broker: BrokerMaker, clock: RestlessClock) -> None:
     usage = {"input_tokens": 9, "cache_read_input_tokens": 5, "output_tokens": 4}
     with FakeModelServer(fake.anthropic("Hello.", usage=usage)) as server:
@@ -78,6 +81,7 @@ async def test_an_anthropic_answer_arrives_whole(broker: BrokerMaker, clock: Res
     assert seen.body["system"] == "Be brief." and len(seen.body["messages"]) == 1
 
 
+@pytest.mark.requirement("I2.models.4")
 async def test_an_anthropic_stream_arrives_and_says_that_it_was_too_long(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
@@ -138,6 +142,7 @@ async def test_an_answer_that_does_not_fit_its_schema_fails_and_is_paid(
 # --- routes ---------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.models.1")
 async def test_without_any_model_the_rules_fill_a_template_and_say_so(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
@@ -146,6 +151,7 @@ async def test_without_any_model_the_rules_fill_a_template_and_say_so(
     assert (answer.cost_micro_usd, answer.price_version, answer.estimated) == (0, "rules", True)
 
 
+@pytest.mark.requirement("I2.models.1")
 async def test_without_any_model_an_open_question_is_refused_plainly(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
@@ -156,6 +162,7 @@ async def test_without_any_model_an_open_question_is_refused_plainly(
     assert "no model available" in caught.value.message
 
 
+@pytest.mark.requirement("I2.models.3")
 async def test_an_ollama_on_this_machine_is_found_and_asked_before_the_rules(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
@@ -248,6 +255,7 @@ async def test_the_routes_are_listed_in_the_order_they_are_tried(
 # --- money ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("K6")
 async def test_a_remote_model_without_a_price_is_refused(broker: BrokerMaker, clock: RestlessClock) -> None:
     made = broker(provider("https://models.example.org"))
     with pytest.raises(RefusedError) as caught:
@@ -280,6 +288,7 @@ async def test_a_call_beyond_its_token_budget_is_refused_before_anything_is_sent
     assert caught.value.named_code == "budget.exceeded" and not server.seen
 
 
+@pytest.mark.requirement("K6")
 @pytest.mark.parametrize(
     "usage", [(-5, 7), (11, -1), (10**12, 7), (11, 10**12), (0, 0), (11, 101), ("11", 7), (1.5, 7), None]
 )
@@ -389,6 +398,7 @@ async def test_a_free_call_that_was_cut_before_anything_was_shown_is_repeated(
     assert answer.text == "Hello." and len(server.posts) == 2
 
 
+@pytest.mark.requirement("I2.models.4")
 async def test_a_call_that_was_cut_after_text_was_shown_fails(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:
@@ -474,6 +484,7 @@ async def test_a_silent_server_is_given_up(broker: BrokerMaker, clock: RestlessC
     assert caught.value.named_code == "model.timeout" and caught.value.cost_micro_usd is None
 
 
+@pytest.mark.requirement("I2.models.4")
 async def test_a_server_that_falls_silent_midway_is_given_up(
     broker: BrokerMaker, clock: RestlessClock
 ) -> None:

@@ -66,6 +66,7 @@ FAILURES = {
 }
 
 
+@pytest.mark.requirement("K1")
 @pytest.mark.parametrize("kind", ["openai", "anthropic", "ollama"])
 @pytest.mark.parametrize("failure", [*FAILURES, "nobody"])
 async def test_no_failure_of_any_provider_tells_the_key(
@@ -113,6 +114,7 @@ async def test_the_guard_above_would_see_a_leak() -> None:
     assert CANARY in everything_said(caught.value)
 
 
+@pytest.mark.requirement("K2")
 @pytest.mark.parametrize("size", [1, 3, 7, 1000])
 async def test_an_answer_that_repeats_the_key_is_scrubbed_also_across_deltas(
     broker: BrokerMaker, clock: RestlessClock, size: int
@@ -168,6 +170,7 @@ def test_short_dummies_are_not_scrubbed_out_of_ordinary_text() -> None:
     assert Scrubber([Secret("x", name="n")]).text("xylophone") == "xylophone"
 
 
+@pytest.mark.requirement("K2")
 @pytest.mark.parametrize("prefix", ["", "a", "ab", "abc"])
 def test_a_key_inside_longer_base64_is_found_at_every_offset(prefix: str) -> None:
     coded = base64.b64encode(f"{prefix}{CANARY}:tail".encode()).decode()
@@ -182,6 +185,7 @@ def test_ordinary_text_is_never_scrubbed() -> None:
     assert scrubber.text(text) == shown == text
 
 
+@pytest.mark.requirement("I2.models.6")
 def test_keys_are_found_in_the_environment_the_file_and_the_keyring(tmp_path) -> None:
     file = tmp_path / "secrets.toml"
     file.write_text('"runloop/models/a" = "from-file"\n')

@@ -120,6 +120,7 @@ def smtp(tmp_path: Path, port: int, environ: dict[str, str] | None = None, **con
     )
 
 
+@pytest.mark.requirement("I2.mail.2")
 async def test_the_server_receives_the_prepared_bytes_and_the_whole_envelope(
     tmp_path: Path, master: Postmaster, server: Server
 ) -> None:
@@ -148,6 +149,7 @@ async def test_a_message_already_sent_is_not_sent_again(
     assert await sender.reconcile(prepared(sender, key="other")) == "absent"
 
 
+@pytest.mark.requirement("I2.mail.2")
 async def test_one_refused_recipient_means_that_nobody_gets_it(
     tmp_path: Path, master: Postmaster, server: Server
 ) -> None:
@@ -172,6 +174,7 @@ async def test_a_message_the_server_refuses_was_not_sent(
     assert await sender.reconcile(prepared(sender)) == "absent"
 
 
+@pytest.mark.requirement("L6")
 async def test_a_server_that_hangs_up_while_taking_the_message_leaves_it_unknown(
     tmp_path: Path, master: Postmaster, server: Server
 ) -> None:
@@ -459,6 +462,7 @@ async def test_the_broker_sends_what_it_prepared_and_nothing_else(
     assert await mails.reconcile(message) == "done"
 
 
+@pytest.mark.requirement("C1")
 async def test_a_message_approved_for_one_door_does_not_leave_by_another(
     tmp_path: Path, master: Postmaster, server: Server
 ) -> None:

@@ -6,6 +6,8 @@ import asyncio
 import email
 import email.policy
 import json
+import os
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -320,6 +322,8 @@ def test_the_daemon_and_everything_below_it_listens_on_no_network(home: Home) ->
     pids = family(home)
     assert len(pids) >= 3, "daemon, zygote and the worker that waits for a person"
     assert [line for pid in pids for line in internet_sockets(pid)] == []
+    with socket.create_server(("127.0.0.1", 0)):
+        assert internet_sockets(os.getpid()), "the eye above would see a listener"
 
 
 @pytest.mark.requirement("B7")
@@ -363,6 +367,7 @@ def test_a_key_is_in_no_file_no_argument_and_no_guest(home: Home, server_fails: 
         assert server.posts[0].headers["Authorization"] == f"Bearer {CANARY}"
         daemon, *below = family(home)
         assert len(below) >= 2
+        assert CANARY.encode() in Path(f"/proc/{daemon}/environ").read_bytes(), "the daemon was given it"
         for pid in below:
             assert CANARY.encode() not in Path(f"/proc/{pid}/environ").read_bytes(), f"environ of {pid}"
         for pid in (daemon, *below):
@@ -445,3 +450,14 @@ def test_a_replay_leaves_the_record_of_the_run_as_it_was(home: Home) -> None:
     facts = home.events()
     home.rlp("replay", str(facts[-1].run))
     assert home.events() == facts
+
+
+@pytest.mark.requirement("C12", "I2.user.13")
+def test_a_right_that_was_taken_away_while_a_person_thought_is_gone(home: Home) -> None:
+    home.play().check(5)
+    home.rlp("cap", "revoke", "mailer", "mail").check()
+    home.rlp("approve", str(waiting(home)["approval"]))
+    wait_until(lambda: bool(home.events("run.finished")), "the run to finish")
+    ends = [e.payload for e in home.events("node.finished") if isinstance(e.payload, NodeFinished)]
+    assert [end.error.code for end in ends if end.error is not None] == ["token.revoked"]
+    assert (home.outbox(), home.events("hostcall.admitted")[1:]) == ([], [])

@@ -58,6 +58,7 @@ def open_approvals(home: Home) -> list[str]:
     return [str(item["approval"]) for item in home.rlp("approvals", "--json").check().ndjson]
 
 
+@pytest.mark.requirement("C5", "L6", "I2.engine.6", "I2.faults.3")
 @pytest.mark.parametrize("moment", ["before", "after"])
 @pytest.mark.parametrize(("kind", "nth"), HOPS, ids=[f"{kind}-{nth}" for kind, nth in HOPS])
 def test_a_daemon_killed_at_a_hop_continues_the_run_and_sends_one_mail(

@@ -119,6 +119,7 @@ def test_what_a_page_shows_is_compared_line_by_line() -> None:
 # --- the quickstart and the howtos ----------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.habits.2")
 def test_the_quickstart_does_what_it_says(home: Home, tmp_path: Path) -> None:
     page = DOCS / "quickstart.md"
     text = page.read_text(encoding="utf-8")

@@ -17,6 +17,7 @@ from tests.home import BIN, Home, alive, example_paths, wait_gone, wait_until
 JOB = ("run", "compose_email", "-p", "recipient=john", "-p", "topic=Q4 plan", "--no-input")
 
 
+@pytest.mark.requirement("B3", "I2.faults.2")
 def test_a_second_daemon_of_the_same_home_is_refused_and_the_first_lives(home: Home) -> None:
     home.rlp("daemon", "start").check()
     first = home.pid()
@@ -33,6 +34,7 @@ def test_a_second_daemon_of_the_same_home_is_refused_and_the_first_lives(home: H
     assert home.pid() == first
 
 
+@pytest.mark.requirement("I2.faults.6")
 def test_sigterm_drains_and_a_parked_run_waits_for_the_next_daemon(home: Home) -> None:
     home.play().check(5)
     pid = home.pid()
@@ -47,6 +49,7 @@ def test_sigterm_drains_and_a_parked_run_waits_for_the_next_daemon(home: Home) -
     assert len(home.outbox()) == 1
 
 
+@pytest.mark.requirement("L1", "I2.faults.4")
 def test_on_a_full_disk_nothing_is_dispatched_and_the_user_is_told(home: Home) -> None:
     home.play().check(5)
     pid = home.pid()
@@ -72,6 +75,7 @@ def test_on_a_full_disk_nothing_is_dispatched_and_the_user_is_told(home: Home) -
     home.rlp("verify").check()
 
 
+@pytest.mark.requirement("B4")
 @pytest.mark.parametrize(
     "garbage",
     [
@@ -141,6 +145,7 @@ def opening(path: Path, *names: str) -> Path:
     return path
 
 
+@pytest.mark.requirement("I2.sandbox.9", "I2.caps.2")
 def test_hostile_guests_harm_only_their_own_nodes(home: Home) -> None:
     home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
     good = "def handle(task, host):\n    return {'out': 'fine'}\n"
@@ -179,6 +184,7 @@ def test_an_agent_nobody_vouches_for_is_refused_with_the_reason(home: Home) -> N
     assert not home.events_db.exists() or home.events("run.started") == []
 
 
+@pytest.mark.requirement("I2.faults.1")
 def test_mistakes_in_an_opening_are_all_told_at_once_with_line_and_column(home: Home) -> None:
     path = home.path / "wrong.yaml"
     path.write_text(
@@ -192,6 +198,7 @@ def test_mistakes_in_an_opening_are_all_told_at_once_with_line_and_column(home: 
         assert part in told.err + told.out
 
 
+@pytest.mark.requirement("B2")
 def test_a_run_by_another_user_is_refused_at_the_socket(home: Home) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")

@@ -6,11 +6,14 @@ import email
 import email.policy
 import re
 import sqlite3
+import subprocess
+
+import pytest
 
 from pog.reader import Reader
 from runloop.digest import blob_digest
 from runloop.events import ActionDecided, ActionRequested
-from tests.home import EXAMPLES, Home, example_paths, wait_until
+from tests.home import BIN, EXAMPLES, Home, example_paths, wait_until
 
 
 def only_approval(home: Home) -> str:
@@ -22,12 +25,14 @@ def newest_run(home: Home) -> str:
     return str(home.rlp("runs", "--json").check().ndjson[0]["run"])
 
 
+@pytest.mark.requirement("I2.user.6")
 def test_without_a_terminal_the_run_parks_says_how_to_go_on_and_sends_nothing(home: Home) -> None:
     parked = home.play().check(5)
     assert "rlp approve " in parked.err
     assert home.outbox() == []
 
 
+@pytest.mark.requirement("I2.user.7", "I2.mail.1", "I2.mail.3", "M3")
 def test_an_approved_mail_lands_in_the_outbox_as_the_very_bytes_that_were_shown(home: Home) -> None:
     home.play().check(5)
     approval = only_approval(home)
@@ -51,6 +56,7 @@ def wait_finished(home: Home, run: str) -> None:
     wait_until(lambda: any(e.run == run for e in home.events("run.finished")), f"run {run} to finish")
 
 
+@pytest.mark.requirement("I2.user.5")
 def test_a_person_at_a_terminal_sees_the_action_says_yes_and_the_mail_is_sent(home: Home) -> None:
     home.rlp("import", *map(str, example_paths())).check()
     done = home.terminal(
@@ -73,6 +79,7 @@ def test_a_person_who_says_no_stops_the_mail_for_good(home: Home) -> None:
     assert decided.payload.decision == "denied"
 
 
+@pytest.mark.requirement("I2.user.3")
 def test_importing_twice_states_nothing_twice(home: Home) -> None:
     first = home.rlp("import", *map(str, example_paths()), "--json").check().json
     second = home.rlp("import", *map(str, example_paths()), "--json").check().json
@@ -80,6 +87,7 @@ def test_importing_twice_states_nothing_twice(home: Home) -> None:
     assert second["appended"] == 0
 
 
+@pytest.mark.requirement("I2.replay.1", "I2.engine.6")
 def test_a_finished_run_replays_identically_and_the_ledger_verifies(home: Home) -> None:
     home.play().check(5)
     home.rlp("approve", only_approval(home)).check()
@@ -94,6 +102,7 @@ def test_a_finished_run_replays_identically_and_the_ledger_verifies(home: Home) 
     home.rlp("verify").check()
 
 
+@pytest.mark.requirement("I2.replay.3")
 def test_a_flipped_byte_in_the_ledger_is_found_and_located(home: Home) -> None:
     home.play().check(5)
     home.rlp("daemon", "stop").check()
@@ -106,6 +115,7 @@ def test_a_flipped_byte_in_the_ledger_is_found_and_located(home: Home) -> None:
     assert str(event_id) in found.out + found.err
 
 
+@pytest.mark.requirement("I2.faults.7", "C6")
 def test_a_hostile_mail_in_the_inbox_changes_nothing_and_its_escapes_are_shown_inert(home: Home) -> None:
     parked = home.play().check(5)
     assert home.events("action.decided") == []
@@ -138,6 +148,7 @@ def test_a_strangers_mail_on_the_very_topic_gets_no_word_into_the_draft(home: Ho
     assert asked.payload.action["recipients"] == ["john.carter@example.org"]
 
 
+@pytest.mark.requirement("I2.user.10")
 def test_the_trace_is_a_ladder_of_real_crossings(home: Home) -> None:
     home.play().check(5)
     run = newest_run(home)
@@ -146,6 +157,7 @@ def test_the_trace_is_a_ladder_of_real_crossings(home: Home) -> None:
         assert agent in ladder
 
 
+@pytest.mark.requirement("I2.ledger.6", "I2.user.12")
 def test_why_explains_the_draft_back_to_the_run(home: Home) -> None:
     home.play().check(5)
     run = newest_run(home)
@@ -156,3 +168,22 @@ def test_why_explains_the_draft_back_to_the_run(home: Home) -> None:
 def test_the_examples_lie_where_the_readme_says() -> None:
     assert all(path.exists() for path in example_paths())
     assert (EXAMPLES / "tour.sh").exists()
+
+
+@pytest.mark.requirement("I2.user.1")
+def test_the_first_script_of_a_newcomer_runs_the_job_and_parks_at_the_send(home: Home) -> None:
+    done = subprocess.run(
+        ["sh", str(EXAMPLES / "tour.sh"), "--no-input"],
+        env={**home.env, "PATH": f"{BIN}:{home.env['PATH']}"},
+        cwd=home.path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 5, done.stderr
+    assert "rlp approve " in done.stderr
+    assert "rlp kb why" in done.stderr
+    home.rlp("approve", only_approval(home)).check()
+    wait_finished(home, newest_run(home))
+    assert len(home.outbox()) == 1

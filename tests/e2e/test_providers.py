@@ -36,6 +36,7 @@ def everything_written(home: Home) -> bytes:
     return b"".join(path.read_bytes() for path in files)
 
 
+@pytest.mark.requirement("I2.models.2", "I2.models.4", "I2.models.7")
 def test_a_model_server_streams_the_draft_and_its_key_is_nowhere(home: Home) -> None:
     with FakeModelServer(openai_stream(DRAFT[:20], DRAFT[20:])) as server:
         use_model_server(home, server)
@@ -53,6 +54,7 @@ def test_a_model_server_streams_the_draft_and_its_key_is_nowhere(home: Home) -> 
     assert CANARY.encode() not in everything_written(home)
 
 
+@pytest.mark.requirement("I2.models.1")
 def test_when_the_server_fails_the_rules_write_the_draft_and_say_so(home: Home) -> None:
     with FakeModelServer(status(500)) as server:
         use_model_server(home, server)
@@ -71,6 +73,7 @@ def smtp() -> Iterator[tuple[Postmaster, Server]]:
     server.stop()
 
 
+@pytest.mark.requirement("I2.mail.2", "M3")
 def test_over_smtp_the_server_gets_the_very_bytes_that_were_approved(
     home: Home, smtp: tuple[Postmaster, Server]
 ) -> None:

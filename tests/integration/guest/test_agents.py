@@ -43,6 +43,7 @@ def last(result: Any, port: str) -> Any:
     return result.output["ports"][port][-1]
 
 
+@pytest.mark.requirement("I2.sandbox.1")
 async def test_the_five_agents_carry_a_wish_to_the_outbox(house: House) -> None:
     script = Script(
         {
@@ -97,6 +98,7 @@ async def test_a_denied_mail_fails_the_mailer_with_the_code_of_the_gate(house: H
     assert (result.error.code, result.error.retryable) == ("approval.denied", False)
 
 
+@pytest.mark.requirement("I2.sandbox.2")
 @pytest.mark.parametrize(
     "name", ["a good draft", "everything wrong", "subject of 121 characters", "tag character"]
 )

@@ -26,6 +26,7 @@ async def failure(house: House, body: str) -> tuple[str, str]:
     return result.error.code, result.error.message
 
 
+@pytest.mark.requirement("I2.sandbox.8")
 async def test_every_clock_is_the_hosts(house: House) -> None:
     made = await value(
         house,
@@ -67,6 +68,7 @@ async def test_all_chance_is_the_hosts_and_is_asked_for_once_per_generator(house
     assert [call.op for call in script.calls] == ["random.bytes"] * 5
 
 
+@pytest.mark.requirement("I2.sandbox.8")
 @pytest.mark.parametrize(
     ("body", "words"),
     [
@@ -106,6 +108,7 @@ async def test_what_an_agent_must_not_do_is_an_error_in_words_and_never_a_trap(
     assert words in message
 
 
+@pytest.mark.requirement("I2.sandbox.8")
 async def test_nothing_of_the_machine_is_visible(house: House) -> None:
     made = await value(
         house,

@@ -42,7 +42,7 @@ STORMS = {
         f"(call $ok {(more := Texts())(EMPTY)})", more, extra=f"(func {'(local i64)' * 40_000})"
     ),
     "data": component(
-        f"(call $ok {(much := Texts())(EMPTY)})", much, extra="".join('(data (i32.const 0) "x")' * 20_000)
+        f"(call $ok {(much := Texts())(EMPTY)})", much, extra="".join('(data (i32.const 0) "x")' * 8_000)
     ),
 }
 

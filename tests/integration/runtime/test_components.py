@@ -37,6 +37,7 @@ WRONG = '(param "input" string) (result string)'
 HANDLE = exporting(f'(param "input" string) {RESULT}')
 
 
+@pytest.mark.requirement("I2.sandbox.8")
 @pytest.mark.parametrize(
     ("text", "why"),
     [
@@ -116,6 +117,7 @@ async def test_mutated_components_are_refused_or_run_and_nothing_crashes(bench: 
     assert (await bench.run(GOOD)).ok
 
 
+@pytest.mark.requirement("W5")
 async def test_a_pathological_component_costs_a_compiler_and_not_the_daemon(bench: Bench) -> None:
     deep = "(block " * 20_000 + ")" * 20_000
     many = "".join(f"(func (result i32) (i32.const {n}))" for n in range(20_000))
@@ -212,6 +214,7 @@ def flip(path: Path, at: int) -> None:
     path.write_bytes(data)
 
 
+@pytest.mark.requirement("W7", "I2.sandbox.7")
 @pytest.mark.parametrize(
     "harm",
     [
@@ -237,12 +240,14 @@ async def test_an_altered_entry_is_ignored_and_compiled_again(
     assert await restart() == 1
 
 
+@pytest.mark.requirement("W7", "I2.sandbox.7")
 async def test_an_entry_of_another_key_is_ignored(restart: Callable[..., Awaitable[int]]) -> None:
     await restart()
     assert await restart(mac_key=b"x" * 32) == 1
     assert await restart(mac_key=MAC_KEY) == 1
 
 
+@pytest.mark.requirement("W7", "I2.sandbox.7")
 async def test_an_entry_of_another_component_is_not_taken_under_this_name(
     bench: Bench, restart: Callable[..., Awaitable[int]], tmp_path: Path, compiled: Path
 ) -> None:
@@ -266,6 +271,7 @@ async def test_an_authentic_entry_that_the_engine_refuses_is_replaced(
     assert await restart() == 0
 
 
+@pytest.mark.requirement("W7", "I2.sandbox.7")
 async def test_a_cache_directory_open_to_others_is_refused(
     restart: Callable[..., Awaitable[int]], tmp_path: Path
 ) -> None:

@@ -54,11 +54,13 @@ async def gone(pid: int) -> None:
             await asyncio.sleep(0.005)
 
 
+@pytest.mark.requirement("S1")
 async def test_every_layer_is_active_here_and_was_proven(bench: Bench) -> None:
     layers = bench.runtime.layers()
     assert {name for name, active in layers.items() if active} >= set(MANDATORY)
 
 
+@pytest.mark.requirement("I2.sandbox.8")
 async def test_a_worker_has_given_everything_up(bench: Bench) -> None:
     held = Held()
     attempt = asyncio.create_task(bench.run(CALLER, held.script()))
@@ -85,6 +87,7 @@ async def test_a_worker_has_given_everything_up(bench: Bench) -> None:
     await gone(int(proc.name))
 
 
+@pytest.mark.requirement("I2.sandbox.9")
 async def test_a_worker_killed_from_outside_fails_its_attempt_and_no_other(bench: Bench) -> None:
     held, other = Held(), Held()
     attempt = asyncio.create_task(bench.run(CALLER, held.script()))
@@ -102,6 +105,7 @@ async def test_a_worker_killed_from_outside_fails_its_attempt_and_no_other(bench
     assert (await unharmed).ok
 
 
+@pytest.mark.requirement("W3", "I2.sandbox.5")
 async def test_a_worker_that_does_not_stop_its_guest_is_killed_by_the_daemon(bench: Bench) -> None:
     bench.runtime._grace_ms = 100
 
@@ -267,6 +271,7 @@ async def test_a_transition_that_cannot_be_stated_stops_the_attempt(compiled: Pa
 # --- a sandbox that is not there -------------------------------------------------------------------
 
 
+@pytest.mark.requirement("S1")
 async def test_a_missing_layer_refuses_to_start(compiled: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = Runtime(cache_dir=compiled, mac_key=MAC_KEY)
     real = ZygoteProcess.probe
@@ -281,6 +286,7 @@ async def test_a_missing_layer_refuses_to_start(compiled: Path, monkeypatch: pyt
         await runtime.start()
 
 
+@pytest.mark.requirement("S1")
 async def test_a_waived_layer_is_named_or_refused(compiled: Path) -> None:
     with pytest.raises(UsageError, match="unknown sandbox layer 'sekcomp'"):
         Runtime(cache_dir=compiled, mac_key=MAC_KEY, waived_layers=["sekcomp"])

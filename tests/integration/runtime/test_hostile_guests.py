@@ -25,6 +25,7 @@ def failure(result: AttemptResult) -> str:
     return result.error.code
 
 
+@pytest.mark.requirement("W3", "I2.sandbox.5")
 async def test_an_endless_loop_is_cut_by_its_own_clock(bench: Bench) -> None:
     result = await bench.run(component(LOOP), limits={"guest_ms": 50})
     assert failure(result) == "guest.deadline"
@@ -34,6 +35,7 @@ async def test_an_endless_loop_is_cut_by_its_own_clock(bench: Bench) -> None:
     assert bench.moves[-2:] == ["ACTIVE error FAULTED", "FAULTED abandon TERMINATED"]
 
 
+@pytest.mark.requirement("W3", "I2.sandbox.5")
 async def test_four_endless_loops_at_once_are_all_cut_and_a_fifth_guest_lives(bench: Bench) -> None:
     loop = await bench.order(component(LOOP), limits={"guest_ms": 400})
     good = await bench.order(GOOD)
@@ -48,6 +50,7 @@ async def test_four_endless_loops_at_once_are_all_cut_and_a_fifth_guest_lives(be
     assert bench.runtime.workers == 0
 
 
+@pytest.mark.requirement("I2.sandbox.4")
 async def test_fuel_is_an_exact_budget(bench: Bench) -> None:
     for _ in range(3):
         result = await bench.run(component(LOOP), limits={"fuel": 100_000})
@@ -83,6 +86,7 @@ async def test_a_trap_ends_the_attempt_with_its_reason(
     assert not result.error.retryable
 
 
+@pytest.mark.requirement("W5", "I2.sandbox.6")
 async def test_memory_stops_growing_at_its_limit(bench: Bench) -> None:
     greedy = component(
         "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)"
@@ -91,12 +95,14 @@ async def test_memory_stops_growing_at_its_limit(bench: Bench) -> None:
     assert failure(result) == "guest.memory"
 
 
+@pytest.mark.requirement("I2.sandbox.6")
 async def test_a_guest_that_starts_larger_than_its_limit_is_refused(bench: Bench) -> None:
     result = await bench.run(component("(unreachable)", pages=1024), limits={"memory_bytes": 16 << 20})
     assert failure(result) == "guest.memory"
     assert result.fuel == 0
 
 
+@pytest.mark.requirement("W1", "W5", "I2.sandbox.6")
 @pytest.mark.parametrize(
     "storm",
     [

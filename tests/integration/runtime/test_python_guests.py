@@ -71,6 +71,7 @@ def ticking() -> Script:
     return Script(lambda call: {"now_ms": 1_750_000_000_000 + 13 * call.index})
 
 
+@pytest.mark.requirement("I2.sandbox.4")
 async def test_the_same_source_input_and_answers_give_the_same_fuel_at_every_call(
     python: Callable[..., Awaitable[Any]],
 ) -> None:

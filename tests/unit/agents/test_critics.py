@@ -150,6 +150,7 @@ def test_the_python_critic_finds_exactly_what_is_wrong(critic: AgentUnderTest, n
     assert review["ok"] == (not set(wrong) - {"sourced"})
 
 
+@pytest.mark.requirement("I2.sandbox.2")
 @pytest.mark.parametrize("name", DRAFTS)
 def test_the_critic_in_c_gives_the_same_bytes(c_critic: Serve, python_critic: Serve, name: str) -> None:
     value, _ = DRAFTS[name]

@@ -157,6 +157,7 @@ async def test_a_no_is_final_for_that_effect(office: Office, decision: str) -> N
 # --- deciding -------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.wire.8")
 @pytest.mark.parametrize("stranger", STRANGERS)
 async def test_only_an_operator_decides_and_whoever_tries_is_audited(
     office: Office, stranger: Principal
@@ -170,6 +171,7 @@ async def test_only_an_operator_decides_and_whoever_tries_is_audited(
     assert (audit.agent, audit.decision, audit.target) == (stranger.label, "denied", approval.id)
 
 
+@pytest.mark.requirement("C1")
 async def test_a_decision_on_something_else_than_was_shown_decides_nothing(office: Office) -> None:
     approval = await office.ask()
     with pytest.raises(ApprovalError) as caught:
@@ -237,6 +239,7 @@ async def test_waiting_ends_with_the_undo_window(office: Office) -> None:
     assert decided.approved and decided.principal == "operator:1000" and decided.event == approval.decided
 
 
+@pytest.mark.requirement("I2.mail.4")
 async def test_an_undo_within_the_window_ends_the_waiting(office: Office) -> None:
     approval = await office.ask()
     waiting = [asyncio.ensure_future(office.approvals.wait(approval.id)) for _ in range(3)]
@@ -289,6 +292,7 @@ async def test_questions_expire_by_themselves_in_the_loop(office: Office) -> Non
 # --- using ----------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("C5")
 async def test_of_two_hundred_concurrent_claims_exactly_one_wins(office: Office) -> None:
     approval = await office.approved()
     results = await asyncio.gather(*(office.claim(approval) for _ in range(200)), return_exceptions=True)
@@ -338,6 +342,7 @@ BOUND = [
 ]
 
 
+@pytest.mark.requirement("C1")
 @pytest.mark.parametrize("more", BOUND)
 async def test_any_difference_from_what_was_approved_voids_it_for_good(
     office: Office, more: dict[str, Any]

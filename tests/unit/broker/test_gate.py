@@ -8,6 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from pog.errors import LedgerWriteError
 from runloop.caps.policy import NOTHING as NO_RIGHTS
 from runloop.ops import OPS
@@ -32,6 +34,7 @@ async def test_random_bytes_come_from_the_injected_source(world: World) -> None:
     assert base64.b64decode(answer.value["base64"]) == b"\x01" * 4
 
 
+@pytest.mark.requirement("I2.caps.2", "I2.caps.3")
 async def test_a_call_without_the_capability_is_refused_and_audited(world: World) -> None:
     caller = await world.caller("random = true")
     answer = await world.call(caller, "time.now")
@@ -43,6 +46,7 @@ async def test_a_call_without_the_capability_is_refused_and_audited(world: World
     assert world.kinds() == ["cap.audit", "hostcall.delivered"]
 
 
+@pytest.mark.requirement("I2.caps.2")
 async def test_an_unknown_op_is_refused_and_recorded(world: World) -> None:
     caller = await world.caller()
     answer = await world.call(caller, "exec.run", {"argv": ["rm"]})
@@ -92,6 +96,7 @@ async def test_a_forged_token_opens_nothing(world: World) -> None:
     assert answer.value["code"] == "token.invalid"
 
 
+@pytest.mark.requirement("C12")
 async def test_nothing_is_admitted_after_a_revocation_in_a_storm_of_calls(world: World) -> None:
     caller = await world.caller("model = true")
     world.models.gate = asyncio.Event()
@@ -108,6 +113,7 @@ async def test_nothing_is_admitted_after_a_revocation_in_a_storm_of_calls(world:
     assert all(event.id < revoked for event in world.events("hostcall.admitted"))
 
 
+@pytest.mark.requirement("C12")
 async def test_a_token_revoked_while_the_route_is_chosen_admits_nothing(world: World) -> None:
     caller = await world.caller()
     honest = world.models.estimate
@@ -136,6 +142,7 @@ async def test_a_write_whose_token_was_revoked_meanwhile_is_not_made(world: Worl
     assert world.payloads("contact.upserted") == []
 
 
+@pytest.mark.requirement("C12")
 async def test_the_revocation_of_the_runs_token_cascades_to_its_nodes(world: World) -> None:
     caller = await world.caller("time = true")
     root = world.payloads("token.issued")[0].token
@@ -190,6 +197,7 @@ async def test_bytes_of_requests_and_answers_are_limited(tmp_path: Path) -> None
     await world.stop()
 
 
+@pytest.mark.requirement("L1", "I2.ledger.2")
 async def test_when_the_ledger_refuses_nothing_is_dispatched_and_the_guest_hears_it(world: World) -> None:
     caller = await world.caller()
 

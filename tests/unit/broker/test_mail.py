@@ -45,6 +45,7 @@ async def crash(world: World) -> None:
     await world.start()
 
 
+@pytest.mark.requirement("I2.ledger.2", "I2.ledger.3", "I2.mail.4")
 async def test_mail_leaves_only_after_a_person_approved_and_the_undo_window_is_over(world: World) -> None:
     call = world.begin(await world.caller(), "mail.send", mail())
     await decide(world)
@@ -66,6 +67,7 @@ async def test_mail_leaves_only_after_a_person_approved_and_the_undo_window_is_o
     ]
 
 
+@pytest.mark.requirement("M3", "I2.mail.3")
 async def test_what_is_shown_is_what_is_sent_byte_for_byte(world: World) -> None:
     answer = await send(world, await world.caller(), mail(cc=["bo@example.org"], bcc=["cy@example.org"]))
     assert answer.ok
@@ -76,6 +78,7 @@ async def test_what_is_shown_is_what_is_sent_byte_for_byte(world: World) -> None
     assert requested.action["recipients"] == ["ann@example.org", "bo@example.org", "cy@example.org"]
 
 
+@pytest.mark.requirement("I2.ledger.6")
 async def test_the_causes_of_a_sent_mail_lead_to_the_persons_decision(world: World) -> None:
     caller = await world.caller()
     await send(world, caller)
@@ -139,6 +142,7 @@ async def test_recipients_beyond_the_grant_are_refused_before_anybody_is_asked(w
     assert len(world.payloads("cap.audit")) == 4
 
 
+@pytest.mark.requirement("M3")
 async def test_a_recipient_that_the_provider_adds_is_checked_and_shown(world: World) -> None:
     world.mail.bcc = ("postmark@evil.example",)
     caller = await world.caller('mail = ["*@example.org"]')
@@ -148,6 +152,7 @@ async def test_a_recipient_that_the_provider_adds_is_checked_and_shown(world: Wo
     assert "postmark@evil.example" in (await asked(world)).action["recipients"]
 
 
+@pytest.mark.requirement("C1", "M3")
 @pytest.mark.parametrize("field", ["resource", "bcc"])
 async def test_what_changes_between_approval_and_dispatch_voids_it(world: World, field: str) -> None:
     call = world.begin(await world.caller(), "mail.send", mail())
@@ -163,6 +168,7 @@ async def test_what_changes_between_approval_and_dispatch_voids_it(world: World,
     assert [d.decision for d in world.payloads("action.decided")] == ["approved", "voided"]
 
 
+@pytest.mark.requirement("C12")
 async def test_a_token_revoked_while_waiting_stops_the_dispatch(world: World) -> None:
     caller = await world.caller()
     call = world.begin(caller, "mail.send", mail())
@@ -175,6 +181,7 @@ async def test_a_token_revoked_while_waiting_stops_the_dispatch(world: World) ->
     assert "action.claimed" not in world.kinds()
 
 
+@pytest.mark.requirement("P9")
 async def test_fields_that_look_like_a_decision_have_no_effect(world: World) -> None:
     caller = await world.caller()
     for field in ("approved", "approval", "decision", "confirm", "force", "confirm_external"):
@@ -225,6 +232,7 @@ async def dispatching(world: World) -> None:
     await until(lambda: world.mail.dispatched)
 
 
+@pytest.mark.requirement("L6")
 async def test_a_crash_after_the_dispatch_does_not_send_twice(world: World) -> None:
     await dispatching(world)
     (key,) = world.mail.dispatched
@@ -238,6 +246,7 @@ async def test_a_crash_after_the_dispatch_does_not_send_twice(world: World) -> N
     assert world.approvals.list(all=True)[0].state == "consumed"
 
 
+@pytest.mark.requirement("C5", "L6")
 async def test_a_crash_before_the_dispatch_sends_once_under_the_same_approval(world: World) -> None:
     await dispatching(world)
     await crash(world)
@@ -250,6 +259,7 @@ async def test_a_crash_before_the_dispatch_sends_once_under_the_same_approval(wo
     assert len(world.payloads("hostcall.admitted")) == 2
 
 
+@pytest.mark.requirement("L6", "I2.faults.3")
 async def test_a_crash_with_unknown_outcome_is_told_and_never_repeated(world: World) -> None:
     await dispatching(world)
     await crash(world)

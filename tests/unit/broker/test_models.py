@@ -6,6 +6,8 @@ import asyncio
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from runloop.errors import RefusedError
 from runloop.events import ModelCalled
 from runloop.testing import ManualClock
@@ -14,6 +16,7 @@ from runloopd.broker.ports import ModelCallError
 from .world import World, ask, quotas, until, within
 
 
+@pytest.mark.requirement("I2.ledger.3", "I2.models.5")
 async def test_a_completion_is_admitted_before_and_delivered_with_its_cost_after(world: World) -> None:
     world.models.micro_usd = 7
     caller = await world.caller('model = ["local:*"]')
@@ -47,6 +50,7 @@ async def test_a_route_that_ignores_the_grant_is_caught_by_the_gate(world: World
     assert world.models.calls == []
 
 
+@pytest.mark.requirement("K6", "K7")
 async def test_five_hundred_parallel_calls_never_pass_the_cap(tmp_path: Path) -> None:
     world = await World(tmp_path, ManualClock(), quotas=quotas(run_micro_usd=1_000, calls=10_000)).start()
     await world.run()
@@ -64,6 +68,7 @@ async def test_five_hundred_parallel_calls_never_pass_the_cap(tmp_path: Path) ->
     await world.stop()
 
 
+@pytest.mark.requirement("K6", "I2.models.5")
 async def test_what_was_reserved_and_not_spent_is_there_again(tmp_path: Path) -> None:
     world = await World(tmp_path, ManualClock(), quotas=quotas(run_micro_usd=100)).start()
     await world.run()
@@ -150,6 +155,7 @@ async def test_after_a_crash_the_ordinal_counts_the_calls_on_record(world: World
     assert len(set(world.models.calls)) == 2
 
 
+@pytest.mark.requirement("K6")
 async def test_a_call_cut_by_a_crash_is_booked_at_its_reservation_when_it_is_asked_again(
     world: World,
 ) -> None:
@@ -229,6 +235,7 @@ async def test_a_refusal_of_the_broker_is_told_and_gives_back_what_was_held(worl
     assert run is not None and run.purse.held_micro_usd == 0
 
 
+@pytest.mark.requirement("K6")
 async def test_negative_usage_is_replaced_by_the_reservation(world: World) -> None:
     world.models.micro_usd, world.models.spends = 9, -5
     await world.call(await world.caller(), "model.complete", ask("hello"))

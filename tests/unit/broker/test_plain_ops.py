@@ -12,6 +12,7 @@ from runloop.digest import blob_digest
 from .world import World
 
 
+@pytest.mark.requirement("W1")
 @pytest.mark.parametrize("n", [0, -1, 65_537])
 async def test_random_bytes_are_bounded(world: World, n: int) -> None:
     assert (await world.call(await world.caller(), "random.bytes", {"n": n})).value["code"] == "op.args"

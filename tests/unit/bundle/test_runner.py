@@ -48,6 +48,7 @@ def load(path: Path) -> ModuleType:
     return module
 
 
+@pytest.mark.requirement("I2.sandbox.3")
 def test_the_shipped_runner_is_the_pinned_one() -> None:
     pin = read_pin(SHIPPED)
     component = lzma.decompress((SHIPPED / "runner.wasm.xz").read_bytes())
@@ -87,6 +88,7 @@ def test_an_altered_copy_in_the_cache_is_made_anew(shipped: Path, tmp_path: Path
     assert unpack(shipped, tmp_path / "cache").read_bytes() == COMPONENT
 
 
+@pytest.mark.requirement("I2.sandbox.3")
 @pytest.mark.parametrize(
     "packed",
     [

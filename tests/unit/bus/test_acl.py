@@ -12,6 +12,7 @@ from .support import AGENT, OPERATOR, PEER
 RUN = "rlp/runs/0b7c/events"
 
 
+@pytest.mark.requirement("I2.wire.8")
 @pytest.mark.parametrize(
     ("topic", "schema", "allowed"),
     [

@@ -142,6 +142,7 @@ def test_a_failing_handler_is_logged_by_default(bus: Bus, caplog: pytest.LogCapt
     assert "handler_failed topic=demo/a" in caplog.text
 
 
+@pytest.mark.requirement("I2.wire.5")
 def test_an_expired_frame_is_dropped_noticed_and_counted(bus: Bus, clock: ManualClock) -> None:
     seen: list[Any] = []
     notices: list[Any] = []
@@ -166,6 +167,7 @@ def test_an_expired_frame_is_dropped_noticed_and_counted(bus: Bus, clock: Manual
     assert balanced(bus)
 
 
+@pytest.mark.requirement("I2.wire.5")
 def test_a_message_seen_before_is_dropped_but_not_for_those_who_came_later(
     bus: Bus, clock: ManualClock
 ) -> None:
@@ -190,6 +192,7 @@ def test_two_publishers_that_both_count_from_one_do_not_collide(bus: Bus) -> Non
     assert seen == [b"a", b"b"]
 
 
+@pytest.mark.requirement("B5")
 def test_drop_notices_are_rate_limited_and_cause_no_notices(bus: Bus, clock: ManualClock) -> None:
     notices: list[Any] = []
     bus.subscribe("rlp/sys/drops", collect(notices))
@@ -321,6 +324,7 @@ def test_an_answer_is_named_by_correlation_or_message_id_where_the_payload_has_n
     assert [answer["id"] for answer in answers] == ["k", "9"]
 
 
+@pytest.mark.requirement("I2.wire.8")
 def test_only_an_operator_s_decision_reaches_anybody(bus: Bus) -> None:
     decisions: list[Any] = []
     bus.subscribe("rlp/actions/decision", collect(decisions))
@@ -337,6 +341,7 @@ def test_only_an_operator_s_decision_reaches_anybody(bus: Bus) -> None:
     assert decisions == [decision]
 
 
+@pytest.mark.requirement("B6")
 def test_a_captured_decision_is_worth_nothing_in_a_peer_s_session(bus: Bus) -> None:
     decisions: list[Any] = []
     bus.subscribe("rlp/actions/decision", collect(decisions))

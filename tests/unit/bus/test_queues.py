@@ -32,6 +32,7 @@ def ids(one: Run) -> list[int]:
     return [int.from_bytes(one.data[start + 56 : start + 64], "big") for start, _ in one.frames()]
 
 
+@pytest.mark.requirement("I2.wire.6")
 @pytest.mark.parametrize(
     ("topic", "klass"),
     [
@@ -46,6 +47,7 @@ def test_the_topic_decides_the_class(topic: str, klass: DeliveryClass) -> None:
     assert class_of(topic) is klass
 
 
+@pytest.mark.requirement("I2.wire.6")
 def test_the_limits_are_those_of_the_specification() -> None:
     table = {klass: (limits(klass).capacity, limits(klass).wait_ms) for klass in DeliveryClass}
     assert table == {
@@ -145,6 +147,7 @@ def test_frames_whose_time_is_over_are_parted_from_the_living() -> None:
     assert mixed.parted(NOW + 99)[0] is None
 
 
+@pytest.mark.requirement("I2.wire.6")
 @given(
     st.lists(st.tuples(st.integers(1, 90), st.sampled_from(list(DeliveryClass)), st.booleans()), max_size=40)
 )

@@ -153,6 +153,7 @@ def flood(count: int, size: int, topic: str = "demo/flood", first: int = 10, ttl
 # --- place and mode ---------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("B2")
 async def test_directory_and_socket_belong_to_this_user_alone_whatever_the_umask(house: House) -> None:
     before = os.umask(0)
     try:
@@ -166,6 +167,7 @@ async def test_directory_and_socket_belong_to_this_user_alone_whatever_the_umask
     assert stat.S_IMODE(house.path.with_name("rmp.sock.lock").stat().st_mode) == 0o600
 
 
+@pytest.mark.requirement("B1")
 async def test_the_daemon_listens_on_no_network_socket(house: House) -> None:
     await house.start()
     inodes = {os.fspath(link.readlink()) for link in Path("/proc/self/fd").iterdir() if link.is_symlink()}
@@ -175,6 +177,7 @@ async def test_the_daemon_listens_on_no_network_socket(house: House) -> None:
             assert not (fields[3] == "0A" and f"socket:[{fields[9]}]" in inodes)
 
 
+@pytest.mark.requirement("B2")
 async def test_a_symlinked_runtime_directory_is_refused(house: House, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").mkdir(mode=0o700)
     house.path.parent.symlink_to(tmp_path / "elsewhere")
@@ -182,6 +185,7 @@ async def test_a_symlinked_runtime_directory_is_refused(house: House, tmp_path: 
         await house.start()
 
 
+@pytest.mark.requirement("B2")
 @pytest.mark.parametrize("mode", [0o755, 0o770, 0o701])
 async def test_a_runtime_directory_open_to_others_is_refused(house: House, mode: int) -> None:
     house.path.parent.mkdir()
@@ -196,6 +200,7 @@ async def test_a_path_too_long_for_a_socket_is_named(house: House, tmp_path: Pat
         await house.start()
 
 
+@pytest.mark.requirement("B2")
 async def test_what_is_not_a_socket_is_not_removed(house: House) -> None:
     house.path.parent.mkdir(mode=0o700)
     house.path.write_text("precious")
@@ -212,6 +217,7 @@ async def test_a_dead_socket_is_replaced(house: House) -> None:
     await house.client()
 
 
+@pytest.mark.requirement("B3")
 async def test_a_live_socket_is_not_stolen_even_without_a_lock(house: House) -> None:
     house.path.parent.mkdir(mode=0o700)
     with socket.socket(socket.AF_UNIX) as live:
@@ -222,6 +228,7 @@ async def test_a_live_socket_is_not_stolen_even_without_a_lock(house: House) -> 
         assert house.path.exists()
 
 
+@pytest.mark.requirement("B3")
 async def test_a_second_daemon_is_turned_away_by_the_lock(house: House) -> None:
     await house.start()
     house.path.unlink()
@@ -245,6 +252,7 @@ async def test_the_socket_is_gone_after_closing_and_can_be_bound_again(house: Ho
     await house.client()
 
 
+@pytest.mark.requirement("B3")
 async def test_a_replaced_socket_is_noticed_once_and_left_alone(house: House) -> None:
     server = await house.start()
     house.path.unlink()
@@ -264,6 +272,7 @@ async def test_a_credential_of_the_wrong_length_is_refused_before_anything_is_bo
 # --- identity -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.wire.3")
 async def test_the_right_proof_makes_an_operator_and_no_proof_a_peer(house: House) -> None:
     server = await house.start()
     operator, peer, liar = await house.client(), await house.client(None), await house.client(b"w" * 32)
@@ -277,6 +286,7 @@ async def test_the_right_proof_makes_an_operator_and_no_proof_a_peer(house: Hous
     assert info.reading and info.client == "'runloop'"
 
 
+@pytest.mark.requirement("B6")
 async def test_a_captured_proof_is_worth_nothing_in_another_session(house: House) -> None:
     await house.start()
     captured: list[bytes] = []
@@ -290,12 +300,14 @@ async def test_a_captured_proof_is_worth_nothing_in_another_session(house: House
     assert (await second.greet(proof=captured[0]))["result"]["principal"] == "peer"
 
 
+@pytest.mark.requirement("B6")
 async def test_a_kind_claimed_in_the_hello_is_ignored(house: House) -> None:
     await house.start()
     raw = await house.raw()
     assert (await raw.greet(principal="operator", kind="operator"))["result"]["principal"] == "peer"
 
 
+@pytest.mark.requirement("S4", "I2.wire.4")
 @pytest.mark.parametrize(
     "change", [{"build": "0.0.9"}, {"protocol": 1}, {"build": None}, {"build": "\x1b[2J"}]
 )
@@ -316,6 +328,7 @@ async def test_the_client_raises_the_refusal_of_another_build(house: House) -> N
         await AsyncClient.connect(house.path, build="0.0.9")
 
 
+@pytest.mark.requirement("B2", "I2.wire.3")
 async def test_another_uid_is_refused_by_kernel_credentials(house: House) -> None:
     await house.start(uid=os.geteuid() + 1)
     raw = await house.raw()
@@ -324,6 +337,7 @@ async def test_another_uid_is_refused_by_kernel_credentials(house: House) -> Non
     assert await raw.read() == (0, None)
 
 
+@pytest.mark.requirement("B2")
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs another uid")
 async def test_another_user_s_process_gets_nowhere_even_where_modes_were_loosened(
     house: House, tmp_path: Path
@@ -390,6 +404,7 @@ async def test_one_more_peer_than_allowed_is_turned_away(house: House) -> None:
 # --- lies and sloth -----------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("B4")
 async def test_a_broken_frame_closes_that_connection_with_a_reason_and_harms_nobody_else(
     house: House,
 ) -> None:
@@ -425,6 +440,7 @@ async def test_a_peer_that_says_nothing_is_cut_after_the_time_for_its_hello(hous
     assert await raw.read() == (0, None)
 
 
+@pytest.mark.requirement("B4")
 async def test_a_frame_begun_and_never_finished_is_cut_however_slowly_it_drips(house: House) -> None:
     server = await house.start(PeerLimits(frame_ms=3_000))
     raw = await house.raw()
@@ -442,6 +458,7 @@ async def test_a_frame_begun_and_never_finished_is_cut_however_slowly_it_drips(h
     assert await raw.read() == (0, None)
 
 
+@pytest.mark.requirement("B5", "I2.wire.6")
 async def test_a_peer_that_never_reads_is_cut_and_does_not_grow_the_daemon(house: House) -> None:
     server = await house.start(PeerLimits(outbox_bytes=500_000, stall_ms=10_000))
     deaf, _ = await house.raw(), await house.client()
@@ -479,6 +496,7 @@ async def prepare_deaf(house: House, pattern: str) -> Raw:
     return deaf
 
 
+@pytest.mark.requirement("B5")
 async def test_a_flooding_publisher_is_not_read_any_more_and_others_are(house: House) -> None:
     server = await house.start(PeerLimits(outbox_bytes=200_000, stall_ms=10**9))
     deaf = await prepare_deaf(house, "demo/flood")
@@ -600,6 +618,7 @@ async def test_a_peer_with_too_many_open_requests_is_not_read_until_some_are_ans
 # --- session control ----------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.wire.3")
 async def test_subscribe_deliver_unsubscribe(house: House) -> None:
     server = await house.start()
     listener, speaker = await house.client(None), await house.client()
@@ -726,6 +745,7 @@ async def test_a_blocking_client_that_publishes_without_pause_is_answered(house:
     assert await asyncio.to_thread(work) == 200
 
 
+@pytest.mark.requirement("B4")
 async def test_fuzzed_connections_never_stop_the_server(house: House) -> None:
     await house.start()
     rng = __import__("random").Random(7)

@@ -36,6 +36,7 @@ def findings(text: str) -> list[str]:
 # --- reading --------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.caps.2")
 def test_a_policy_without_a_table_grants_nothing() -> None:
     assert parse_policy("").empty
     assert parse_policy("[capabilities]") == NOTHING
@@ -182,6 +183,7 @@ def test_a_check_follows_the_grant(grant: str, capability: str, target: str, all
     assert caps(grant).allows(capability, target).allowed is allowed
 
 
+@pytest.mark.requirement("I2.caps.3")
 def test_a_denial_says_why_and_what_to_type() -> None:
     verdict = caps('mail = ["*@example.org"]').allows("mail", "eve@evil.example; rm -rf /", agent="mailer")
     assert "not granted to mailer: only *@example.org is granted" in verdict.reason
@@ -330,6 +332,7 @@ PROBES = [
 ]
 
 
+@pytest.mark.requirement("I2.caps.1")
 @given(base=TABLES, layer=TABLES)
 def test_narrowing_never_allows_what_a_layer_denies(base: Any, layer: Any) -> None:
     one, other = Policy.from_json(base), Policy.from_json(layer)
@@ -340,6 +343,7 @@ def test_narrowing_never_allows_what_a_layer_denies(base: Any, layer: Any) -> No
             assert other.allows(capability, target).allowed, (capability, target)
 
 
+@pytest.mark.requirement("I2.caps.1")
 @given(base=TABLES, layer=TABLES)
 def test_an_override_never_widens(base: Any, layer: Any) -> None:
     from runloop.caps.policy import Override

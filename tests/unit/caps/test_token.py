@@ -66,6 +66,7 @@ def test_the_last_moment_of_a_token_is_before_its_expiry() -> None:
     assert code(caught) == "token.expired"
 
 
+@pytest.mark.requirement("I2.caps.1")
 @pytest.mark.parametrize(
     "wider",
     ["random = true", 'model = ["anthropic:*"]', "model = true", 'fs = ["/"]', "kb_read.contacts_raw = true"],

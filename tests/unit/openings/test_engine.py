@@ -79,6 +79,7 @@ def test_nothing_is_due_before_a_run_has_started() -> None:
     assert engine.due(engine.initial()) == []
 
 
+@pytest.mark.requirement("I2.engine.2")
 def test_independent_nodes_start_together() -> None:
     assert scheduled(Play(brief("a; b; c", "a.out -> c.in")).due) == ["a", "b"]
 
@@ -129,6 +130,7 @@ def through_review(play: Play, review: dict[str, Any]) -> Play:
     return play
 
 
+@pytest.mark.requirement("I2.engine.5")
 def test_compose_email_runs_to_its_end(compose_email: Any) -> None:
     play = through_review(Play(bind(compose_email, COMPOSE_PORTS), PARAMS), {"ok": True, "notes": []})
     assert [type(c) for c in play.due] == [ScheduleNode]
@@ -149,6 +151,7 @@ def test_compose_email_runs_to_its_end(compose_email: Any) -> None:
     assert list(play.state.saved()) == [("draft", "out", ({"body": "Hello"},))]
 
 
+@pytest.mark.requirement("I2.engine.4")
 def test_a_false_guard_closes_its_node_though_its_data_arrived(compose_email: Any) -> None:
     play = through_review(Play(bind(compose_email, COMPOSE_PORTS), PARAMS), {"ok": False})
     (skip, *_) = play.settle()
@@ -238,6 +241,7 @@ def test_a_join_below_a_skipped_branch_runs_on_what_arrived() -> None:
     assert join.input["ports"] == {"r": ["r"]}
 
 
+@pytest.mark.requirement("I2.engine.4")
 def test_a_required_input_that_can_never_arrive_skips_the_node_and_says_why() -> None:
     play = Play(brief("a; b; c", "a.out -> b.in; b.out -> c.in"))
     play.settle()
@@ -297,6 +301,7 @@ def test_a_guard_closes_its_node_even_where_the_port_is_optional(how: str) -> No
 # --- retries and time -----------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.engine.3")
 def test_a_node_that_fails_once_is_retried_after_its_backoff() -> None:
     play = Play(brief("a retry: {max_attempts: 2, backoff_ms: 2500, jitter: 0}"))
     play.carry_out()
@@ -338,6 +343,7 @@ def test_backoff_grows_to_its_bound_and_jitter_comes_from_the_digest() -> None:
     assert engine.backoff_ms(moved, RUN, "a", 1) == 1188  # pinned: a change here breaks old histories
 
 
+@pytest.mark.requirement("I2.engine.3")
 def test_an_attempt_that_takes_too_long_is_ended_and_retried() -> None:
     play = Play(brief("a timeout_ms: 500, retry: {max_attempts: 2}"))
     play.carry_out()
@@ -461,6 +467,7 @@ def test_after_its_end_nothing_moves_a_run() -> None:
 # --- success --------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.engine.5")
 @pytest.mark.parametrize(
     ("success", "values", "expected", "clause"),
     [
@@ -604,6 +611,7 @@ def test_the_upstream_of_a_node_is_named_once_each() -> None:
     assert play.state.upstream("nobody") == ()
 
 
+@pytest.mark.requirement("I2.engine.1")
 def test_the_fold_of_the_record_is_the_state_that_grew_with_it(compose_email: Any) -> None:
     play = through_review(Play(compose_email, PARAMS), {"ok": True})
     assert engine.fold(play.events) == play.state

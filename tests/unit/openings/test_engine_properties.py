@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
@@ -244,6 +245,7 @@ def test_every_run_ends_and_its_definition_survives_json(opening: Opening, scrip
     check_run(play)
 
 
+@pytest.mark.requirement("I2.engine.1")
 @settings(max_examples=40, deadline=None)
 @given(openings())
 def test_what_is_due_does_not_depend_on_how_it_was_carried_out(opening: Opening) -> None:

@@ -131,6 +131,7 @@ def test_places_and_spelling_are_no_part_of_the_digest() -> None:
 # --- what is wrong --------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.faults.1")
 def test_everything_that_is_wrong_is_found_at_once() -> None:
     text = """version: 1
 name: Bad Name

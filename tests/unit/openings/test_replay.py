@@ -185,6 +185,7 @@ def test_an_attempt_is_demanded_with_its_pin_input_and_answers(recorded: Play) -
 # --- what differs ---------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("L8", "I2.replay.2")
 @pytest.mark.parametrize(
     ("change", "what"),
     [
@@ -219,6 +220,7 @@ def test_a_failed_attempt_must_fail_the_same_way(recorded: Play) -> None:
     assert report.divergence.where == "node contacts attempt 1"
 
 
+@pytest.mark.requirement("L8", "I2.replay.2")
 @pytest.mark.parametrize("code", ["replay.missing", "replay.arguments", "replay.result"])
 def test_the_three_ways_to_leave_a_record_are_told_apart(recorded: Play, code: str) -> None:
     def guest(demand: Reexecute) -> AttemptOutcome:
@@ -272,6 +274,7 @@ def test_a_changed_definition_does_not_have_its_digest(recorded: Play) -> None:
     assert "definition" in report.divergence.what
 
 
+@pytest.mark.requirement("L8")
 def test_a_changed_output_does_not_have_its_digest(recorded: Play) -> None:
     at = index(recorded, NodeFinished, "draft")
     report, demands = drive(forge(recorded, at, output={"ports": {"out": [1]}, "artifacts": []}))
@@ -286,6 +289,7 @@ def test_a_changed_artifact_is_not_what_the_node_gave(recorded: Play) -> None:
     assert report.divergence.where == "artifact draft.out.json"
 
 
+@pytest.mark.requirement("L8")
 def test_an_event_that_was_slipped_in_diverges(recorded: Play) -> None:
     at = index(recorded, NodeScheduled, "draft")
     slipped = replace(recorded.events[at], id=999, payload=NodeSkipped(node="draft", reason="x"))

@@ -51,6 +51,7 @@ def test_the_same_fact_may_be_stated_twice(store: Store) -> None:
     assert one.hash != two.hash
 
 
+@pytest.mark.requirement("I2.ledger.1")
 def test_the_hash_is_the_documented_one(store: Store) -> None:
     (event,) = store.ledger().append([Draft(payload=facts.contact(), actor="operator:1", run=facts.RUN)])
     row = next(store.reader().rows())
@@ -71,6 +72,7 @@ def test_the_hash_is_the_documented_one(store: Store) -> None:
     assert event.hash.hex() == expected
 
 
+@pytest.mark.requirement("L3")
 def test_no_byte_can_be_moved_from_one_field_to_the_next_without_changing_the_hash() -> None:
     fields = {
         "actor": b"daemon",
@@ -220,6 +222,7 @@ def _log_descriptor(store: Store) -> int:
     raise AssertionError("no log is open")
 
 
+@pytest.mark.requirement("L1")
 def test_after_an_io_error_nothing_is_recorded_and_the_next_append_goes_on(store: Store) -> None:
     ledger = store.ledger()
     ledger.append([facts.draft(facts.note())])
@@ -245,6 +248,7 @@ def test_after_an_io_error_nothing_is_recorded_and_the_next_append_goes_on(store
     assert verify(store.events_db, public_key=store.public_key).ok
 
 
+@pytest.mark.requirement("L1")
 def test_a_full_disk_is_said_plainly_and_survived(store: Store) -> None:
     ledger = store.ledger()
     ledger.append([facts.draft(facts.note())])

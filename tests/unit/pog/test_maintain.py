@@ -74,6 +74,7 @@ def test_without_a_ledger_there_is_nothing_to_verify(store: Store, tmp_path: Pat
     assert verify(rubbish).findings[0].where == "file"
 
 
+@pytest.mark.requirement("L2", "I2.replay.3")
 @pytest.mark.parametrize(
     ("column", "new"),
     [
@@ -111,6 +112,7 @@ def test_more_than_a_byte_is_still_located_to_its_event(full: Store) -> None:
     assert (first.event, first.field) == (7, "payload")
 
 
+@pytest.mark.requirement("L2")
 @pytest.mark.parametrize(
     ("attack", "event"),
     [
@@ -149,6 +151,7 @@ def rewrite(store: Store) -> None:
     connection.close()
 
 
+@pytest.mark.requirement("L2")
 def test_a_chain_rewritten_from_its_beginning_is_betrayed_by_the_signed_head(full: Store) -> None:
     rewrite(full)
     first = verify(full.events_db, public_key=full.public_key).first_bad
@@ -156,6 +159,7 @@ def test_a_chain_rewritten_from_its_beginning_is_betrayed_by_the_signed_head(ful
     assert (first.where, first.event) == ("heads", len(whole_history()))
 
 
+@pytest.mark.requirement("L2")
 def test_a_rewritten_chain_without_heads_or_signed_by_another_is_found(full: Store) -> None:
     rewrite(full)
     change(full.events_db, "DELETE FROM heads")
@@ -196,6 +200,7 @@ def test_bytes_behind_digests_are_checked(full: Store) -> None:
     assert any("or its key was" in found.what for found in checked(full).findings)
 
 
+@pytest.mark.requirement("L2", "I2.ledger.4")
 @pytest.mark.parametrize(
     ("attack", "field"),
     [

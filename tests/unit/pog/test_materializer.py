@@ -193,6 +193,7 @@ def test_an_effect_without_its_second_mark_is_visible(store: Store) -> None:
     ]
 
 
+@pytest.mark.requirement("I2.ledger.4")
 def test_folding_in_pieces_gives_what_folding_at_once_gives(stores) -> None:
     at_once, pieces = stores("a"), stores("b")
     at_once.holding(*whole_history())
@@ -206,6 +207,7 @@ def test_folding_in_pieces_gives_what_folding_at_once_gives(stores) -> None:
         assert cells(at_once, statement) == cells(pieces, statement), table
 
 
+@pytest.mark.requirement("I2.ledger.4")
 def test_a_rebuild_changes_nothing(store: Store) -> None:
     store.holding(*whole_history(), blobs=BLOBS)
     before = {table: cells(store, f"SELECT * FROM {table}") for table in TABLES}

@@ -175,6 +175,7 @@ def test_every_cell_has_a_canonical_form(knowledge: Knowledge) -> None:
 # --- in words -------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.ledger.5")
 def test_words_find_contacts_notes_and_mails_with_their_source(knowledge: Knowledge) -> None:
     (john,) = knowledge.search("john", kinds=["contact"])
     assert (john["kind"], john["id"], john["title"], john["event"]) == ("contact", "c1", "John Q. Doe", 5)

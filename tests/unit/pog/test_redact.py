@@ -89,6 +89,7 @@ def test_ordinary_text_is_left_alone(text: str) -> None:
     assert mask_text(text) == text
 
 
+@pytest.mark.requirement("K2")
 @pytest.mark.parametrize("prefix", ["", "x", "xy", "xyz"])
 def test_a_known_secret_is_found_in_every_encoding(prefix: str) -> None:
     canary = "canary/secret+value 42"

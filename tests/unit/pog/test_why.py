@@ -49,6 +49,7 @@ def told(store: Store) -> Store:
     )
 
 
+@pytest.mark.requirement("I2.ledger.6")
 def test_a_mail_is_explained_back_to_prompt_contact_answer_and_decision(told: Store) -> None:
     found = why(told.reader(), "john.doe@example.com")
     assert found.target == 15

@@ -214,6 +214,7 @@ def outbox(tmp_path: Path) -> Outbox:
     return Outbox(tmp_path / "outbox")
 
 
+@pytest.mark.requirement("I2.mail.1")
 async def test_a_message_lands_complete_in_new_readable_by_its_owner_only(
     tmp_path: Path, outbox: Outbox
 ) -> None:
@@ -336,6 +337,7 @@ def test_a_section_that_does_not_hold_together_is_refused(tmp_path: Path, fields
         configured(tmp_path, **fields)
 
 
+@pytest.mark.requirement("M3")
 @pytest.mark.parametrize(
     ("old", "new"),
     [

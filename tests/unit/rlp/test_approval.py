@@ -82,6 +82,7 @@ def test_other_content_is_shown_as_text_with_its_price() -> None:
     assert "recipients" not in text
 
 
+@pytest.mark.requirement("C6")
 def test_a_look_alike_is_pointed_out() -> None:
     assert "NOTE        recipients: \u0440aypal mixes alphabets" in shown(
         b"To: \r\n\r\nx", recipients=["\u0440aypal@example.org"]

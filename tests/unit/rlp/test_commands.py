@@ -24,6 +24,7 @@ EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
 # --- approvals ------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.user.14")
 def test_what_waits_is_listed_with_the_line_to_type(daemon: DaemonTwin, rlp: Rlp) -> None:
     assert "nothing waits for you" in rlp("approvals").err
     daemon.hold()
@@ -35,6 +36,7 @@ def test_what_waits_is_listed_with_the_line_to_type(daemon: DaemonTwin, rlp: Rlp
     assert rlp("approvals", "--json").lines[0]["approval"] == "ap_1234567890abcdef"
 
 
+@pytest.mark.requirement("I2.user.14")
 def test_approve_shows_the_exact_mail_and_binds_to_it(daemon: DaemonTwin, rlp: Rlp) -> None:
     daemon.hold()
     done = rlp("approve", "ap_12345678", "--note", "fine")
@@ -47,6 +49,7 @@ def test_approve_shows_the_exact_mail_and_binds_to_it(daemon: DaemonTwin, rlp: R
     assert decision["action_digest"] == daemon.approvals["ap_1234567890abcdef"]["action_digest"]
 
 
+@pytest.mark.requirement("I2.user.14")
 def test_an_approval_can_be_refused_and_taken_back(daemon: DaemonTwin, rlp: Rlp) -> None:
     daemon.hold("ap_aaaaaaaaaaaaaaaa")
     daemon.hold("ap_bbbbbbbbbbbbbbbb")
@@ -103,6 +106,7 @@ def test_a_credential_behind_a_link_or_of_another_length_is_not_used(
 # --- runs, trace, replay ---------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.user.10")
 def test_runs_are_a_table_and_json_lines(daemon: DaemonTwin, rlp: Rlp) -> None:
     assert "no runs yet" in rlp("runs").err
     row = {
@@ -212,6 +216,7 @@ TRACE: list[tuple[str, dict[str, Any], tuple[str, str, str]]] = [
 ]
 
 
+@pytest.mark.requirement("I2.user.10")
 def test_every_crossing_says_who_to_whom_and_what() -> None:
     events = [
         {"id": n, "ts_ms": 1_000 + n, "kind": kind, "run": RUN, "actor": "daemon", "payload": payload}
@@ -242,6 +247,7 @@ def test_the_ladder_leaves_timers_out_unless_asked(daemon: DaemonTwin, rlp: Rlp)
 COVERAGE = {"recorded": 5, "reexecuted": 5, "substituted": 0, "not_covered": 0}
 
 
+@pytest.mark.requirement("I2.replay.1")
 def test_an_identical_replay_says_so_with_its_coverage(daemon: DaemonTwin, rlp: Rlp) -> None:
     report = {"run": RUN, "identical": True, "coverage": COVERAGE, "divergence": None}
     daemon.methods["run.replay"] = lambda run: report
@@ -254,6 +260,7 @@ def test_an_identical_replay_says_so_with_its_coverage(daemon: DaemonTwin, rlp: 
     assert rlp("replay", RUN, "--json").lines == [report]
 
 
+@pytest.mark.requirement("I2.replay.2")
 def test_a_divergence_shows_both_hashes_and_what_is_not_covered_is_not_identical(
     daemon: DaemonTwin, rlp: Rlp
 ) -> None:
@@ -273,6 +280,7 @@ def test_a_divergence_shows_both_hashes_and_what_is_not_covered_is_not_identical
 # --- knowledge and capabilities ----------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.user.12")
 def test_a_query_is_a_table_with_the_columns_it_selected(daemon: DaemonTwin, rlp: Rlp) -> None:
     daemon.methods["kb.query"] = lambda sql, params, limit: {
         "columns": ["b\x1b[31m", "a"],
@@ -284,6 +292,7 @@ def test_a_query_is_a_table_with_the_columns_it_selected(daemon: DaemonTwin, rlp
     assert done.out.splitlines() == ["b\\x1b[31m  a", "1          x"]
 
 
+@pytest.mark.requirement("I2.user.12")
 def test_a_search_shows_kinds_and_refuses_unknown_ones(daemon: DaemonTwin, rlp: Rlp) -> None:
     item = {"kind": "mail", "id": "1", "title": "Q4", "snippet": "the \x1b[2Jplan", "score": 1.0, "event": 7}
     daemon.methods["kb.search"] = lambda query, k, kinds: {"items": [item] if query == "q4 plan" else []}
@@ -292,6 +301,7 @@ def test_a_search_shows_kinds_and_refuses_unknown_ones(daemon: DaemonTwin, rlp: 
     assert rlp("kb", "search", "x", "--kind", "mall").code == 2
 
 
+@pytest.mark.requirement("I2.user.12")
 def test_why_shows_every_hop_and_says_where_the_chain_is_severed(daemon: DaemonTwin, rlp: Rlp) -> None:
     hop = {
         "event": 9,
@@ -319,6 +329,7 @@ def test_why_shows_every_hop_and_says_where_the_chain_is_severed(daemon: DaemonT
     assert rlp("why", "#9", "--json").lines == [found]
 
 
+@pytest.mark.requirement("I2.user.13")
 def test_capabilities_are_listed_granted_and_revoked(daemon: DaemonTwin, rlp: Rlp) -> None:
     shown = {
         "agent": "mailer",
@@ -383,6 +394,7 @@ def test_no_request_grows_beyond_its_bounds() -> None:
 # --- without a daemon -----------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I2.user.11")
 def test_why_explains_a_prompt_by_its_rule(rlp: Rlp, home: Path) -> None:
     done = rlp("why", "write", "a", "mail", "to", "john", "about", "the", "Q4", "plan")
     assert done.code == 0
@@ -420,6 +432,7 @@ def test_route_answers_by_its_exit_code(rlp: Rlp, home: Path, text: str, code: i
     assert rlp("route", text, "--json").lines[0]["kind"] in ("shell", "opening", "agent", "denied")
 
 
+@pytest.mark.requirement("I2.user.9")
 def test_plan_shows_the_graph_and_what_to_type(rlp: Rlp, home: Path) -> None:
     done = rlp("plan", "compose_email")
     assert done.code == 0
@@ -430,6 +443,7 @@ def test_plan_shows_the_graph_and_what_to_type(rlp: Rlp, home: Path) -> None:
     assert rlp("plan", "compose_email", "-p", "recipient=john").code == 2
 
 
+@pytest.mark.requirement("I2.user.9")
 def test_plan_names_every_mistake_with_its_place(rlp: Rlp, home: Path, tmp_path: Path) -> None:
     (tmp_path / "o.yaml").write_text(
         "version: 0\nname: o\nnodes:\n  - {id: a, use: 'agent:nobody'}\n  - {id: b, use: 'agent:critic'}\n"
@@ -502,6 +516,7 @@ def test_lines_that_cross_a_chunk_are_whole(tmp_path: Path, monkeypatch: pytest.
     assert list(log.backwards(tmp_path / "f")) == ["four", "three", "two hundred", "one"]
 
 
+@pytest.mark.requirement("I2.user.16")
 def test_doctor_looks_at_everything_and_changes_nothing(rlp: Rlp, home: Path) -> None:
     done = rlp("doctor", "--json")
     states = {check["name"]: check["state"] for check in done.lines}
@@ -512,6 +527,7 @@ def test_doctor_looks_at_everything_and_changes_nothing(rlp: Rlp, home: Path) ->
     assert list(home.iterdir()) == []
 
 
+@pytest.mark.requirement("I2.user.16")
 def test_doctor_says_what_is_bad_and_how_to_mend_it(rlp: Rlp, home: Path) -> None:
     home.chmod(0o777)
     (home / "keys").mkdir(mode=0o755)
@@ -549,6 +565,7 @@ def test_start_status_and_stop_of_one_that_runs(daemon: DaemonTwin, rlp: Rlp) ->
     assert ("daemon.stop", {"drain": True}, "operator") in daemon.asked
 
 
+@pytest.mark.requirement("S4")
 def test_another_build_is_refused_with_the_line_to_type(home: Path, rlp: Rlp) -> None:
     """attacks.md S4."""
     with DaemonTwin(home, build="9.9.9"):

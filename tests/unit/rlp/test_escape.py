@@ -42,6 +42,7 @@ HOSTILE = [f"a{chr(code)}b" for code in (*CONTROLS, *BIDI, *HIDDEN)] + SEQUENCES
 """More than a hundred strings; in each, something must be written as an escape."""
 
 
+@pytest.mark.requirement("C6")
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_what_acts_or_hides_is_written_as_an_escape(text: str) -> None:
     shown = visible(text)
@@ -50,6 +51,7 @@ def test_what_acts_or_hides_is_written_as_an_escape(text: str) -> None:
     assert_harmless(shown)
 
 
+@pytest.mark.requirement("C6")
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_every_way_out_of_the_console_escapes(text: str) -> None:
     out, err = io.StringIO(), io.StringIO()
@@ -65,6 +67,7 @@ def test_every_way_out_of_the_console_escapes(text: str) -> None:
         assert_harmless(line)
 
 
+@pytest.mark.requirement("C6")
 @pytest.mark.parametrize("text", HOSTILE, ids=ascii)
 def test_json_keeps_the_value_and_is_printable_ascii(text: str) -> None:
     written = json_text({"text": text})

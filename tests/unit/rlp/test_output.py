@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 
+import pytest
+
 from rlp.output import Console, Style, ago, columns_of, error_lines, moment, size, words
 from runloop.errors import NotFoundError, UsageError
 
@@ -56,6 +58,7 @@ def test_colour_is_ours_alone() -> None:
     assert out.getvalue() == "\x1b[32m\\x1b[31mred\x1b[0m\n"
 
 
+@pytest.mark.requirement("I2.user.17")
 def test_an_error_says_what_and_the_next_thing_to_type() -> None:
     error = NotFoundError("there is no run 12", hint="'rlp runs' lists them", run="12")
     assert error_lines(error) == ["rlp: there is no run 12 (run 12); 'rlp runs' lists them"]
@@ -82,6 +85,7 @@ def test_findings_are_one_line_each_with_their_places() -> None:
     assert error_lines(UsageError("x", findings=["one", "two"]))[:2] == ["rlp: one", "rlp: two"]
 
 
+@pytest.mark.requirement("I2.user.17")
 def test_with_json_an_error_is_an_object_on_stdout_too() -> None:
     shown, out, err = console(json=True)
     shown.error(UsageError("no", hint="yes", code="a.b"))

@@ -49,6 +49,7 @@ def test_names_are_told_apart() -> None:
         )
 
 
+@pytest.mark.requirement("I2.user.17")
 def test_help_and_reference_page_are_fresh() -> None:
     root = Path(generate.__file__).parent.parent
     assert (root / "rlp" / "_help.txt").read_text() == generate.help_file(), "python -m rlp.generate"

@@ -33,6 +33,7 @@ def failed(status: str, **error: Any) -> Event:
     return {"node": "draft", "attempt": 1, "status": status, "output": None, "error": error or None}
 
 
+@pytest.mark.requirement("I2.user.4")
 @pytest.mark.parametrize(
     ("kind", "payload", "line"),
     [
@@ -98,6 +99,7 @@ def test_notes_of_a_review_are_shown() -> None:
     assert screen.last == "            note: no greeting"
 
 
+@pytest.mark.requirement("I2.user.4")
 def test_a_draft_is_shown_whole_up_to_a_bound_and_not_with_quiet() -> None:
     output = {"ports": {"out": [{"to": "a@b.c", "subject": "s", "body": "\n".join(map(str, range(300)))}]}}
     finished = {"node": "draft", "attempt": 1, "status": "succeeded", "output": output}

@@ -74,6 +74,7 @@ def test_a_run_that_needs_nobody_ends_with_its_outcome(daemon: DaemonTwin, rlp: 
     assert f"  run {RUN}" in done.out
 
 
+@pytest.mark.requirement("I2.user.8")
 def test_what_is_submitted_is_the_checked_opening_with_typed_parameters(daemon: DaemonTwin, rlp: Rlp) -> None:
     daemon.on_submit = lambda twin: twin.finish()
     daemon.emit("run.started", {"opening": "compose_email", "agents": {}})
@@ -96,6 +97,7 @@ def test_a_held_action_without_a_terminal_parks_and_prints_the_line_to_type(
     assert holding.decisions == []
 
 
+@pytest.mark.requirement("I2.user.8")
 def test_with_json_every_event_is_a_line_and_the_last_line_is_the_result(
     holding: DaemonTwin, rlp: Rlp
 ) -> None:
@@ -305,6 +307,7 @@ def test_bytes_that_are_not_what_the_answer_binds_are_never_put_to_a_person(
     assert "approve?" not in screen.seen
 
 
+@pytest.mark.requirement("C6")
 def test_a_hostile_mail_cannot_draw_on_the_prompt(holding: DaemonTwin, terminal: Open) -> None:
     body = MAIL + "\x1b[2J\x1b]52;c;eHg=\x07approve? y\r\n\u202egnp.exe \u0440aypal\r\n".encode()
     holding.on_submit = lambda twin: (

@@ -39,6 +39,7 @@ def startable(home: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
         os.kill(listener(socket), signal.SIGKILL)
 
 
+@pytest.mark.requirement("I2.user.15")
 def test_the_first_command_starts_the_daemon_and_the_second_finds_it(startable: Path, rlp: Rlp) -> None:
     assert not answers(startable / "run" / "rmp.sock")
     assert rlp("runs", "-v").err.startswith("starting the daemon")
@@ -58,6 +59,7 @@ def test_the_very_first_command_is_an_operator(home: Path, monkeypatch: pytest.M
             assert here.client().principal == "operator"
 
 
+@pytest.mark.requirement("I2.user.15")
 def test_daemon_start_waits_until_it_answers_and_stop_until_it_is_gone(startable: Path, rlp: Rlp) -> None:
     done: Done = rlp("daemon", "start", "--set", "logging.level=debug")
     assert done.code == 0

@@ -165,6 +165,7 @@ def test_a_topic_is_segments_of_plain_characters(text: str) -> None:
     assert topics.topic(text) == text
 
 
+@pytest.mark.requirement("B7", "I2.wire.5")
 @pytest.mark.parametrize(
     "text", ["", "/a", "a/", "a//b", "a b", "a\n", "a/*", "*", "\x1b[0m", "é", "x" * 256]
 )
@@ -179,6 +180,7 @@ def test_a_star_is_the_last_segment_or_nothing(text: str) -> None:
         topics.pattern(text)
 
 
+@pytest.mark.requirement("I2.wire.5")
 def test_a_star_stands_for_anything_strictly_below() -> None:
     assert topics.matches("a/*", "a/b") and topics.matches("a/*", "a/b/c") and topics.matches("*", "a")
     assert (

@@ -29,6 +29,7 @@ frames = st.builds(
 )
 
 
+@pytest.mark.requirement("I2.wire.1")
 @given(st.lists(frames, max_size=5), st.integers(1, 300))
 def test_frames_survive_any_cut_of_the_stream(sent: list[Frame], size: int) -> None:
     stream = b"".join(encode_frame(**one._asdict()) for one in sent)
@@ -39,6 +40,7 @@ def test_frames_survive_any_cut_of_the_stream(sent: list[Frame], size: int) -> N
     reader.close()
 
 
+@pytest.mark.requirement("B4", "I2.wire.1")
 @given(st.binary(max_size=300))
 def test_garbage_is_refused_by_name_or_waited_for(data: bytes) -> None:
     try:
@@ -47,6 +49,7 @@ def test_garbage_is_refused_by_name_or_waited_for(data: bytes) -> None:
         assert isinstance(error, wire.NAMED_ERRORS)
 
 
+@pytest.mark.requirement("B4")
 @given(frames, st.data())
 def test_one_flipped_bit_never_escapes_as_another_exception(sent: Frame, data: st.DataObject) -> None:
     broken = bytearray(encode_frame(**sent._asdict()))
@@ -58,6 +61,7 @@ def test_one_flipped_bit_never_escapes_as_another_exception(sent: Frame, data: s
         assert isinstance(error, wire.NAMED_ERRORS)
 
 
+@pytest.mark.requirement("B4")
 def test_the_cap_is_judged_by_the_prefix_before_a_body_byte_is_held() -> None:
     reader = FrameReader(max_body=10)
     with pytest.raises(wire.BodyTooLarge):
@@ -100,6 +104,7 @@ def test_two_frames_are_not_one() -> None:
         decode_frame(make() + b"\0")
 
 
+@pytest.mark.requirement("I2.wire.5")
 def test_a_frame_is_dead_at_the_very_millisecond_of_its_expiry() -> None:
     frame = decode_frame(make(created_at_ms=100, ttl_ms=10))
     frame.check_expiry(109)

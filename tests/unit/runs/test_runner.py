@@ -167,6 +167,7 @@ async def stage(tmp_path: Path) -> AsyncIterator[Stage]:
     await made.journal.close()
 
 
+@pytest.mark.requirement("I2.engine.2", "I2.engine.5")
 async def test_independent_nodes_run_side_by_side_and_the_join_waits_for_both(stage: Stage) -> None:
     loop = await stage.start()
     await stage.attempts.until(lambda: len(stage.attempts.begun) == 2)
@@ -194,6 +195,7 @@ async def test_an_attempt_starts_only_after_its_schedule_is_in_the_ledger(stage:
     await asyncio.gather(loop, return_exceptions=True)
 
 
+@pytest.mark.requirement("I2.engine.3")
 async def test_a_failed_attempt_is_tried_again_after_its_backoff_and_not_before(stage: Stage) -> None:
     loop = await stage.start()
     await stage.attempts.until(lambda: len(stage.attempts.begun) == 2)
@@ -229,6 +231,7 @@ async def test_a_cancelled_run_kills_what_runs_and_ends_as_cancelled(stage: Stag
     assert stage.seen[-1].payload.outcome == "cancelled"  # type: ignore[attr-defined]
 
 
+@pytest.mark.requirement("I2.engine.6")
 async def test_a_runner_fed_with_the_history_of_a_crashed_one_takes_up_the_same_attempts(
     stage: Stage,
 ) -> None:

@@ -1,0 +1,418 @@
+"""What this system must do, one row per requirement, and whether a test proves it by now.
+
+Rows ``P1`` to ``S7`` are the table of attacks; ``I2.*`` are the checkable lines of issue 2. A test names
+the rows it proves: ``@pytest.mark.requirement("C4")``. ``tests/architecture/test_requirements.py`` holds both
+sides together: what is met has a test, what is open has none, and nobody names a row that does not exist.
+
+Knows: the list. Does not know: which tests prove a row (they say so themselves), or how they run. A row is
+met when its own test, or an honest smaller version of it, runs against the built parts; ``left`` then says
+what a later issue adds. ``make test`` and ``.ci/run`` themselves are no rows: no test can prove itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+__all__ = ["REQUIREMENTS", "Requirement"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Requirement:
+    """One thing that must hold."""
+
+    id: str
+    text: str
+    """The requirement in one sentence."""
+    state: Literal["met", "open"]
+    left: str = ""
+    """Open: what is missing and the issue that builds it. Met: what a later issue adds; often nothing."""
+
+
+def _met(id: str, text: str, left: str = "") -> Requirement:
+    return Requirement(id=id, text=text, state="met", left=left)
+
+
+def _open(id: str, text: str, left: str) -> Requirement:
+    return Requirement(id=id, text=text, state="open", left=left)
+
+
+INJECTION = (
+    _met(
+        "P1",
+        "A mail with instructions is read like any other and causes no call outside the plan, no egress.",
+        "issue 6: the same with a model that obeys the mail",
+    ),
+    _open("P2", "Private-labelled data offered to a public sink is refused with a why.", "issue 6: labels"),
+    _open("P3", "Nothing foreign is fetched or linked by what shows it.", "issue 7: the cockpit"),
+    _open(
+        "P4",
+        "A guest cannot leak through names it has resolved.",
+        "issue 6: no host call reaches a network yet",
+    ),
+    _open(
+        "P5",
+        "Many small permitted requests are noticed as one leak.",
+        "issue 6: byte budgets per label and sink",
+    ),
+    _open(
+        "P6",
+        "Every foreign string field is data, whatever it says.",
+        "issue 6: fuzz over tool schemas and MCP results; issue 3: over bundles",
+    ),
+    _open(
+        "P7", "A summary never raises the trust of its source.", "issue 6: consolidation does not exist yet"
+    ),
+    _open(
+        "P8",
+        "A child that asks for more than its parent is refused, and labels cross the bus.",
+        "issue 6: tokens only narrow (tested), spawning and labels do not exist yet",
+    ),
+    _met("P9", "No field a model or an agent writes can be a decision."),
+)
+
+CONFIRMATION = (
+    _met(
+        "C1",
+        "What differs from the approved bytes in any bound field between approval and dispatch is not done.",
+    ),
+    _open(
+        "C2",
+        "A standing grant cannot be widened by a wrapper.",
+        "issue 6: there are no standing grants and no exec",
+    ),
+    _open(
+        "C3",
+        "The same action in another spelling is one prompt and one match.",
+        "issue 6: reordered keys match; unicode forms and paths come with the tools",
+    ),
+    _open(
+        "C4",
+        "A decision from anybody but the operator is refused and logged, however it names itself.",
+        "refused everywhere; what the bus refuses leaves no line in the log (see test_attacks.py, xfail)",
+    ),
+    _met("C5", "An approval is used once, whoever races for it and whenever the daemon dies."),
+    _met(
+        "C6",
+        "No control code, bidi or invisible character acts on a terminal through anything rlp prints.",
+        "issue 7: the panes and the terminal title",
+    ),
+    _open("C7", "A standard day asks only about external effects.", "issue 6: the script of a day"),
+    _open(
+        "C8",
+        "Every widening of authority needs the strongest confirmation.",
+        "issue 3: bundles and trust roots; today an override only narrows and a grant needs the operator",
+    ),
+    _met(
+        "C9",
+        "The same forbidden call gets the same verdict through every front end.",
+        "commands and raw frames; issue 6: MCP and ACP; issue 7: the cockpit",
+    ),
+    _open("C10", "An unattended job has no human authority.", "issue 5: schedules"),
+    _open("C11", "A foreign form that asks for a secret is refused.", "issue 6: MCP elicitation"),
+    _met("C12", "Nothing is admitted after a revocation, however many calls are under way."),
+)
+
+SUPPLY = (
+    _open("M1", "A tool whose definition changed is suspended and the change shown.", "issue 6: MCP"),
+    _open("M2", "Metadata of a foreign server starts no process.", "issue 6: MCP"),
+    _met("M3", "The recipients that are confirmed are the recipients that are sent to, byte for byte."),
+    _open(
+        "M4", "A hostile bundle is refused before anything beyond its manifest is read.", "issue 3: archives"
+    ),
+    _open(
+        "M5",
+        "Popularity is no part of any trust decision.",
+        "issue 3: a design rule until an index of agents exists",
+    ),
+    _open(
+        "M6",
+        "A planted .pth, sitecustomize or PYTHONPATH is not loaded.",
+        "issue 8: isolated Python in the package",
+    ),
+    _open("M7", "The build needs no network.", "issue 8"),
+    _open("M8", "An unreachable advisory source blocks an install.", "issue 3: install"),
+    _open(
+        "M9", "A bundle signed by another key or with a changed archive is refused.", "issue 3: signatures"
+    ),
+    _open("M10", "An older signed bundle or an expired index is refused.", "issue 3"),
+    _open("M11", "A broken upgrade leaves the old version running.", "issue 8"),
+    _open(
+        "M12", "Tampered state, wrong audience and rebinding discovery of MCP are refused.", "issue 6: MCP"
+    ),
+    _met("M13", "A policy that cannot be read denies every new effect."),
+)
+
+GUESTS = (
+    _met(
+        "W1",
+        "An engine with known holes is not started, and a guest's largest demands cost the daemon nothing.",
+        "our guests have no WASI: no iovecs, no handles",
+    ),
+    _open(
+        "W2",
+        "A crash of the engine ends one worker, and doctor names the engine's version.",
+        "issue 3: killed workers are survived (tested); an engine's own panic by a module is not provoked",
+    ),
+    _met(
+        "W3",
+        "Endless loops, four at once, are cut by the clock while another guest is served.",
+        "p99: tests/bench",
+    ),
+    _open(
+        "W4",
+        "A guest that loops over the most expensive host call is bounded.",
+        "issue 3: calls, bytes and time are limited (tested); the dearest call is not measured in a loop",
+    ),
+    _met(
+        "W5", "Pathological modules are refused or compiled in bounded time and memory, outside the daemon."
+    ),
+    _open(
+        "W6",
+        "A thousand runs under changed surroundings are identical.",
+        "issue 5: 1 000 runs; other machines",
+    ),
+    _met("W7", "An altered, foreign or exposed entry of the compiled cache is never loaded."),
+    _open(
+        "W8",
+        "No bomb of any packing is unpacked beyond its bound.",
+        "HTTP, MessagePack and lengths hold (tested); issue 3: bundle archives; issue 6: MCP",
+    ),
+    _open(
+        "W9", "Agents that call each other for ever are stopped.", "issue 6: no agent can start another yet"
+    ),
+)
+
+FILES = (
+    _open("F1", "No path leads out of a granted directory.", "issue 6: no host call takes a path yet"),
+    _open("F2", "What was checked is what is used, however it is swapped.", "issue 6: the file provider"),
+    _open("F3", "A granted native child stays inside its sandbox, or is refused.", "issue 6: exec"),
+    _open("F4", "No grant reaches ledger, socket or keys.", "issue 6: the file provider"),
+    _open("F5", "An archive writes nothing outside its place.", "issue 3: archives"),
+)
+
+BUS = (
+    _met("B1", "The daemon and everything below it listens on no network socket."),
+    _met(
+        "B2",
+        "Only this user's processes reach the socket, whatever was there before it.",
+        "issue 8: mount namespaces",
+    ),
+    _met("B3", "A second daemon is turned away, and a replaced socket is noticed."),
+    _met(
+        "B4",
+        "Every broken frame is refused by its name, before its body is held.",
+        "issue 4: the run of 10^7 frames",
+    ),
+    _met(
+        "B5",
+        "A flooding or deaf peer costs the others nothing, and notices are rate-limited.",
+        "issue 4: p99",
+    ),
+    _met("B6", "A captured frame or proof is worth nothing in another session, nor is a claimed kind."),
+    _met("B7", "Line breaks and escapes in ids and names reach neither log nor terminal."),
+)
+
+LEDGER = (
+    _met("L1", "An append that fails at any step stops the effect that would have followed."),
+    _met("L2", "A rewritten, cut, swapped, doubled or dropped history and changed views are found."),
+    _met("L3", "No byte can move from one field to the next without changing the hash."),
+    _open(
+        "L4", "A damaged file is set aside and salvaged offline, a thousand kills lose nothing.", "issue 4"
+    ),
+    _open(
+        "L5",
+        "A torn tail of the log is cut, reported, and costs only what was never acknowledged.",
+        "cut and survived (tested); opening such a ledger tells nobody; issue 4",
+    ),
+    _met("L6", "A crash at either mark of an effect sends nothing twice and shows an unknown outcome."),
+    _met("L7", "A replay asks no model and sends nothing.", "issue 5: in an empty network namespace"),
+    _met("L8", "A replay that compares nothing makes the suite red."),
+    _open("L9", "Histories of every past format replay.", "issue 5: there is one format and no release yet"),
+    _met("L10", "Another price table changes no total of the past."),
+)
+
+KEYS = (
+    _met("K1", "A key is in no log, file, trace, error, argument or guest, however its provider fails."),
+    _met("K2", "A key is found and masked in every encoding and across every cut."),
+    _open("K3", "Ten thousand benign items are not taken for secrets.", "issue 6: the corpus"),
+    _open("K4", "An export is previewed, scrubbed and says what was removed.", "issue 5: export-run"),
+    _open(
+        "K5",
+        "Agents, tools and the cockpit hold no key, and nobody may trace who does.",
+        "issue 8: credentials",
+    ),
+    _met("K6", "No number of parallel calls, crash, price or usage passes the cap."),
+    _met("K7", "Twenty agents of one run cannot exceed the run's cap by one micro-dollar."),
+    _open("K8", "An idle day costs no more than configured.", "issue 5: schedules; nothing ticks today"),
+    _open(
+        "K9", "No agent can read the signing key, and it can be rotated.", "issue 8: separate user; rotation"
+    ),
+)
+
+OPERATIONS = (
+    _met(
+        "S1",
+        "A layer of the sandbox that does not hold refuses to start, and a waived one is named.",
+        "issue 3 and 8: Landlock and cgroups are not in use yet",
+    ),
+    _open("S2", "Removing any guard makes a test red.", "no mutation run exists; issue 8: make release-test"),
+    _open("S3", "Work that was due and did not happen is reported.", "issue 5: schedules"),
+    _met("S4", "Command and daemon of different builds refuse each other with the way out."),
+    _open("S5", "A cockpit over a million events stays quick.", "issue 7"),
+    _open(
+        "S6",
+        "Repair never touches a ledger that a daemon holds.",
+        "issue 4: there is no repair; verify only reads, also beside a writer (tested)",
+    ),
+    _open(
+        "S7",
+        "A hanging collector changes no latency, and nothing is sent by default.",
+        "issue 8: no exporter exists",
+    ),
+)
+
+USER = (
+    _met("I2.user.1", "The first script runs the main job on the example data and parks at the send."),
+    _open(
+        "I2.user.2",
+        "From a fresh clone `make run` takes less than three minutes.",
+        "a figure; no test judges time",
+    ),
+    _met(
+        "I2.user.3",
+        "Contacts, mail and notes of the examples are imported, and a second time change nothing.",
+    ),
+    _met("I2.user.4", "Progress is shown node by node and the draft is shown."),
+    _met("I2.user.5", "The send is held for a person at the terminal."),
+    _met(
+        "I2.user.6", "Without a terminal the run parks, says so by its exit code and prints the line to type."
+    ),
+    _met("I2.user.7", "The approved mail lands in the outbox as a correct RFC 5322 message."),
+    _met("I2.user.8", "rlp run takes an opening's file, parameters and --json."),
+    _met("I2.user.9", "rlp plan shows the graph or every mistake."),
+    _met("I2.user.10", "rlp runs lists runs and rlp trace shows who sent what to whom, when and how big."),
+    _met("I2.user.11", "rlp why explains a prompt by route, rule, features and reason."),
+    _met("I2.user.12", "rlp kb query, search and why answer from the knowledge base."),
+    _met("I2.user.13", "rlp cap list, grant and revoke show and change what agents may do."),
+    _met("I2.user.14", "rlp approvals, approve and deny answer what waits."),
+    _met("I2.user.15", "rlp daemon start, stop and status work, and rlp starts the daemon by itself."),
+    _met("I2.user.16", "rlp doctor looks at everything, changes nothing and says how to mend it."),
+    _met(
+        "I2.user.17", "Every command has --json, documented exit codes and errors that end with what to type."
+    ),
+)
+
+WIRE = (
+    _met("I2.wire.1", "The codec does no I/O and refuses by every named error."),
+    _met("I2.wire.2", "One registry is the source of all schema ids."),
+    _met("I2.wire.3", "Binary frames cross a Unix socket whose peers the kernel names."),
+    _met("I2.wire.4", "The hello compares versions and names both."),
+    _met("I2.wire.5", "Topics, time to live and duplicates are judged as the spec says."),
+    _met("I2.wire.6", "Queues are bounded by class, and every frame is counted."),
+    _met("I2.wire.7", "Conformance vectors exist, are fresh and run."),
+    _met("I2.wire.8", "An agent or a peer can never publish a decision."),
+)
+
+SANDBOX = (
+    _met("I2.sandbox.1", "The five canonical agents run as Wasm guests."),
+    _met("I2.sandbox.2", "One agent exists in C too and answers the same."),
+    _met("I2.sandbox.3", "The runner is shipped, pinned by its hash and compiled once."),
+    _met("I2.sandbox.4", "Fuel is an exact and repeatable budget."),
+    _met("I2.sandbox.5", "A ticker cuts a guest at its deadline, and the daemon a worker that does not."),
+    _met("I2.sandbox.6", "Memory and tables stop at their limits."),
+    _met("I2.sandbox.7", "The compiled cache is keyed, authenticated and its owner's only."),
+    _met("I2.sandbox.8", "A guest has no ambient authority: no file, clock, chance, network or environment."),
+    _met("I2.sandbox.9", "A guest that loops, grows, traps or lies harms only its own node."),
+)
+
+CAPABILITIES = (
+    _met("I2.caps.1", "What an agent may do is manifest, policy, override and token together, never more."),
+    _met("I2.caps.2", "What is not granted is denied."),
+    _met("I2.caps.3", "A denial explains itself and is on record."),
+)
+
+ENGINE = (
+    _met("I2.engine.1", "The engine is pure: the same facts lead to the same state however they came."),
+    _met("I2.engine.2", "Independent nodes run side by side."),
+    _met("I2.engine.3", "Failed and slow attempts are retried after their backoff."),
+    _met("I2.engine.4", "Predicates, skips and guards decide what runs."),
+    _met("I2.engine.5", "Success is judged at the end and artifacts are kept."),
+    _met("I2.engine.6", "Live run, recovery and replay take the same way."),
+)
+
+FACTS = (
+    _met("I2.ledger.1", "Events are canonical and chained by BLAKE3."),
+    _met("I2.ledger.2", "The append precedes the effect."),
+    _met("I2.ledger.3", "An effect has its admitted and its delivered mark."),
+    _met("I2.ledger.4", "Views are the fold of the events."),
+    _met("I2.ledger.5", "Words find contacts, notes and mails with their source."),
+    _met("I2.ledger.6", "Why leads back to the root."),
+)
+
+MODELS = (
+    _met("I2.models.1", "Offline, the rules fill templates and say that nothing was generated."),
+    _met("I2.models.2", "OpenAI-compatible and Anthropic servers are spoken to over real HTTP."),
+    _met("I2.models.3", "An Ollama on this machine is found and used."),
+    _met("I2.models.4", "Answers stream, and slow and cut streams end well."),
+    _met("I2.models.5", "Budgets are reserved before and reconciled after a call."),
+    _met("I2.models.6", "Keys come from environment, file or keyring."),
+    _met("I2.models.7", "No key is ever in the ledger."),
+)
+
+MAIL = (
+    _met("I2.mail.1", "The outbox is a Maildir of complete messages."),
+    _met("I2.mail.2", "SMTP sends to a real server, whole or not at all."),
+    _met("I2.mail.3", "The approval shows and binds the exact bytes."),
+    _met("I2.mail.4", "A decision can be undone before the dispatch."),
+)
+
+REPLAY = (
+    _met(
+        "I2.replay.1",
+        "A replay re-executes guests and engine without effect and says identical with its coverage.",
+    ),
+    _met("I2.replay.2", "A replay names the first divergence."),
+    _met("I2.replay.3", "A flipped byte of the ledger is found and located."),
+)
+
+FIGURES = (
+    _open(
+        "I2.figures.1",
+        "The figures of the issue are reached.",
+        "reported by tests/bench; no test judges time",
+    ),
+)
+
+FAULTS = (
+    _met("I2.faults.1", "All mistakes of an opening are told at once with line and column."),
+    _met("I2.faults.2", "A second daemon is refused and the first lives."),
+    _met(
+        "I2.faults.3",
+        "Killed at any hop, the run goes on or shows an unknown outcome, and no second mail leaves.",
+    ),
+    _met("I2.faults.4", "On a full disk nothing is dispatched and the error is clear."),
+    _open(
+        "I2.faults.5",
+        "Broken frames, oversized prefixes and wrong users are refused, logged and harmless.",
+        "refused and harmless (tested); they leave no line in the log",
+    ),
+    _met("I2.faults.6", "SIGTERM drains."),
+    _met("I2.faults.7", "A hostile mail changes nothing and its escapes are shown inert."),
+)
+
+HABITS = (
+    _met(
+        "I2.habits.1", "CI runs lint, strict types, arrows and the README's test command with 85 % coverage."
+    ),
+    _met("I2.habits.2", "A test executes the quickstart."),
+    _met(
+        "I2.habits.3", "Architecture page, decisions, glossary, licence, changelog and security policy exist."
+    ),
+)
+
+REQUIREMENTS: tuple[Requirement, ...] = (
+    *(*INJECTION, *CONFIRMATION, *SUPPLY, *GUESTS, *FILES, *BUS, *LEDGER, *KEYS, *OPERATIONS),
+    *(*USER, *WIRE, *SANDBOX, *CAPABILITIES, *ENGINE, *FACTS, *MODELS, *MAIL, *REPLAY),
+    *(*FIGURES, *FAULTS, *HABITS),
+)
