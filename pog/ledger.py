@@ -90,6 +90,8 @@ class Ledger:
         self._sign_every = sign_every
         self._sql = sql.named("statements.sql")
         self._mutex = threading.Lock()
+        self.torn_tail = False
+        """Whether the log ended in a transaction that cannot be read and was cut off when it was opened."""
         self._doubt = False
         self._closed = False
         self._head = self._read_head()
@@ -118,10 +120,10 @@ class Ledger:
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         lock = _lock(file)
         try:
-            _refuse_damaged_log(file)
+            torn = _refuse_damaged_log(file)
             connection = _connect(file, synchronous)
             try:
-                return cls(
+                opened = cls(
                     connection,
                     file,
                     lock,
@@ -129,6 +131,8 @@ class Ledger:
                     clock=clock or SystemClock(),
                     sign_every=sign_every,
                 )
+                opened.torn_tail = torn > 0
+                return opened
             except BaseException:
                 connection.close()
                 raise
@@ -370,13 +374,15 @@ def _prepare(draft: Draft) -> Prepared:
     return Prepared(draft, payload, text, provenance)
 
 
-def _refuse_damaged_log(path: Path) -> None:
+def _refuse_damaged_log(path: Path) -> int:
+    """How many transactions at the log's end cannot be read: 0 or 1; more is refused."""
     lost = lost_commits(path)
     if lost > 1:  # one may be the tail that a power cut tore: never acknowledged, cut off by SQLite
         raise LedgerCorruptError(
             f"{path}-wal is damaged: {lost} transactions in it cannot be read",
             hint="keep the files aside, restore a backup; nothing was changed",
         )
+    return lost
 
 
 def _connect(path: Path, synchronous: str) -> sqlite3.Connection:

@@ -40,6 +40,7 @@ from runloopd.broker.quotas import Quotas
 from runloopd.broker.secrets import SecretStore, keyring_lookup
 from runloopd.bus.bus import Bus
 from runloopd.bus.principal import DAEMON
+from runloopd.bus.refusals import RefusalLog
 from runloopd.bus.socket import SocketServer
 from runloopd.gateway.control import Control
 from runloopd.journal import Journal
@@ -101,6 +102,8 @@ class Daemon:
             synchronous=config.kb.synchronous,
             clock=clock,
         )
+        if ledger.torn_tail:
+            log.warning("ledger_tail_cut", file=str(paths.events_db), head=ledger.head.id)
         journal = self._journal = Journal(ledger, Materializer.open(paths.views_db, paths.events_db), clock)
         self._later(journal.close)
         reader = self._reader = Reader(paths.events_db)
@@ -225,6 +228,7 @@ class Daemon:
             build=BUILD,
             clock=clock,
             on_lost=self._lost_socket,
+            on_refused=RefusalLog(clock).note,
         )
         await server.start()
         self._later(server.close)
@@ -266,6 +270,8 @@ class Daemon:
         self._bus.publish(frame)
 
     async def _moved(self, order: AttemptOrder, transition: AgentTransition) -> None:
+        if order.recorded:
+            return  # a replay: what it does is no news of the run it repeats
         await self._journal.append(
             Draft(
                 payload=transition,

@@ -86,11 +86,7 @@ CONFIRMATION = (
         "The same action in another spelling is one prompt and one match.",
         "issue 6: reordered keys match; unicode forms and paths come with the tools",
     ),
-    _open(
-        "C4",
-        "A decision from anybody but the operator is refused and logged, however it names itself.",
-        "refused everywhere; what the bus refuses leaves no line in the log (see test_attacks.py, xfail)",
-    ),
+    _met("C4", "A decision from anybody but the operator is refused and logged, however it names itself."),
     _met("C5", "An approval is used once, whoever races for it and whenever the daemon dies."),
     _met(
         "C6",
@@ -220,11 +216,7 @@ LEDGER = (
     _open(
         "L4", "A damaged file is set aside and salvaged offline, a thousand kills lose nothing.", "issue 4"
     ),
-    _open(
-        "L5",
-        "A torn tail of the log is cut, reported, and costs only what was never acknowledged.",
-        "cut and survived (tested); opening such a ledger tells nobody; issue 4",
-    ),
+    _met("L5", "A torn tail of the log is cut, reported, and costs only what was never acknowledged."),
     _met("L6", "A crash at either mark of an effect sends nothing twice and shows an unknown outcome."),
     _met("L7", "A replay asks no model and sends nothing.", "issue 5: in an empty network namespace"),
     _met("L8", "A replay that compares nothing makes the suite red."),
@@ -392,10 +384,8 @@ FAULTS = (
         "Killed at any hop, the run goes on or shows an unknown outcome, and no second mail leaves.",
     ),
     _met("I2.faults.4", "On a full disk nothing is dispatched and the error is clear."),
-    _open(
-        "I2.faults.5",
-        "Broken frames, oversized prefixes and wrong users are refused, logged and harmless.",
-        "refused and harmless (tested); they leave no line in the log",
+    _met(
+        "I2.faults.5", "Broken frames, oversized prefixes and wrong users are refused, logged and harmless."
     ),
     _met("I2.faults.6", "SIGTERM drains."),
     _met("I2.faults.7", "A hostile mail changes nothing and its escapes are shown inert."),

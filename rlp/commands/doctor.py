@@ -19,7 +19,8 @@ __all__ = ["Check", "doctor"]
 
 FREE_BYTES = 200 * 1024 * 1024
 """Below this the ledger may soon refuse to write, and then nothing is dispatched."""
-WASMTIME = (50, 51)
+WASMTIME = (50, 0, 1)
+"""Oldest engine without known holes; its major version is the only one that fits."""
 
 
 class Check(NamedTuple):
@@ -146,8 +147,15 @@ def _wasm(session: Session) -> Check:
         found = version("wasmtime")
     except PackageNotFoundError:
         return Check("wasm", "bad", "wasmtime is not installed", "install runloop again")
-    good = WASMTIME[0] <= int(found.partition(".")[0]) < WASMTIME[1]
-    return Check("wasm", "ok" if good else "bad", f"wasmtime {found}", f"this build needs {WASMTIME[0]}.x")
+    numbers = tuple(int(part) for part in found.split(".")[:3] if part.isdigit())
+    good = WASMTIME <= numbers < (WASMTIME[0] + 1,)
+    wanted = ".".join(map(str, WASMTIME))
+    return Check(
+        "wasm",
+        "ok" if good else "bad",
+        f"wasmtime {found}",
+        f"this build needs {wanted} or a later {WASMTIME[0]}",
+    )
 
 
 def _shipped(session: Session) -> Check:

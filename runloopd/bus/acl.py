@@ -18,6 +18,8 @@ CTRL_REQUEST = 2001
 _DAEMON_SCHEMAS = frozenset((100, 101, 102, 110, 111, 2002, 3001, 3002, 3005, 3007))
 """What only the daemon states; 100, 101, 110 and 111 never travel over topics at all."""
 _HOST_SCHEMAS = frozenset((4000, 4001))
+_OF_THE_USER = ("agent/*", "rlp/runs/*", "rlp/actions/*")
+"""What tells of the user's life: for programs that proved the operator credential."""
 
 
 class BusRefusal(RefusedError):
@@ -81,7 +83,7 @@ def may_receive(principal: Principal, topic: str) -> bool:
         return topic == topics.client_reply(session_of(principal))
     if topic == topics.CTRL:
         return False
-    if topics.matches("agent/*", topic) or (topics.matches("rlp/runs/*", topic) and "/replies/" in topic):
+    if any(topics.matches(pattern, topic) for pattern in _OF_THE_USER):
         return kind == "operator"
     return True
 

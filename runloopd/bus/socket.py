@@ -79,7 +79,8 @@ class PeerInfo:
 class SocketServer:
     """Listens on ``path`` for programs of this user and connects them to the bus.
 
-    ``on_lost(reason)`` hears, once, that the socket's place in the file system was taken or removed.
+    ``on_lost(reason)`` hears, once, that the socket's place in the file system was taken or removed;
+    ``on_refused(principal, error)`` hears of every frame, hello and peer that was turned away.
     """
 
     def __init__(
@@ -94,6 +95,7 @@ class SocketServer:
         uid: int | None = None,
         entropy: Callable[[int], bytes] = os.urandom,
         on_lost: Callable[[str], None] | None = None,
+        on_refused: Callable[[Principal, RunloopError], None] | None = None,
     ) -> None:
         self.bus = bus
         self.path = Path(path)
@@ -104,6 +106,7 @@ class SocketServer:
         self.uid = os.geteuid() if uid is None else uid
         self.entropy = entropy
         self._on_lost = on_lost
+        self.on_refused = on_refused or (lambda _principal, _error: None)
         self._server: asyncio.AbstractServer | None = None
         self._lock: int | None = None
         self._inode: tuple[int, int] | None = None
@@ -455,6 +458,7 @@ class _Session(asyncio.Protocol):
         self._answer(str(msg_id), result={"receivers": receivers})
 
     def refused(self, msg_id: int, error: RunloopError, *, receipt: bool) -> None:
+        self._server.on_refused(self.principal, error)
         if receipt:
             self._answer(str(msg_id), error=error)
         else:
@@ -571,6 +575,7 @@ class _Session(asyncio.Protocol):
     def _end(self, error: RunloopError) -> None:
         """Say why, then close: the ``Control`` error of spec/rmp.md."""
         self._bus.counters.refuse(error.named_code)
+        self._server.on_refused(self.principal, error)
         if not self.greeted and not isinstance(error, WireError):
             self._answer(hello.HELLO_ID, error=error)
         else:

@@ -200,24 +200,24 @@ class Control:
         ]
 
     def _table(self) -> dict[str, Method]:
-        """Every method there is, written out."""
+        """Every method there is, written out. What tells of the user's life needs the operator."""
         rows: list[tuple[str, type[Params], Callable[[Principal, Any], Awaitable[Any]], bool]] = [
             ("status", Nothing, self._status_of, False),
             ("agents.list", Nothing, self._list_agents, False),
             ("run.submit", Submit, self._submit, True),
-            ("run.list", ListRuns, self._list_runs, False),
-            ("run.show", OneRun, self._show_run, False),
-            ("run.events", RunEvents, self._run_events, False),
+            ("run.list", ListRuns, self._list_runs, True),
+            ("run.show", OneRun, self._show_run, True),
+            ("run.events", RunEvents, self._run_events, True),
             ("run.cancel", CancelRun, self._cancel, True),
             ("run.replay", OneRun, self._replay, True),
-            ("blob.get", OneBlob, self._blob, False),
-            ("approvals.list", ListApprovals, self._list_approvals, False),
-            ("approvals.show", OneApproval, self._show_approval, False),
+            ("blob.get", OneBlob, self._blob, True),
+            ("approvals.list", ListApprovals, self._list_approvals, True),
+            ("approvals.show", OneApproval, self._show_approval, True),
             ("kb.import", Import, self._import, True),
             ("kb.query", Query, self._query, True),
             ("kb.search", Search, self._search, True),
             ("kb.why", Why, self._why, True),
-            ("cap.list", ListCaps, self._list_caps, False),
+            ("cap.list", ListCaps, self._list_caps, True),
             ("cap.grant", Grant, self._grant, True),
             ("cap.revoke", Revoke, self._revoke, True),
             ("daemon.stop", Stop, self._stop_daemon, True),

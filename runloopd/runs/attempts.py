@@ -218,7 +218,12 @@ class BusAttempts:
         if bound is None:
             bound = self._bounds[run] = asyncio.create_task(self._mint_run_token(run, started))
         override = self._policies.override(agent.manifest.name)
-        left = effective(agent.ceiling, agent.policy, override, await asyncio.shield(bound))
+        try:
+            rights = await asyncio.shield(bound)
+        except RunloopError:
+            self._bounds.pop(run, None)  # the next attempt asks again: the operator may have mended it
+            raise
+        left = effective(agent.ceiling, agent.policy, override, rights)
         return await self._mint.for_node(run, this.node, agent.pin, left.policy, cause=scheduled.id)
 
     async def _mint_run_token(self, run: str, started: Event) -> Policy:

@@ -7,6 +7,7 @@ here and no provider: a replay could not send a mail if it wanted to.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, cast
 
 from openings.replay import AttemptOutcome, Reexecute, ReplayReport, replay
@@ -62,7 +63,7 @@ class Replayer:
         except RunloopError as error:
             return AttemptOutcome.unavailable(error.message)
         await self._attempts.prepare(agent)
-        order = order_for(run, scheduled, demand.pin, agent, given)
+        order = replace(order_for(run, scheduled, demand.pin, agent, given), recorded=True)
         result = await self._runtime.run_attempt(order, answerer)
         return AttemptOutcome(
             ok=result.ok,

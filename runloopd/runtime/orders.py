@@ -88,6 +88,8 @@ class AttemptOrder:
     limits: GuestLimits = field(default_factory=GuestLimits)
     agent: str = ""
     """Name for the lifecycle's events; the node's id when empty."""
+    recorded: bool = False
+    """True: a re-execution of what the ledger already tells; nothing about it is stated again."""
 
     def __post_init__(self) -> None:
         if not _DIGEST.match(self.component_digest):

@@ -96,6 +96,7 @@ def test_broken_frames_close_that_connection_and_harm_nobody(home: Home, garbage
         while raw.recv(65536):
             pass  # until the daemon hangs up
     assert home.pid() == pid
+    assert '"bus_refused"' in (home.path / "log" / "runloopd.log").read_text()
 
 
 HOSTILE = {
@@ -198,7 +199,7 @@ def test_mistakes_in_an_opening_are_all_told_at_once_with_line_and_column(home: 
         assert part in told.err + told.out
 
 
-@pytest.mark.requirement("B2")
+@pytest.mark.requirement("B2", "I2.faults.5")
 def test_a_run_by_another_user_is_refused_at_the_socket(home: Home) -> None:
     if os.getuid() != 0:
         pytest.skip("only root can become somebody else")

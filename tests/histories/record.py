@@ -21,7 +21,10 @@ RETRIED = """
 version: 0
 name: retried
 nodes:
-  - {id: who, use: "agent:contact_resolver", with: {query: nobody at all}, retry: {max_attempts: 2, backoff_ms: 50}}
+  - id: who
+    use: "agent:contact_resolver"
+    with: {query: nobody at all}
+    retry: {max_attempts: 2, backoff_ms: 50}
   - {id: other, use: "agent:contact_resolver", with: {query: john}}
   - {id: never, use: "agent:critic"}
 edges:

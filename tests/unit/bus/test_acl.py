@@ -54,8 +54,8 @@ def test_the_table_of_publishing(topic: str, schema: int, allowed: str) -> None:
     ("topic", "readers"),
     [
         ("demo/a", "daemon operator peer agent"),
-        (RUN, "daemon operator peer"),
-        ("rlp/actions/request", "daemon operator peer"),
+        (RUN, "daemon operator"),
+        ("rlp/actions/request", "daemon operator"),
         ("rlp/sys/drops", "daemon operator peer"),
         ("agent/writer", "daemon operator agent"),
         ("agent/mailer", "daemon operator"),

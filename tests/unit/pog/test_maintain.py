@@ -382,6 +382,7 @@ def test_a_damaged_byte_inside_the_log_is_never_taken_for_its_end(store: Store) 
         assert (path.read_bytes(), path.with_name("events.db-wal").read_bytes()) == before
 
 
+@pytest.mark.requirement("L5")
 def test_a_log_torn_at_any_place_loses_only_its_end(store: Store) -> None:
     database, log = crashed(store)
     frame = 24 + 4096
@@ -391,15 +392,19 @@ def test_a_log_torn_at_any_place_loses_only_its_end(store: Store) -> None:
         32 + dice.randrange(frames) * frame + dice.choice((0, 1, 23, 24, 4000)) for _ in range(25)
     ]
     heads: dict[int, int] = {}
+    told: dict[int, bool] = {}
     for number, cut in enumerate(cuts):
         path = lay(store, f"torn{number}", database, log[:cut])
         with Ledger.open(path) as ledger:
             heads[cut] = ledger.head.id
+            told[cut] = ledger.torn_tail
             ledger.append([facts.draft(facts.note())])
         assert verify(path).ok
     ordered = [heads[cut] for cut in sorted(heads)]
     assert ordered == sorted(ordered)
     assert heads[len(log) - 1] == 11
+    assert told[len(log) - 1]
+    assert not told[0]
 
 
 def test_a_log_that_is_gone_or_empty_is_sound(store: Store) -> None:
