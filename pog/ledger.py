@@ -311,7 +311,7 @@ class Ledger:
         if found != self._head:
             raise LedgerUncertainError(
                 f"the ledger's head is event {found.id}, this process knows {self._head.id}",
-                hint="rlp daemon stop, then rlp verify",
+                hint="'rlp daemon stop', then 'rlp verify'",
             )
         self._doubt = False
 
@@ -448,6 +448,6 @@ def _open_error(error: sqlite3.Error | OSError, path: Path) -> RunloopError:
 def _corrupt(path: Path, event: int, what: str) -> LedgerCorruptError:
     return LedgerCorruptError(
         f"event {event} in {path} was changed: {what}",
-        hint="rlp verify; then restore a backup",
+        hint="'rlp verify' says what; then restore a backup",
         event=event,
     )

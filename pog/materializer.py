@@ -186,7 +186,8 @@ class Materializer:
 
     def _error(self, error: sqlite3.Error) -> ViewsError:
         return ViewsError(
-            f"{self._path} was not written: {error}", hint="free space on the disk; rlp kb rebuild"
+            f"{self._path} was not written: {error}",
+            hint="free space on the disk; or stop the daemon and remove that file: it is made anew",
         )
 
 

@@ -284,7 +284,10 @@ class Knowledge:
                 f"a value is larger than {_MAX_CELL_BYTES} bytes", hint="select less of it with substr()"
             )
         if name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR", "SQLITE_BUSY", "SQLITE_FULL")):
-            return ViewsError(f"the views cannot be read: {error}", hint="rlp kb rebuild")
+            return ViewsError(
+                f"the views cannot be read: {error}",
+                hint="stop the daemon and remove the file of the views ('rlp config path'): it is made anew",
+            )
         return QueryRefusedError(f"the query cannot be run: {error}", hint="one SELECT; see 'rlp kb --help'")
 
 

@@ -243,7 +243,9 @@ def _fail(group: list[_Waiting], error: Exception) -> None:
 def _views_error(error: Exception) -> ViewsError:
     if isinstance(error, ViewsError):
         return error
-    wrapped = ViewsError(f"the views could not be brought up to date: {error}", hint="rlp kb rebuild")
+    wrapped = ViewsError(
+        f"the views could not be brought up to date: {error}", hint="'rlp doctor' looks for causes"
+    )
     wrapped.__cause__ = error
     return wrapped
 

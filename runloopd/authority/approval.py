@@ -146,8 +146,6 @@ class Approval:
     principal: str = ""
     note: str = ""
     dispatch_after_ms: int = 0
-    claimed: int = 0
-    """Ledger id of its ``action.claimed``."""
     lock: asyncio.Lock = field(default_factory=asyncio.Lock, repr=False)
     changed: asyncio.Event = field(default_factory=asyncio.Event, repr=False)
     held: bool = field(default=False, repr=False)

@@ -77,7 +77,7 @@ class Approvals:
 
     async def _request(self, question: Question) -> Approval:
         async with self._asking:
-            same = [a for a in self._approvals.values() if _same_effect(a, question)]
+            same = self._of_effect(question.run, question.node, question.key, question.args_digest)
             if same and await self._still_good(same[-1], question.action_digest):
                 return same[-1]
             return await self._ask(question, len(same))
@@ -92,7 +92,7 @@ class Approvals:
             if last.state == "dispatching":
                 raise ApprovalError(
                     f"approval {last.id} is being used for another content",
-                    hint=f"rlp approvals show {last.id}",
+                    hint="'rlp approvals --all' shows where it stands",
                     code="approval.used",
                 )
             await self._void(last, "the action changed after it was shown")
@@ -100,22 +100,17 @@ class Approvals:
 
     def asked(self, run: str, node: str, key: str, args_digest: str) -> Approval | None:
         """The newest approval of an effect that was not voided, if it was asked for before."""
-        for approval in reversed(self._approvals.values()):
-            if (approval.run, approval.node, approval.key, approval.args_digest) == (
-                run,
-                node,
-                key,
-                args_digest,
-            ):
-                return None if approval.state == "voided" else approval
-        return None
+        same = self._of_effect(run, node, key, args_digest)
+        return same[-1] if same and same[-1].state != "voided" else None
+
+    def _of_effect(self, *effect: str) -> list[Approval]:
+        """Every approval of ``(run, node, key, args_digest)``, oldest first."""
+        return [a for a in self._approvals.values() if (a.run, a.node, a.key, a.args_digest) == effect]
 
     async def _ask(self, question: Question, rounds: int) -> Approval:
-        now = self._clock.now_ms()
         name = digest([question.run, question.node, question.key, question.args_digest, rounds])
-        approval = Approval(
-            id=f"ap_{name[:16]}",
-            run=question.run,
+        asked = ActionRequested(
+            approval=f"ap_{name[:16]}",
             node=question.node,
             attempt=question.attempt,
             call=question.call,
@@ -127,35 +122,13 @@ class Approvals:
             action_digest=question.action_digest,
             content_blob=blob_digest(question.content),
             content_type=question.content_type,
-            requested_ms=now,
-            expires_ms=now + self._expiry_ms,
-            requested=0,
+            expires_ms=self._clock.now_ms() + self._expiry_ms,
         )
         (event,) = await self._journal.append(
-            Draft(
-                payload=ActionRequested(
-                    approval=approval.id,
-                    node=approval.node,
-                    attempt=approval.attempt,
-                    call=approval.call,
-                    op=approval.op,
-                    effect=approval.effect,
-                    key=approval.key,
-                    args_digest=approval.args_digest,
-                    action=approval.action,
-                    action_digest=approval.action_digest,
-                    content_blob=approval.content_blob,
-                    content_type=approval.content_type,
-                    expires_ms=approval.expires_ms,
-                ),
-                actor="daemon",
-                run=approval.run,
-                provenance=question.provenance,
-            ),
+            Draft(payload=asked, actor="daemon", run=question.run, provenance=question.provenance),
             blobs=(question.content,),
         )
-        approval.requested = event.id
-        self._approvals[approval.id] = approval
+        approval = self._take_request(event, asked)
         self._woken.set()
         return approval
 
@@ -205,7 +178,7 @@ class Approvals:
             if approval.action_digest != digest_seen:
                 raise ApprovalError(
                     f"approval {approval.id} is for another action than the one you were shown",
-                    hint=f"look again: rlp approvals show {approval.id}",
+                    hint="look at it again: 'rlp approvals' lists what waits",
                     code="approval.digest",
                 )
             await self._expire(approval)
@@ -222,13 +195,13 @@ class Approvals:
             raise ApprovalError(
                 f"approval {approval.id} is {approval.state}; only an approved action that has not been"
                 " dispatched can be undone",
-                hint=f"rlp approvals show {approval.id}",
+                hint="'rlp approvals --all' shows where it stands",
                 code="approval.too_late",
             )
         raise ApprovalError(
             f"approval {approval.id} is already {approval.state}"
             + (f" (by {approval.principal})" if approval.principal else ""),
-            hint=f"rlp approvals show {approval.id}",
+            hint="'rlp approvals --all' shows where it stands",
             code="approval.expired" if approval.state == "expired" else "approval.decided",
         )
 
@@ -301,7 +274,7 @@ class Approvals:
                 raise ApprovalError(
                     f"approval {approval.id} cannot be used: it is "
                     + ("being used" if approval.held else approval.state),
-                    hint=f"rlp approvals show {approval.id}",
+                    hint="'rlp approvals --all' shows where it stands",
                     code="approval.used" if approval.state in ("dispatching", "consumed") else None,
                 )
             await self._check_use(approval, wanted, again=again)
@@ -316,7 +289,6 @@ class Approvals:
                 approval.held = False
                 raise
             if not again:
-                approval.claimed = events[0].id
                 self._move(approval, "dispatching")
             return events
 
@@ -401,7 +373,7 @@ class Approvals:
         """Fold the ledger's events of unfinished runs, in order: call once, before anything else."""
         for event in events:
             if event.kind == ActionRequested.kind:
-                self._restore_request(event, cast(ActionRequested, event.payload))
+                self._take_request(event, cast(ActionRequested, event.payload))
             elif event.kind == ActionDecided.kind:
                 decided = cast(ActionDecided, event.payload)
                 approval = self._approvals.get(decided.approval)
@@ -410,7 +382,6 @@ class Approvals:
             elif event.kind == ActionClaimed.kind:
                 approval = self._approvals.get(cast(ActionClaimed, event.payload).approval)
                 if approval is not None and approval.state == "active":
-                    approval.claimed = event.id
                     self._move(approval, "dispatching")
             elif event.kind == EmailSent.kind:
                 approval = self._approvals.get(cast(EmailSent, event.payload).approval)
@@ -501,9 +472,9 @@ class Approvals:
         approval.state = state
         approval.changed.set()
 
-    def _restore_request(self, event: Event, asked: ActionRequested) -> None:
+    def _take_request(self, event: Event, asked: ActionRequested) -> Approval:
         assert event.run is not None
-        self._approvals[asked.approval] = Approval(
+        approval = self._approvals[asked.approval] = Approval(
             id=asked.approval,
             run=event.run,
             node=asked.node,
@@ -521,6 +492,7 @@ class Approvals:
             expires_ms=asked.expires_ms,
             requested=event.id,
         )
+        return approval
 
     async def _audit(self, principal: Principal, name: str) -> None:
         await self._journal.append(
@@ -557,12 +529,3 @@ async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
         for task in tasks:
             with suppress(asyncio.CancelledError):
                 await task
-
-
-def _same_effect(approval: Approval, question: Question) -> bool:
-    return (
-        approval.run == question.run
-        and approval.node == question.node
-        and approval.key == question.key
-        and approval.args_digest == question.args_digest
-    )

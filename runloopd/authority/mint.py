@@ -163,7 +163,7 @@ class Mint:
                 f"no token is called {token_id!r}"
                 if not found
                 else f"{token_id!r} names {len(found)} tokens",
-                hint="'rlp cap list' shows the tokens in use",
+                hint="'rlp kb why' of an event shows the tokens behind it",
                 code="token.unknown",
             )
         return found[0]

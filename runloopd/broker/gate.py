@@ -147,7 +147,7 @@ class Gate:
         except Exception:
             log.exception("gate_failed", run=caller.run, node=caller.node, op=call.op[:64])
             return Answer.refusal(
-                GateError("the gate failed; nothing more is known", hint="rlp log", code="gate.internal")
+                GateError("the gate failed; nothing more is known", hint="rlp logs", code="gate.internal")
             )
 
     # --- the way through --------------------------------------------------------------------------
@@ -218,7 +218,9 @@ class Gate:
             return self._refused(ask, error)
         except Exception:
             log.exception("op_failed", run=ask.caller.run, node=ask.caller.node, op=ask.op.name)
-            return Done.failed(GateError(f"{ask.op.name} broke inside", hint="rlp log", code="gate.internal"))
+            return Done.failed(
+                GateError(f"{ask.op.name} broke inside", hint="rlp logs", code="gate.internal")
+            )
 
     def _taken_back(self, ask: Ask, done: Done, error: RunloopError) -> Done:
         """The guest hears ``error`` instead. A write has not happened then; money spent or mail sent has."""

@@ -123,7 +123,7 @@ class _Breaker:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RouteInfo:
-    """One route as ``rlp providers`` shows it."""
+    """One route, for people."""
 
     target: str
     kind: str
