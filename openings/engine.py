@@ -13,12 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal
+
+import msgspec
 
 from openings.definition import Node, Opening, Retry, fill
 from openings.errors import EngineError
 from openings.expressions import evaluate
-from openings.state import TERMINAL, NodeRun, NodeState, RunState
+from openings.state import RUN_TIMER, TERMINAL, NodeRun, NodeState, RunState
 from runloop.digest import canonical, digest
 from runloop.events import (
     ActionDecided,
@@ -61,8 +63,6 @@ __all__ = [
 
 LOGIC = 1
 """Version of what these functions decide; recorded in ``run.started`` as ``engine.logic``."""
-
-RUN_TIMER = "run:timeout"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +169,7 @@ def apply(state: RunState, event: Event) -> RunState:
         raise EngineError(f"event {event.id} ({event.kind}) comes before run.started")
     elif event.run != state.run:
         raise EngineError(f"event {event.id} belongs to run {event.run}, not to {state.run}")
-    return _settle(replace(handler(state, event.payload, event), last_event=event.id))
+    return _settle(handler(state, event.payload, event))
 
 
 def _settle(state: RunState) -> RunState:
@@ -308,7 +308,6 @@ def _answered(state: RunState, answer: ActionDecided, event: Event) -> RunState:
     return _put(state, node)
 
 
-P = TypeVar("P", bound=Payload)
 _Handler = Callable[[RunState, Any, Event], RunState]
 
 _HANDLERS: Mapping[type[Payload], _Handler] = {
@@ -553,14 +552,10 @@ def summary(state: RunState) -> dict[str, Any]:
                 "state": str(node.state),
                 "attempt": node.attempt,
                 "approvals": sorted(node.approvals),
-                "error": None if node.error is None else _error_json(node.error),
+                "error": msgspec.to_builtins(node.error),
                 "reason": node.reason,
                 "ports": {name: len(values) for name, values in node.ports.items()},
             }
             for node in state.nodes.values()
         },
     }
-
-
-def _error_json(error: GuestError) -> dict[str, Any]:
-    return {"code": error.code, "message": error.message, "retryable": error.retryable}

@@ -19,7 +19,7 @@ What nobody could check is counted as not covered, and then nothing is called id
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, cast
 
@@ -69,7 +69,7 @@ class Mismatch(Protocol):
     @property
     def code(self) -> str: ...
     @property
-    def call(self) -> int: ...
+    def call(self) -> int | None: ...
     @property
     def what(self) -> str: ...
     @property
@@ -210,7 +210,7 @@ def replay(events: Sequence[Event]) -> Generator[Reexecute, AttemptOutcome, Repl
     return _Replay(events).walk()
 
 
-def recorded_calls(events: Sequence[Event], node: str, attempt: int) -> tuple[HostcallDelivered, ...]:
+def recorded_calls(events: Iterable[Event], node: str, attempt: int) -> tuple[HostcallDelivered, ...]:
     """The delivered host calls of one attempt by index, contiguous from 0, cut at the first gap."""
     found: dict[int, HostcallDelivered] = {}
     for event in events:
@@ -478,7 +478,8 @@ class _Replay:
             return "gap"
         mismatch = outcome.mismatch
         served = len(demand.recorded)
-        if mismatch is not None and not (mismatch.code == "replay.missing" and mismatch.call >= served):
+        beyond = mismatch is not None and mismatch.code == "replay.missing" and (mismatch.call or 0) >= served
+        if mismatch is not None and not beyond:
             raise _Diverged(_from_mismatch(mismatch, where))
         if mismatch is None and outcome.calls < served:
             raise _Diverged(

@@ -18,12 +18,17 @@ from runloop.events import GuestError
 
 __all__ = [
     "LEGAL_MOVES",
+    "RUN_TIMER",
     "TERMINAL",
     "Inputs",
     "NodeRun",
     "NodeState",
     "RunState",
 ]
+
+
+RUN_TIMER = "run:timeout"
+"""Name of the timer that ends the run."""
 
 
 class NodeState(StrEnum):
@@ -143,8 +148,6 @@ class RunState:
     """The run's own time is up."""
     timeout_ms: int | None = None
     outcome: Literal["succeeded", "failed", "cancelled"] | None = None
-    last_event: int = 0
-    """Ledger id of the event folded last."""
 
     # --- for the runner ---------------------------------------------------------------------------
 
@@ -179,7 +182,7 @@ class RunState:
         """Timers worth waking for: name -> due, unix milliseconds. All others may be forgotten."""
         if self.finished:
             return {}
-        wanted = {"run:timeout"}
+        wanted = {RUN_TIMER}
         for node in self.nodes.values():
             if node.state is NodeState.RUNNING:
                 wanted.add(node.timeout_timer)

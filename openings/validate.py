@@ -194,9 +194,7 @@ def _edges(opening: Opening, ports: Mapping[str, PortTable]) -> Iterator[Finding
                 f"{target.use} takes {', '.join(known) or 'nothing'}",
                 suggest(edge.port, known),
             )
-        elif (
-            source is not None and "any" not in (source.type, accepted.type) and source.type != accepted.type
-        ):
+        elif source is not None and not _fits(source, accepted):
             yield _misfit(opening, edge, source, accepted, place)
 
 

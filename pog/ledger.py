@@ -15,6 +15,7 @@ import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from pog import sql
+from pog.anchor import Anchor, read_anchor, write_anchor
 from pog.chain import GENESIS, Row, head_statement, link, payload_decoder
 from pog.connection import LEDGER, check_identity, connect_writer
 from pog.errors import LedgerCorruptError, LedgerLockedError, LedgerUncertainError, LedgerWriteError
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Head", "Ledger", "Prepared"]
 
 _SCOPE = re.compile(r"(user|system|agent:[a-z][a-z0-9_]{0,63})\Z")
-_SIGNED_AT = frozenset({"daemon.started", "run.finished"})
+_SIGNED_AT = frozenset({"daemon.started", "daemon.stopped", "run.finished"})
 """Kinds at whose commit the head is signed, so that what people look at is always covered."""
 _HINTS = {
     "SQLITE_FULL": "free space on the disk, then try again",
@@ -80,6 +82,8 @@ class Ledger:
         signing_key: Ed25519PrivateKey | None,
         clock: Clock,
         sign_every: int,
+        durable: bool,
+        anchor: Path | None,
     ) -> None:
         self._connection = connection
         self._path = path
@@ -88,6 +92,9 @@ class Ledger:
         self._public = signing_key.public_key().public_bytes_raw() if signing_key else b""
         self._clock = clock
         self._sign_every = sign_every
+        self._durable = durable
+        """Whether a commit is on the disk when it returns."""
+        self._anchor = anchor
         self._sql = sql.named("statements.sql")
         self._mutex = threading.Lock()
         self.torn_tail = False
@@ -96,6 +103,7 @@ class Ledger:
         self._closed = False
         self._head = self._read_head()
         self._signed_up_to = self._check_tail()
+        self._check_anchor()
 
     @classmethod
     def open(
@@ -106,15 +114,18 @@ class Ledger:
         synchronous: str = "FULL",
         clock: Clock | None = None,
         sign_every: int = 256,
+        anchor: Path | None = None,
     ) -> Ledger:
         """Open the ledger at ``path`` as its only writer, creating it if there is none.
 
         ``synchronous`` FULL: an event is on the disk when ``append`` returns; NORMAL: it survives a crash of
         the process but not of the machine. The head is signed every ``sign_every`` events, when a daemon
-        starts, when a run ends, and at close.
+        starts or stops, when a run ends, and at close. ``anchor`` is a file outside the database's directory
+        that repeats the last signed head: a ledger that is older, or another one, is refused.
 
         Raises :class:`LedgerLockedError` when another writer lives, :class:`LedgerVersionError` for a foreign
-        or newer file, :class:`LedgerCorruptError` when what follows the last signed head does not chain.
+        or newer file, :class:`LedgerCorruptError` when what follows the last signed head does not chain,
+        or when the ledger is not the one its anchor knows.
         """
         file = Path(path)
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -130,6 +141,8 @@ class Ledger:
                     signing_key=signing_key,
                     clock=clock or SystemClock(),
                     sign_every=sign_every,
+                    durable=synchronous.upper() in ("FULL", "EXTRA"),
+                    anchor=anchor,
                 )
                 opened.torn_tail = torn > 0
                 return opened
@@ -272,6 +285,7 @@ class Ledger:
         self, rows: list[Row], blobs: list[tuple[bytes, bytes]], sign: Head | None, now_ms: int
     ) -> None:
         execute = self._connection.execute
+        signed: Anchor | None = None
         try:
             execute("BEGIN IMMEDIATE")
             if blobs:
@@ -281,6 +295,7 @@ class Ledger:
             if sign is not None and self._key is not None:
                 signature = self._key.sign(head_statement(sign.id, sign.hash, now_ms))
                 execute(self._sql["append_head"], (sign.id, sign.hash, now_ms, self._public, signature))
+                signed = Anchor(id=sign.id, hash=sign.hash, ts_ms=now_ms, signature=signature)
             execute("COMMIT")
         except BaseException as error:
             self._doubt = True
@@ -288,8 +303,9 @@ class Ledger:
             if isinstance(error, sqlite3.Error):
                 raise _write_error(error, self._path) from error
             raise
-        if sign is not None:
-            self._signed_up_to = sign.id
+        if signed is not None:
+            self._signed_up_to = signed.id
+            self._drop_anchor(signed)
 
     def _roll_back(self) -> None:
         try:
@@ -336,6 +352,52 @@ class Ledger:
             prev_hash = row.hash
         return int(signed_id)
 
+    # --- the anchor ------------------------------------------------------------------------------
+
+    def _check_anchor(self) -> None:
+        """Compare the ledger with the anchor, and bring an anchor that is behind up to date.
+
+        It is behind after a crash between a commit and its writing; it is never ahead of a durable commit.
+        """
+        if self._anchor is None:
+            return
+        anchor = read_anchor(self._anchor)
+        if anchor is not None:
+            self._compare(anchor)
+        if self._key is None or self._signed_up_to <= (anchor.id if anchor is not None else 0):
+            return
+        event_id, own_hash, ts_ms, signature = self._connection.execute(self._sql["signed_head"]).fetchone()
+        last = Anchor(id=event_id, hash=own_hash, ts_ms=ts_ms, signature=signature)
+        if last.signed_by(self._key.public_key()):
+            self._drop_anchor(last)
+        elif anchor is not None:
+            raise _corrupt(self._path, event_id, "its head was signed with another key")
+
+    def _compare(self, anchor: Anchor) -> None:
+        if self._key is not None and not anchor.signed_by(self._key.public_key()):
+            raise LedgerCorruptError(
+                f"{self._anchor} was not signed with this ledger's key", hint="rlp verify", path=str(self._anchor)
+            )
+        found = self._connection.execute(self._sql["hash_at"], (anchor.id,)).fetchone()
+        if found is not None and found[0] == anchor.hash:
+            return
+        what = "is not the event that was signed" if found else "was signed and is missing"
+        raise LedgerCorruptError(
+            f"event {anchor.id} in {self._path} {what}; the ledger was changed, or put back to an older state "
+            f"without {self._anchor}",
+            hint="rlp verify",
+            event=anchor.id,
+        )
+
+    def _drop_anchor(self, anchor: Anchor) -> None:
+        """Write the anchor. The facts are recorded: a disk that refuses leaves it behind, which is no harm."""
+        if self._anchor is None:
+            return
+        with suppress(OSError):
+            if not self._durable:
+                _sync_log(self._path)
+            write_anchor(self._anchor, anchor)
+
 
 def _relink(row: Row, prev_hash: bytes) -> bytes:
     return link(
@@ -372,6 +434,16 @@ def _prepare(draft: Draft) -> Prepared:
     except (msgspec.ValidationError, TypeError, UnicodeEncodeError) as error:
         raise UsageError(f"{kind}: {error}", code="event.shape") from error
     return Prepared(draft, payload, text, provenance)
+
+
+def _sync_log(path: Path) -> None:
+    """Bring what was committed to the disk, where a commit itself does not wait for it."""
+    with suppress(FileNotFoundError):  # folded into the file, which is synced then
+        log = os.open(path.with_name(path.name + "-wal"), os.O_RDONLY | os.O_CLOEXEC)
+        try:
+            os.fsync(log)
+        finally:
+            os.close(log)
 
 
 def _refuse_damaged_log(path: Path) -> int:

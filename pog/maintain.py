@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from pog import sql
+from pog.anchor import read_anchor
 from pog.chain import GENESIS, Row, decode_row, head_statement, link
 from pog.connection import LEDGER, VIEWS, connect_reader
 from pog.errors import LedgerCorruptError, LedgerVersionError
@@ -46,7 +47,7 @@ class Finding:
     """One thing that is not as it was written."""
 
     where: str
-    """``events``, ``heads``, ``blobs``, ``file``, ``log`` or ``views``."""
+    """``events``, ``heads``, ``anchor``, ``blobs``, ``file``, ``log`` or ``views``."""
     event: int | None
     """The event it concerns."""
     field: str | None
@@ -69,6 +70,8 @@ class Report:
     signed_heads: int = 0
     signed_up_to: int = 0
     """Newest event under a signed head; what follows is chained, and not yet signed."""
+    anchored_at: int | None = None
+    """Event that the anchor names; None without one."""
     authenticated: bool = False
     """Whether signatures were checked against a key the caller trusts."""
     blobs: int = 0
@@ -76,11 +79,18 @@ class Report:
     views_cursor: int | None = None
     quarantined: int = 0
     findings: list[Finding] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    """What weakens the proof and is no damage."""
 
     @property
     def ok(self) -> bool:
         """Nothing was found."""
         return not self.findings
+
+    @property
+    def unsigned(self) -> int:
+        """Events after the last signed head: a living daemon signs them in time."""
+        return max(0, self.head_id - self.signed_up_to)
 
     @property
     def first_bad(self) -> Finding | None:
@@ -99,6 +109,8 @@ class Report:
             "head": {"id": self.head_id, "hash": self.head_hash},
             "signed_heads": self.signed_heads,
             "signed_up_to": self.signed_up_to,
+            "unsigned": self.unsigned,
+            "anchored_at": self.anchored_at,
             "authenticated": self.authenticated,
             "blobs": self.blobs,
             "views_checked": self.views_checked,
@@ -106,6 +118,7 @@ class Report:
             "quarantined": self.quarantined,
             "first_bad": first.to_json() if first else None,
             "findings": [found.to_json() for found in self.findings],
+            "warnings": list(self.warnings),
         }
 
     def add(self, where: str, what: str, *, event: int | None = None, column: str | None = None) -> None:
@@ -120,18 +133,22 @@ def verify(
     public_key: Ed25519PublicKey | None = None,
     views_path: str | os.PathLike[str] | None = None,
     anchor: tuple[int, str] | None = None,
+    anchor_path: Path | None = None,
 ) -> Report:
     """Check a ledger and, when given, its views.
 
     ``public_key`` is the key heads must be signed with: without it a chain rewritten from its beginning, and
     signed anew, cannot be told. ``anchor`` is an event id and hash (hex) known from elsewhere, such as an
-    earlier report: with it a ledger put back to an older state is told.
+    earlier report: with it a ledger put back to an older state is told. ``anchor_path`` is the file in which
+    the daemon keeps one, signed.
 
     Raises :class:`NotFoundError` when there is no ledger, :class:`LedgerVersionError` for another file.
     """
     file = Path(path)
     report = Report(path=str(file), authenticated=public_key is not None)
     _check_log(file, report)
+    # Read before the ledger: it is never ahead of it, and a living writer moves both.
+    own = _read_anchor(anchor_path, public_key, report)
     try:
         connection = connect_reader(file, LEDGER)
     except (LedgerCorruptError, LedgerVersionError) as error:
@@ -150,7 +167,9 @@ def verify(
             _check_chain(connection, report)
             _check_heads(connection, report, public_key)
             _check_blobs(connection, report)
-            _check_anchor(connection, report, anchor)
+            _check_anchor(connection, report, anchor, "known from elsewhere")
+            _check_anchor(connection, report, own, f"that {anchor_path} names as signed")
+            _check_signing(connection, file, report, anchor_path)
             if report.ok:
                 _check_structure(connection, report)
             if views is not None:
@@ -394,15 +413,50 @@ def _named_blobs(payload: str) -> Iterator[tuple[str, str]]:
             yield name, value
 
 
-def _check_anchor(connection: sqlite3.Connection, report: Report, anchor: tuple[int, str] | None) -> None:
+def _read_anchor(
+    path: Path | None, public_key: Ed25519PublicKey | None, report: Report
+) -> tuple[int, str] | None:
+    if path is None:
+        return None
+    try:
+        anchor = read_anchor(path)
+    except LedgerCorruptError as error:
+        report.add("anchor", error.message)
+        return None
+    if anchor is None:
+        return None
+    if public_key is not None and not anchor.signed_by(public_key):
+        report.add("anchor", f"{path} is not signed with this ledger's key", event=anchor.id)
+    report.anchored_at = anchor.id
+    return anchor.id, anchor.hash.hex()
+
+
+def _check_anchor(
+    connection: sqlite3.Connection, report: Report, anchor: tuple[int, str] | None, source: str
+) -> None:
     if anchor is None or anchor[0] == 0:
         return
     event_id, expected = anchor
     found = connection.execute(sql.named("statements.sql")["hash_at"], (event_id,)).fetchone()
     if found is None:
-        report.add("events", f"event {event_id} is known from elsewhere and is missing", event=event_id)
+        report.add("events", f"event {event_id} is {source} and is missing", event=event_id)
     elif found[0].hex() != expected:
-        report.add("events", "it is not the event known from elsewhere", event=event_id, column="hash")
+        report.add("events", f"it is not the event {source}", event=event_id, column="hash")
+
+
+def _check_signing(connection: sqlite3.Connection, file: Path, report: Report, anchor: Path | None) -> None:
+    """Is everything signed that should be, and is the last signature known outside of the database?"""
+    if not report.ok or _has_writer(file):
+        return  # a living writer signs in time
+    if anchor is not None and report.anchored_at is None and report.signed_heads:
+        report.warnings.append(f"{anchor} is missing: a ledger put back to an older state cannot be told")
+    elif report.anchored_at is not None and report.anchored_at < report.signed_up_to:
+        report.warnings.append(f"{anchor} is behind; the next start of the daemon brings it up to date")
+    if report.authenticated and report.unsigned:
+        last = connection.execute("SELECT kind FROM events ORDER BY id DESC LIMIT 1").fetchone()
+        if last == ("daemon.stopped",):  # written and signed in one transaction
+            what = f"the daemon has stopped and {report.unsigned} events are not signed"
+            report.add("heads", what, event=report.signed_up_to + 1)
 
 
 def _check_structure(connection: sqlite3.Connection, report: Report) -> None:

@@ -17,10 +17,10 @@ from rlp.escape import block, mixed_scripts, visible
 from rlp.output import moment, size
 from rlp.session import Session
 from runloop.errors import DivergenceError
+from runloop.rmp import topics
 
 __all__ = ["bare", "content_of", "decide", "describe", "raw_lines"]
 
-DECISION_TOPIC = "rlp/actions/decision"
 DECISION_TYPE = "toolresult.action.decision.v1"
 MAIL = "message/rfc822"
 MAX_BODY_LINES = 400
@@ -147,5 +147,5 @@ def decide(session: Session, approval: dict[str, Any], decision: str, note: str 
         "note": note,
     }
     client = session.client()
-    answer: dict[str, Any] = client.request(DECISION_TOPIC, DECISION_TYPE, payload, timeout_s=30.0)
+    answer: dict[str, Any] = client.request(topics.ACTION_DECISION, DECISION_TYPE, payload, timeout_s=30.0)
     return answer

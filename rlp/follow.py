@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlp.session import Session
 from runloop.errors import UnreachableError
+from runloop.rmp import topics
 
 if TYPE_CHECKING:
     from runloop.client import BlockingClient
@@ -69,7 +70,7 @@ class Follower:
     def _attach(self) -> None:
         client = self._session.client()
         if client is not self._client:
-            client.subscribe(f"rlp/runs/{self._run}/events")
+            client.subscribe(topics.run_events(self._run))
             self._client = client
             self._behind = True
 

@@ -119,7 +119,13 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "approve", "approvals:approve", "let one held action happen, after showing exactly what it is",
-        (_APPROVAL,), (_NOTE, Option("yes", ("-y", "--yes"), "do not ask again on a terminal")),
+        (_APPROVAL,),
+        (
+            _NOTE,
+            Option("yes", ("-y", "--yes"), "do not ask again on a terminal"),
+            Option("wait", ("-w", "--wait"), "stay until it has happened or failed; Ctrl-C takes it back"),
+        ),
+        "Without a terminal the command itself is the person's word.",
     ),
     Command("deny", "approvals:deny", "refuse one held action", (_APPROVAL,), (_NOTE,)),
     Command("undo", "approvals:undo", "take an approval back before it leaves", (_APPROVAL,), (_NOTE,)),

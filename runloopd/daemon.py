@@ -27,6 +27,7 @@ from runloop.config import Config, Paths, shipped
 from runloop.errors import RunloopError
 from runloop.events import AgentTransition, DaemonStarted, DaemonStopped, Draft, Provenance
 from runloop.ids import RunId, run_id_to_int
+from runloop.rmp import topics
 from runloopd.authority.approvals import Approvals
 from runloopd.authority.keyring import Keyring
 from runloopd.authority.mint import Mint
@@ -101,6 +102,7 @@ class Daemon:
             signing_key=keyring.ledger_key,
             synchronous=config.kb.synchronous,
             clock=clock,
+            anchor=paths.ledger_anchor,
         )
         if ledger.torn_tail:
             log.warning("ledger_tail_cut", file=str(paths.events_db), head=ledger.head.id)
@@ -111,7 +113,8 @@ class Daemon:
         views = Knowledge(paths.views_db, reader)
         self._stack.callback(views.close)
         knowledge = LedgerKnowledge(views, journal)
-        unfinished = [event for run in reader.unfinished_runs() for event in reader.events(run=run)]
+        unfinished_runs = reader.unfinished_runs()
+        unfinished = [event for run in unfinished_runs for event in reader.events(run=run)]
         unfinished.sort(key=lambda event: event.id)
 
         # Authority.
@@ -188,8 +191,6 @@ class Daemon:
             engine_versions=lambda: {"logic": openings_engine.LOGIC, **runtime.engine},
             budgets={"budget_micro_usd": config.budgets.run_micro_usd},
         )
-        self._stack.push_async_callback(self._close_runs)
-
         # Faces.
         control = Control(
             bus=bus,
@@ -210,9 +211,7 @@ class Daemon:
         self._background(approvals.expire_loop())
         await journal.append(
             Draft(
-                payload=DaemonStarted(
-                    build=BUILD, pid=os.getpid(), recovered_runs=len(reader.unfinished_runs())
-                ),
+                payload=DaemonStarted(build=BUILD, pid=os.getpid(), recovered_runs=len(unfinished_runs)),
                 actor="daemon",
                 scope="system",
             )
@@ -232,6 +231,8 @@ class Daemon:
         )
         await server.start()
         self._later(server.close)
+        # Closed first: while it drains, people can still look and take back.
+        self._stack.push_async_callback(self._close_runs)
         log.info("daemon_started", home=str(paths.home), socket=str(paths.socket), pid=os.getpid())
 
     async def _close_runs(self) -> None:
@@ -264,9 +265,10 @@ class Daemon:
     def _show(self, delta: Delta) -> None:
         """Ephemeral progress goes to whoever follows the run; it is never recorded."""
         body = {"delta": {"node": delta.node, "kind": delta.kind, "text": delta.text, **delta.fields}}
-        topic = f"rlp/runs/{delta.run}/events"
         trace = run_id_to_int(RunId(delta.run))
-        frame = self._bus.compose(DAEMON, topic, "observation.opening.event.v1", body, trace_id=trace)
+        frame = self._bus.compose(
+            DAEMON, topics.run_events(delta.run), "observation.opening.event.v1", body, trace_id=trace
+        )
         self._bus.publish(frame)
 
     async def _moved(self, order: AttemptOrder, transition: AgentTransition) -> None:

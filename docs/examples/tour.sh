@@ -35,7 +35,7 @@ case $code in
 	say "Done. The mail is in $RUNLOOP_HOME/outbox/new. Ask what happened:"
 	;;
 5)
-	say "Parked: nothing is sent before you approve it. The lines to type are above; or look first:"
+	say "Parked: nothing is sent before you approve it. Type the first line below, then the one above; or look first:"
 	;;
 *)
 	exit "$code"

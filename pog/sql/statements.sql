@@ -11,6 +11,9 @@ INSERT OR REPLACE INTO heads (event_id, hash, ts_ms, public_key, signature) VALU
 -- name: last_head
 SELECT event_id, hash FROM heads ORDER BY event_id DESC LIMIT 1
 
+-- name: signed_head
+SELECT event_id, hash, ts_ms, signature FROM heads ORDER BY event_id DESC LIMIT 1
+
 -- name: head
 SELECT id, hash FROM events ORDER BY id DESC LIMIT 1
 

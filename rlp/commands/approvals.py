@@ -6,12 +6,16 @@ from typing import Any
 
 from rlp import approval as held
 from rlp.ask import ask
+from rlp.follow import Follower
 from rlp.output import ago, moment
 from rlp.session import Session
-from runloop.errors import ParkedError
+from runloop.errors import ConflictError, FailedError, ParkedError
 from runloop.exits import Exit
 
 __all__ = ["approvals", "approve", "deny", "undo"]
+
+WAIT_S = 1.0
+"""Longest silence before the ledger is looked at again, whatever the bus said."""
 
 
 def approvals(session: Session, *, all: bool) -> Exit:
@@ -32,7 +36,7 @@ def approvals(session: Session, *, all: bool) -> Exit:
 def _row(approval: dict[str, Any]) -> dict[str, Any]:
     return {
         "approval": approval["approval"],
-        "state": "waiting" if approval["state"] == "open" else approval["state"],
+        "state": _word(approval["state"]),
         "what": held.bare(approval["action"]),
         "recipients": approval["action"].get("recipients"),
         "run": approval["run"][:8],
@@ -40,10 +44,23 @@ def _row(approval: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def approve(session: Session, *, approval: str, note: str, yes: bool) -> Exit:
+def _word(state: str) -> str:
+    """The state as people say it."""
+    return {"open": "waiting", "active": "approved", "dispatching": "being sent", "consumed": "done"}.get(
+        state, state
+    )
+
+
+def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool) -> Exit:
     """Show exactly what will happen and let it; on a terminal a last question is asked."""
     console = session.console
     found = session.ask("approvals.show", approval=approval)
+    if found["state"] != "open":
+        raise ConflictError(
+            f"{found['approval']} is {_word(found['state'])} already",
+            hint=f"'rlp kb why {found['approval']}' tells how",
+            code="approval.state",
+        )
     content = held.content_of(found)
     if not session.json:
         for line in held.describe(found, content, width=console.width):
@@ -60,7 +77,34 @@ def approve(session: Session, *, approval: str, note: str, yes: bool) -> Exit:
             raise ParkedError(
                 f"{found['approval']} still waits", hint=f"'rlp deny {found['approval']}' refuses it for good"
             )
-    return _decided(session, held.decide(session, found, "approve", note), found)
+    code = _decided(session, held.decide(session, found, "approve", note), found)
+    return _awaited(session, found) if wait else code
+
+
+def _awaited(session: Session, approval: dict[str, Any]) -> Exit:
+    """Stay until the effect is on record, or why there is none."""
+    follower = Follower(session, str(approval["run"]))
+    try:
+        while True:
+            for event in follower.next(WAIT_S):
+                payload = event["payload"]
+                if event["kind"] == "email.sent" and payload["approval"] == approval["approval"]:
+                    session.console.say(
+                        f"sent to {', '.join(payload['recipients'])} -> {payload['location']}", "green"
+                    )
+                    return Exit.OK
+                if event["kind"] == "action.decided" and payload["approval"] == approval["approval"]:
+                    if payload["decision"] != "approved":
+                        session.console.say(f"{approval['approval']} is {payload['decision']}", "yellow")
+                        return Exit.REFUSED
+                elif event["kind"] == "run.finished":
+                    reason = (payload.get("error") or {}).get("message", "the run ended without it")
+                    raise FailedError(reason, hint=f"rlp trace {approval['run'][:8]}")
+    except KeyboardInterrupt:
+        session.hang_up()
+        held.decide(session, approval, "undo", "taken back at the prompt")
+        session.console.say(f"{approval['approval']} is taken back", "yellow")
+        return Exit.INTERRUPTED
 
 
 def deny(session: Session, *, approval: str, note: str) -> Exit:
@@ -79,8 +123,7 @@ def _decided(session: Session, decided: dict[str, Any], approval: dict[str, Any]
     if session.json:
         session.console.json(decided)
         return Exit.OK
-    words = {"active": "approved", "dispatching": "approved", "consumed": "approved"}
-    state = words.get(decided["state"], decided["state"])
+    state = "approved" if decided["state"] in ("active", "dispatching", "consumed") else decided["state"]
     session.console.say(f"{approval['approval']} is {state}")
     window = session.config.security.undo_window_ms
     if decided["state"] == "active" and decided.get("dispatch_after_ms") and window:

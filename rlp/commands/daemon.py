@@ -80,21 +80,23 @@ def _show(session: Session) -> Exit:
 
 
 def stop(session: Session, *, now: bool) -> Exit:
-    """Ask the daemon to end, and wait until nobody answers on its socket any more."""
+    """Ask the daemon to end, and wait until its process is gone: only then may another one start."""
     try:
         if session.running() is None:
             session.console.say("no daemon is running")
             return Exit.OK
+        pid = listener(session.paths.socket)
         session.ask("daemon.stop", drain=not now)
     except RefusedError as error:
         if error.named_code != "hello.version":
             raise
         # Another build does not speak with us; the kernel still tells who listens, and SIGTERM drains.
         session.console.say(f"rlp: {error.message}", "yellow")
-        os.kill(listener(session.paths.socket), signal.SIGTERM)
+        pid = listener(session.paths.socket)
+        os.kill(pid, signal.SIGTERM)
     session.hang_up()
     deadline = time.monotonic() + STOP_S
-    while answers(session.paths.socket):
+    while answers(session.paths.socket) or lives(pid):
         if time.monotonic() >= deadline:
             raise FailedError(
                 f"the daemon is still finishing its work after {STOP_S:g} s",
@@ -104,6 +106,14 @@ def stop(session: Session, *, now: bool) -> Exit:
         time.sleep(0.05)
     session.console.say("the daemon has stopped")
     return Exit.OK
+
+
+def lives(pid: int) -> bool:
+    """Whether the process exists and has not ended."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
 
 
 def answers(path: Path) -> bool:

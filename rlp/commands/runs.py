@@ -16,7 +16,7 @@ def runs(session: Session, *, limit: int) -> Exit:
     found: list[dict[str, Any]] = session.ask("run.list", limit=limit)["runs"]
     session.console.rows(
         found if session.json else [_row(run) for run in found],
-        ("run", "opening", "state", "started", "took"),
+        ("run", "opening", "state", "started", "took", "error"),
         empty="no runs yet; start one with 'rlp run compose_email -p recipient=... -p topic=...'",
     )
     return Exit.OK
@@ -30,6 +30,7 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
         "state": run.get("outcome") or run.get("state") or "running",
         "started": moment(started) if started else None,
         "took": ago(finished - started) if started and finished else None,
+        "error": (run.get("error") or {}).get("message"),
     }
 
 

@@ -21,7 +21,9 @@ def verify(session: Session, *, chain_only: bool) -> Exit:
     paths = session.paths
     key = _public_key(session)
     views = None if chain_only or not paths.views_db.exists() else paths.views_db
-    report = maintain.verify(paths.events_db, public_key=key, views_path=views)
+    report = maintain.verify(
+        paths.events_db, public_key=key, views_path=views, anchor_path=paths.ledger_anchor
+    )
     if session.json:
         session.console.json(report.to_json())
     else:
@@ -44,10 +46,14 @@ def _show(session: Session, report: dict[str, Any]) -> None:
     console.data(
         f"  signed   {signed}{'' if report['authenticated'] else ' (no key here to check them with)'}"
     )
+    if report["unsigned"]:
+        console.data(f"  unsigned {report['unsigned']} events not yet signed")
     console.data(f"  blobs    {report['blobs']}")
     console.data(f"  views    {'equal the fold of the ledger' if report['views_checked'] else 'not checked'}")
     if report["quarantined"]:
         console.data(f"  held     {words(report['quarantined'])} events the views could not take")
+    for warning in report["warnings"]:
+        console.note(f"rlp: {warning}", "yellow")
     if not report["ok"]:
         console.note("rlp: do not go on writing; keep a copy of the files and restore a backup", "red")
 

@@ -74,11 +74,6 @@ class Keyring:
         return Ed25519PrivateKey.from_private_bytes(self._keys["ledger.key"])
 
     @property
-    def ledger_public(self) -> bytes:
-        """32 bytes; what ``rlp verify`` checks head signatures with."""
-        return self.ledger_key.public_key().public_bytes_raw()
-
-    @property
     def token_key(self) -> bytes:
         """Ed25519 seed: the root of every capability token."""
         return self._keys["token.key"]

@@ -31,7 +31,6 @@ class Caller:
     """Host calls its manifest declares; no other is answered."""
     scheduled_id: int
     """Ledger id of this attempt's ``node.scheduled``: the cause of everything it does."""
-    tags: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -11,11 +11,11 @@ import asyncio
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from pog import why
 from pog.memory import Memory
 from pog.query import Knowledge
 from pog.reader import Reader
 from pog.redact import mask
-from pog.why import why
 from runloop.errors import UsageError
 from runloopd.journal import Journal
 
@@ -63,9 +63,9 @@ class LedgerKnowledge:
         await self._caught_up()
         return await asyncio.to_thread(self._knowledge.read, kind, id, raw=raw)
 
-    async def why(self, ref: str, *, raw: bool) -> dict[str, Any]:
+    async def why(self, ref: str, *, raw: bool, impact: bool = False) -> dict[str, Any]:
         """See the port."""
-        found = await asyncio.to_thread(why, self._reader, ref)
+        found = await asyncio.to_thread(why.impact if impact else why.why, self._reader, ref)
         built: dict[str, Any] = mask(found.to_json(), emails=not raw)
         return built
 

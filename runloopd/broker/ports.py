@@ -301,8 +301,11 @@ class KnowledgePort(BlobPort, Protocol):
         """The whole record with its ``event``; raises :class:`NotFoundError`."""
         ...
 
-    async def why(self, ref: str, *, raw: bool) -> dict[str, Any]:
-        """The explanation graph of ``ref`` as JSON; raises :class:`NotFoundError`."""
+    async def why(self, ref: str, *, raw: bool, impact: bool = False) -> dict[str, Any]:
+        """The explanation graph of ``ref`` as JSON: back to its roots, or (``impact``) on to all it led to.
+
+        Raises :class:`NotFoundError`.
+        """
         ...
 
 
@@ -318,10 +321,6 @@ class JournalPort(Protocol):
 
     def listen(self, callback: Callable[[list[Event]], None]) -> Any:
         """Call back with every committed batch, in order."""
-        ...
-
-    async def views_at(self, event_id: int) -> None:
-        """Return once the views reflect ``event_id``."""
         ...
 
 

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from runloop.clock import Clock
+from runloop.config import MAX_SOCKET_PATH
 from runloop.errors import ConflictError, RefusedError, RunloopError, UsageError
 from runloop.rmp import hello, topics
 from runloop.rmp.envelope import encode_message, open_frame
@@ -30,12 +31,9 @@ from runloopd.bus.bus import Bus, Route
 from runloopd.bus.principal import Principal
 from runloopd.bus.queues import BackpressureTimeout, Outbox, Run, limits
 
-__all__ = ["MAX_SOCKET_PATH", "PeerInfo", "PeerLimits", "SocketServer"]
+__all__ = ["PeerInfo", "PeerLimits", "SocketServer"]
 
-MAX_SOCKET_PATH = 107
-"""Bytes of a Unix socket's path on Linux."""
 _PEERCRED = struct.Struct("3i")
-_CTRL_REQUEST = 2001
 _SWEEP_MS = 1_000
 
 

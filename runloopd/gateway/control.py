@@ -20,8 +20,9 @@ import structlog
 from pog.reader import Reader
 from runloop import __version__
 from runloop.clock import Clock
-from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
+from runloop.errors import ConflictError, NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import Draft, Provenance, decode_payload
+from runloop.rmp import topics
 from runloopd.authority.approvals import Approvals
 from runloopd.broker.ports import KnowledgePort
 from runloopd.bus.bus import Bus, Delivery
@@ -32,9 +33,6 @@ from runloopd.runs.service import Runs, Submission
 __all__ = ["Control", "Policies"]
 
 log = structlog.get_logger(__name__)
-
-CTRL = "rlp/ctrl"
-DECISION = "rlp/actions/decision"
 
 IMPORTABLE = ("contact.upserted", "document.imported")
 """What ``kb.import`` may state: a client can bring knowledge in, never history."""
@@ -195,8 +193,8 @@ class Control:
         self._tasks: set[asyncio.Task[None]] = set()
         self._methods = self._table()
         self._subscriptions = [
-            bus.subscribe(CTRL, self._asked, principal=DAEMON),
-            bus.subscribe(DECISION, self._decided, principal=DAEMON),
+            bus.subscribe(topics.CTRL, self._asked, principal=DAEMON),
+            bus.subscribe(topics.ACTION_DECISION, self._decided, principal=DAEMON),
         ]
 
     def _table(self) -> dict[str, Method]:
@@ -285,7 +283,7 @@ class Control:
             decision = msgspec.convert(delivery.payload, Decision)
             decided = await self._approvals.decide(
                 delivery.principal,
-                self._approvals.find(decision.approval).id,
+                self._undecided(decision.approval),
                 decision.action_digest,
                 decision.decision,
                 decision.note,
@@ -296,6 +294,18 @@ class Control:
             self._bus.reply(delivery, error=error)
         else:
             self._bus.reply(delivery, decided.to_json())
+
+    def _undecided(self, name: str) -> str:
+        """The approval's whole name; one that was answered is told apart from one that never was."""
+        try:
+            return self._approvals.find(name).id
+        except NotFoundError:
+            found = self._history().find(name)
+            raise ConflictError(
+                f"{found.id} is {found.state} already",
+                hint=f"'rlp kb why {found.id}' tells how",
+                code="approval.state",
+            ) from None
 
     # --- methods ----------------------------------------------------------------------------------
 
@@ -320,7 +330,12 @@ class Control:
         return {"run": run}
 
     async def _list_runs(self, _: Principal, params: ListRuns) -> Any:
-        return {"runs": await asyncio.to_thread(self._reader.runs, params.limit)}
+        runs = await asyncio.to_thread(self._reader.runs, params.limit)
+        waiting = {approval.run for approval in self._approvals.list() if approval.state == "open"}
+        for run in runs:
+            if run["outcome"] is None and run["run"] in waiting:
+                run["state"] = "waiting"
+        return {"runs": runs}
 
     async def _show_run(self, _: Principal, params: OneRun) -> Any:
         return await self._runs.show(self._reader.find_run(params.run))
@@ -358,6 +373,10 @@ class Control:
         """Every approval there ever was: the same fold, over the whole ledger, for reading only."""
         history = Approvals(self._journal, self._clock)
         history.restore(self._reader.events(kinds=APPROVAL_KINDS))
+        active = set(self._runs.active())
+        for approval in history.list():
+            if approval.run not in active:
+                approval.state = "voided"  # its run ended before anybody answered
         return history
 
     async def _import(self, principal: Principal, params: Import) -> Any:
@@ -371,7 +390,7 @@ class Control:
         return {"items": found}
 
     async def _why(self, _: Principal, params: Why) -> Any:
-        return await self._knowledge.why(params.ref, raw=True)
+        return await self._knowledge.why(params.ref, raw=True, impact=params.impact)
 
     async def _list_caps(self, _: Principal, params: ListCaps) -> Any:
         return {"agents": self._policies.show(params.agent)}

@@ -7,41 +7,16 @@ goes on live; replay stops there. Knows nothing of effects: a replay holds no ga
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from typing import cast
+from collections.abc import Callable, Sequence
 
 import msgspec
 
+from openings.replay import Divergence, match
 from runloop.errors import DivergenceError
-from runloop.events import Event, HostcallDelivered
+from runloop.events import HostcallDelivered
 from runloopd.broker.calls import Answer, Answerer, HostCall
 
-__all__ = ["Mismatch", "RecordedAnswerer", "ResumingAnswerer", "recorded_calls"]
-
-
-def recorded_calls(events: Iterable[Event], node: str, attempt: int) -> list[HostcallDelivered]:
-    """The delivered host calls of one attempt, by index: contiguous from 0, or cut at the first gap."""
-    delivered: dict[int, HostcallDelivered] = {}
-    for event in events:
-        if event.kind == HostcallDelivered.kind:
-            call = cast(HostcallDelivered, event.payload)
-            if call.node == node and call.attempt == attempt:
-                delivered.setdefault(call.call, call)
-    calls: list[HostcallDelivered] = []
-    while (following := delivered.get(len(calls))) is not None:
-        calls.append(following)
-    return calls
-
-
-class Mismatch(msgspec.Struct, frozen=True, kw_only=True):
-    """The first place where an execution left its record."""
-
-    code: str
-    """``replay.missing``, ``replay.arguments`` or ``replay.result`` (spec/openings.md)."""
-    call: int
-    what: str
-    expected: str
-    actual: str
+__all__ = ["RecordedAnswerer", "ResumingAnswerer"]
 
 
 class RecordedAnswerer:
@@ -51,53 +26,16 @@ class RecordedAnswerer:
         self._calls = calls
         self._blob = blob
         self.served = 0
-        self.mismatch: Mismatch | None = None
+        self.mismatch: Divergence | None = None
 
     async def answer(self, call: HostCall) -> Answer:
         if self.mismatch is None:
-            self.mismatch = self._compare(call)
-        if self.mismatch is not None:
-            return Answer.refusal(DivergenceError(self.mismatch.what, code=self.mismatch.code))
-        recorded = self._calls[call.index]
-        self.served += 1
-        return Answer(ok=recorded.ok, value=msgspec.json.decode(self._blob(recorded.result_blob)))
-
-    def _compare(self, call: HostCall) -> Mismatch | None:
-        if call.index >= len(self._calls):
-            return Mismatch(
-                code="replay.missing",
-                call=call.index,
-                what=f"host call {call.index} ({call.op}) is not in the record",
-                expected="",
-                actual=call.args_digest,
-            )
-        recorded = self._calls[call.index]
-        if recorded.op != call.op:
-            return Mismatch(
-                code="replay.arguments",
-                call=call.index,
-                what=f"host call {call.index} is {call.op}, the record has {recorded.op}",
-                expected=recorded.op,
-                actual=call.op,
-            )
-        if recorded.args_digest != call.args_digest:
-            return Mismatch(
-                code="replay.arguments",
-                call=call.index,
-                what=f"host call {call.index} ({call.op}) has other arguments than the record",
-                expected=recorded.args_digest,
-                actual=call.args_digest,
-            )
-        if recorded.fuel != call.fuel:
-            return Mismatch(
-                code="replay.result",
-                call=call.index,
-                what=f"the guest burnt {call.fuel} fuel before host call {call.index}, the record has"
-                f" {recorded.fuel}",
-                expected=str(recorded.fuel),
-                actual=str(call.fuel),
-            )
-        return None
+            found = match(self._calls, call.index, call.op, call.args_digest, call.fuel)
+            if isinstance(found, HostcallDelivered):
+                self.served += 1
+                return Answer(ok=found.ok, value=msgspec.json.decode(self._blob(found.result_blob)))
+            self.mismatch = found
+        return Answer.refusal(DivergenceError(self.mismatch.what, code=self.mismatch.code))
 
 
 class ResumingAnswerer:

@@ -14,6 +14,7 @@ from typing import Any, cast
 import msgspec
 import structlog
 
+from openings.replay import recorded_calls
 from pog.reader import Reader
 from runloop.caps.policy import Policy, effective, union
 from runloop.digest import digest
@@ -23,6 +24,7 @@ from runloop.events import (
     Draft,
     Event,
     GuestError,
+    HostcallDelivered,
     MessageSent,
     NodeFinished,
     NodeScheduled,
@@ -31,6 +33,7 @@ from runloop.events import (
     RunStarted,
 )
 from runloop.ids import RunId, run_id_to_int
+from runloop.rmp import topics
 from runloopd.authority.mint import Mint, Minted
 from runloopd.authority.policies import Policies
 from runloopd.broker.calls import Caller
@@ -38,7 +41,7 @@ from runloopd.broker.gate import Gate
 from runloopd.bus.bus import Bus, ComposedFrame, Delivery
 from runloopd.bus.principal import DAEMON
 from runloopd.journal import Journal
-from runloopd.runs.answers import ResumingAnswerer, recorded_calls
+from runloopd.runs.answers import ResumingAnswerer
 from runloopd.runtime.mailbox import REQUEST, Mailbox, Order
 from runloopd.runtime.orders import AttemptOrder
 from runloopd.runtime.registry import InstalledAgent, Registry
@@ -133,7 +136,7 @@ class BusAttempts:
             result = {"ok": False, "error": _as_json(error), "output": None, "fuel": 0, "calls": 0}
         heard = [
             event.id
-            for event in self._reader.events(run=run, after=scheduled.id, kinds=("hostcall.delivered",))
+            for event in self._reader.events(run=run, after=scheduled.id, kinds=(HostcallDelivered.kind,))
             if (event.provenance.node, event.provenance.attempt) == (this.node, this.attempt)
         ]
         finished = _finished(this, result)
@@ -164,7 +167,8 @@ class BusAttempts:
             ops=frozenset(agent.manifest.ops),
             scheduled_id=scheduled.id,
         )
-        recorded = recorded_calls(self._reader.events(run=run), this.node, this.attempt)
+        before = self._reader.events(run=run, after=scheduled.id, kinds=(HostcallDelivered.kind,))
+        recorded = recorded_calls(before, this.node, this.attempt)
         answerer = ResumingAnswerer(recorded, self._reader.blob, self._gate.answerer(caller))
         given = decode_input(self._reader.blob(this.input_blob))
         if faults := agent.input_faults(given.get("ports", {})):
@@ -181,7 +185,7 @@ class BusAttempts:
             await self._announce(run, scheduled, pin, frame, sender, receiver)
 
         key = (run, order.node, order.attempt)
-        reply_to = f"rlp/runs/{run}/replies/{order.node}/{order.attempt}"
+        reply_to = topics.run_reply(run, order.node, order.attempt)
         reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
         self._replies[reply_to] = reply
 
@@ -193,7 +197,7 @@ class BusAttempts:
         try:
             frame = self._bus.compose(
                 DAEMON,
-                f"agent/{pin.name}",
+                topics.agent(pin.name),
                 REQUEST,
                 {"run": run, "node": order.node, "attempt": order.attempt, "input": order.input},
                 trace_id=run_id_to_int(RunId(run)),

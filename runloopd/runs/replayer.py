@@ -16,7 +16,7 @@ from runloop.digest import digest
 from runloop.errors import NotFoundError, RunloopError
 from runloop.events import Event, NodeScheduled
 from runloop.ids import RunId
-from runloopd.runs.answers import RecordedAnswerer, recorded_calls
+from runloopd.runs.answers import RecordedAnswerer
 from runloopd.runs.attempts import BusAttempts, decode_input, order_for
 from runloopd.runtime.registry import Registry
 from runloopd.runtime.supervisor import Runtime
@@ -48,15 +48,14 @@ class Replayer:
         try:
             demand = next(steps)
             while True:
-                demand = steps.send(await self._reexecute(run, events, demand))
+                demand = steps.send(await self._reexecute(run, demand))
         except StopIteration as finished:
             return cast(ReplayReport, finished.value)
 
-    async def _reexecute(self, run: RunId, events: list[Event], demand: Reexecute) -> AttemptOutcome:
+    async def _reexecute(self, run: RunId, demand: Reexecute) -> AttemptOutcome:
         """Run one attempt again on its record."""
         scheduled = cast(NodeScheduled, demand.scheduled.payload)
-        calls = recorded_calls(events, scheduled.node, scheduled.attempt)
-        answerer = RecordedAnswerer(calls, self._reader.blob)
+        answerer = RecordedAnswerer(demand.recorded, self._reader.blob)
         try:
             agent = self._registry.pinned(demand.pin)
             given = decode_input(self._reader.blob(scheduled.input_blob))

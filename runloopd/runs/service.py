@@ -32,6 +32,7 @@ from runloop.events import (
     RunStarted,
 )
 from runloop.ids import RunId, new_run_id, run_id_to_int
+from runloop.rmp import topics
 from runloopd.authority.approvals import Approvals
 from runloopd.bus.bus import Bus
 from runloopd.bus.principal import DAEMON, Principal
@@ -270,7 +271,7 @@ class Runs:
         assert event.run is not None
         frame = self._bus.compose(
             DAEMON,
-            f"rlp/runs/{event.run}/events",
+            topics.run_events(event.run),
             "observation.opening.event.v1",
             {"event": event.to_json()},
             trace_id=run_id_to_int(RunId(event.run)),

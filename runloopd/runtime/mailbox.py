@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
+import msgspec
 import structlog
 
 from runloop.errors import RunloopError
-from runloop.events import GuestError
 from runloop.ids import RunId, run_id_to_int
 from runloopd.broker.calls import Answerer
 from runloopd.bus.bus import Bus, ComposedFrame, Delivery
@@ -93,7 +93,7 @@ class Mailbox:
         self, key: tuple[str, str, int], order: Order, guest_input: dict[str, Any], reply_to: str
     ) -> None:
         run, node, attempt = key
-        attempt_order = replace(order.attempt, input=guest_input)
+        attempt_order = order.attempt.with_input(guest_input)
         try:
             result = await self._runtime.run_attempt(attempt_order, order.answerer)
             host = Principal(kind="agent", name=f"agent:{attempt_order.agent}#{run}/{node}/{attempt}")
@@ -113,15 +113,8 @@ class Mailbox:
             "attempt": attempt,
             "ok": result.ok,
             "output": result.output,
-            "error": error_json(result.error),
+            "error": msgspec.to_builtins(result.error),
             "fuel": result.fuel,
             "calls": result.calls,
         }
         return self._bus.compose(host, reply_to, RESPONSE, body, trace_id=run_id_to_int(RunId(run)))
-
-
-def error_json(error: GuestError | None) -> dict[str, Any] | None:
-    """The error as payload 4001 carries it."""
-    if error is None:
-        return None
-    return {"code": error.code, "message": error.message, "retryable": error.retryable}

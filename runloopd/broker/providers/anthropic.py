@@ -76,10 +76,8 @@ class _Event(msgspec.Struct):
 class Anthropic:
     """``POST {base_url}/v1/messages``."""
 
-    def __init__(self, base_url: str, *, omit: frozenset[str] = frozenset()) -> None:
-        """``omit`` lists body fields the model does not accept."""
+    def __init__(self, base_url: str) -> None:
         self._url = f"{base_url}/v1/messages"
-        self._omit = omit
 
     def request(
         self, request: ModelComplete, *, model: str, stream: bool, key: Secret | None, idempotency_key: str
@@ -104,7 +102,7 @@ class Anthropic:
             body["tool_choice"] = {"type": "tool", "name": _TOOL}
         return HttpRequest(
             url=self._url,
-            body=orjson.dumps({name: value for name, value in body.items() if name not in self._omit}),
+            body=orjson.dumps(body),
             headers={"Content-Type": "application/json", "anthropic-version": _VERSION},
             key=key,
             key_header="x-api-key",

@@ -61,14 +61,11 @@ class _Body(msgspec.Struct):
 class OpenAICompat:
     """``POST {base_url}/chat/completions``."""
 
-    def __init__(
-        self, base_url: str, *, limit_field: str = "max_tokens", omit: frozenset[str] = frozenset()
-    ) -> None:
+    def __init__(self, base_url: str, *, limit_field: str = "max_tokens") -> None:
         """``limit_field`` names the field that bounds the answer (newer hosted models want
-        ``max_completion_tokens``); ``omit`` lists body fields a server does not accept."""
+        ``max_completion_tokens``)."""
         self._url = f"{base_url}/chat/completions"
         self._limit_field = limit_field
-        self._omit = omit
 
     def request(
         self, request: ModelComplete, *, model: str, stream: bool, key: Secret | None, idempotency_key: str
@@ -90,7 +87,7 @@ class OpenAICompat:
             }
         return HttpRequest(
             url=self._url,
-            body=orjson.dumps({name: value for name, value in body.items() if name not in self._omit}),
+            body=orjson.dumps(body),
             headers={"Content-Type": "application/json", "Idempotency-Key": idempotency_key},
             key=key,
         )

@@ -12,7 +12,7 @@ import os
 import select
 import socket
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from runloop import __version__
@@ -158,30 +158,17 @@ class BlockingClient:
     # --- inside ----------------------------------------------------------------------------------------
 
     def _answer(self, ident: str, timeout_s: float, what: str) -> Any:
-        found: list[Any] = []
-
-        def there() -> bool:
-            try:
-                found.append(self._session.answer(ident))
-            except KeyError:
-                return False
-            return True
-
         try:
-            self._wait_until(there, timeout_s, what)
+            self._wait_until(lambda: self._session.has_answer(ident), timeout_s, what)
+            return self._session.answer(ident)
         finally:
             self._session.give_up(ident)
-        return found[0]
 
-    def _wait_until(self, done: Any, timeout_s: float, what: str) -> None:
+    def _wait_until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s
         while not done():
             if not self._pump(deadline):
-                raise UnreachableError(
-                    f"{what} within {timeout_s:g} s",
-                    hint="look at it with 'rlp daemon status'",
-                    code="client.timeout",
-                )
+                raise _late(what, timeout_s)
 
     def _pump(self, deadline: float | None) -> bool:
         """Write and read once; False when the deadline passed first.
@@ -334,22 +321,13 @@ class AsyncClient:
     # --- inside ----------------------------------------------------------------------------------------
 
     async def _answer(self, ident: str, timeout_s: float, what: str) -> Any:
-        found: list[Any] = []
-
-        def there() -> bool:
-            try:
-                found.append(self._session.answer(ident))
-            except KeyError:
-                return False
-            return True
-
         try:
-            await self._wait_until(there, timeout_s, what)
+            await self._wait_until(lambda: self._session.has_answer(ident), timeout_s, what)
+            return self._session.answer(ident)
         finally:
             self._session.give_up(ident)
-        return found[0]
 
-    async def _wait_until(self, done: Any, timeout_s: float | None, what: str) -> None:
+    async def _wait_until(self, done: Callable[[], bool], timeout_s: float | None, what: str) -> None:
         import asyncio
 
         self._flush()
@@ -365,11 +343,7 @@ class AsyncClient:
                     finally:
                         self._waiters.discard(waiter)
         except TimeoutError as error:
-            raise UnreachableError(
-                f"{what} within {timeout_s:g} s",
-                hint="look at it with 'rlp daemon status'",
-                code="client.timeout",
-            ) from error
+            raise _late(what, timeout_s) from error
 
     def _flush(self) -> None:
         if self._session.outgoing and self._transport is not None and not self._transport.is_closing():
@@ -418,6 +392,12 @@ class _Port:
 
     def resume_writing(self) -> None:
         return None
+
+
+def _late(what: str, timeout_s: float | None) -> UnreachableError:
+    return UnreachableError(
+        f"{what} within {timeout_s:g} s", hint="look at it with 'rlp daemon status'", code="client.timeout"
+    )
 
 
 def _nobody(path: str | os.PathLike[str], error: OSError) -> UnreachableError:

@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple, cast
 from runloop.errors import NotFoundError, UsageError
 
 __all__ = [
+    "MAX_SOCKET_PATH",
     "RULES",
     "Budgets",
     "Config",
@@ -55,7 +56,7 @@ class ConfigError(UsageError):
     def __init__(self, findings: list[str]) -> None:
         super().__init__(
             "; ".join(findings),
-            hint="'rlp config show' lists every key with its value and origin",
+            hint="correct them; 'rlp config check' looks again",
             findings=findings,
         )
         self.findings = findings
@@ -592,6 +593,11 @@ class Paths(NamedTuple):
     def operator_key(self) -> Path:
         """The operator credential: 32 raw bytes, 0600."""
         return self.keys_dir / "operator.key"
+
+    @property
+    def ledger_anchor(self) -> Path:
+        """The ledger's last signed head; not beside the ledger, so that both must be changed together."""
+        return self.keys_dir / "ledger.head"
 
     @property
     def overrides_dir(self) -> Path:

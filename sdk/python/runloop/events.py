@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal
 
 import msgspec
 
@@ -564,8 +564,6 @@ KINDS: dict[str, type[Payload]] = {
 
 UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """``(kind, version)`` -> one-step converter to the next version. Empty while every kind is at version 1."""
-
-P = TypeVar("P", bound=Payload)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

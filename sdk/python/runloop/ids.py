@@ -16,9 +16,7 @@ __all__ = [
     "RunId",
     "agent_name",
     "new_run_id",
-    "node_id",
     "run_id",
-    "run_id_from_int",
     "run_id_to_int",
 ]
 
@@ -26,7 +24,6 @@ RunId = NewType("RunId", str)
 """A trace id as UUID text, for example ``0b7c…-…``."""
 
 _AGENT = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
-_NODE = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 
 
 def new_run_id() -> RunId:
@@ -49,14 +46,6 @@ def run_id_to_int(run: RunId) -> int:
     return uuid.UUID(run).int
 
 
-def run_id_from_int(value: int) -> RunId:
-    """Inverse of :func:`run_id_to_int`; raises :class:`UsageError` beyond 128 bits."""
-    try:
-        return RunId(str(uuid.UUID(int=value)))
-    except ValueError as error:
-        raise UsageError(f"{value} is not a 128-bit trace id", code="id.run") from error
-
-
 def agent_name(text: str) -> str:
     """Return ``text`` if it is an agent's name (``^[a-z][a-z0-9_]*$``, at most 64), else refuse."""
     if not _AGENT.match(text):
@@ -64,16 +53,5 @@ def agent_name(text: str) -> str:
             f"{text!r} is not an agent name",
             hint="use lower-case letters, digits and underscores, starting with a letter",
             code="id.agent",
-        )
-    return text
-
-
-def node_id(text: str) -> str:
-    """Return ``text`` if it is a node id (``[a-z][a-z0-9_]{0,63}``), else refuse."""
-    if not _NODE.match(text):
-        raise UsageError(
-            f"{text!r} is not a node id",
-            hint="use lower-case letters, digits and underscores, starting with a letter",
-            code="id.node",
         )
     return text

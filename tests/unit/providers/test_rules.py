@@ -165,7 +165,7 @@ def test_a_schema_that_is_too_deep_or_too_large_is_refused() -> None:
 def test_a_comparison_ends_however_large_schema_and_value_are() -> None:
     schema = {"items": {"anyOf": [{"const": n} for n in range(1_000)]}}
     check(schema)
-    assert "too large" in str(misfit(schema, [-1] * 100_000)) or misfit(schema, [-1] * 100_000)
+    assert misfit(schema, [-1] * 100_000) == "$[0]: fits none of anyOf"
     assert misfit({"items": {"type": "integer"}}, [1] * 10_000) is None
     assert "too large" in str(misfit({"items": {"type": "integer"}}, [1] * 1_000_000))
 

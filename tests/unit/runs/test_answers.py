@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from openings.replay import recorded_calls
 from runloop.digest import blob_digest, canonical, digest
 from runloop.events import Event, HostcallDelivered, Provenance
 from runloopd.broker.calls import Answer, HostCall
-from runloopd.runs.answers import RecordedAnswerer, ResumingAnswerer, recorded_calls
+from runloopd.runs.answers import RecordedAnswerer, ResumingAnswerer
 
 BLOBS: dict[str, bytes] = {}
 
@@ -118,5 +119,5 @@ async def test_an_attempt_that_left_its_record_reaches_the_gate_no_more() -> Non
 def test_the_record_of_an_attempt_ends_at_its_first_gap() -> None:
     events = [event(n, delivered(index)) for n, index in enumerate((1, 0, 3), start=1)]
     assert [call.call for call in recorded_calls(events, "a", 1)] == [0, 1]
-    assert recorded_calls(events, "a", 2) == []
-    assert recorded_calls(events, "b", 1) == []
+    assert recorded_calls(events, "a", 2) == ()
+    assert recorded_calls(events, "b", 1) == ()

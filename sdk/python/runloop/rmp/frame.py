@@ -17,7 +17,6 @@ from runloop.errors import UsageError
 
 __all__ = [
     "DEFAULT_TTL_MS",
-    "HEADER",
     "HEADER_LEN",
     "MAGIC",
     "MAX_BODY",
@@ -45,8 +44,6 @@ __all__ = [
 ]
 
 MAGIC = b"RMP0"
-HEADER = struct.Struct(">4sHHIHHIQQ16sQI")
-"""magic, version, header_len, flags, schema_id, reserved, body_len, created, ttl, trace, msg_id, reserved."""
 HEADER_LEN = 64
 PREFIX_LEN = 4
 MAX_BODY = 8 * 1024 * 1024

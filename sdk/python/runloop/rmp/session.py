@@ -95,6 +95,10 @@ class ClientSession:
             code="client.lost",
         )
 
+    def has_answer(self, ident: str) -> bool:
+        """Whether the answer to ``ident`` is there."""
+        return ident in self._answers
+
     def answer(self, ident: str) -> Any:
         """The answer to ``ident``; raises the error it carries, :class:`KeyError` while it is not there."""
         answer = self._answers.pop(ident)
