@@ -305,7 +305,7 @@ class Ledger:
             raise
         if signed is not None:
             self._signed_up_to = signed.id
-            self._drop_anchor(signed)
+            self._keep_anchor(signed)
 
     def _roll_back(self) -> None:
         try:
@@ -369,28 +369,30 @@ class Ledger:
         event_id, own_hash, ts_ms, signature = self._connection.execute(self._sql["signed_head"]).fetchone()
         last = Anchor(id=event_id, hash=own_hash, ts_ms=ts_ms, signature=signature)
         if last.signed_by(self._key.public_key()):
-            self._drop_anchor(last)
+            self._keep_anchor(last)
         elif anchor is not None:
             raise _corrupt(self._path, event_id, "its head was signed with another key")
 
     def _compare(self, anchor: Anchor) -> None:
         if self._key is not None and not anchor.signed_by(self._key.public_key()):
             raise LedgerCorruptError(
-                f"{self._anchor} was not signed with this ledger's key", hint="rlp verify", path=str(self._anchor)
+                f"{self._anchor} was not signed with this ledger's key",
+                hint="rlp verify",
+                path=str(self._anchor),
             )
         found = self._connection.execute(self._sql["hash_at"], (anchor.id,)).fetchone()
         if found is not None and found[0] == anchor.hash:
             return
         what = "is not the event that was signed" if found else "was signed and is missing"
         raise LedgerCorruptError(
-            f"event {anchor.id} in {self._path} {what}; the ledger was changed, or put back to an older state "
-            f"without {self._anchor}",
+            f"event {anchor.id} in {self._path} {what}; the ledger was changed, or put back to an older "
+            f"state without {self._anchor}",
             hint="rlp verify",
             event=anchor.id,
         )
 
-    def _drop_anchor(self, anchor: Anchor) -> None:
-        """Write the anchor. The facts are recorded: a disk that refuses leaves it behind, which is no harm."""
+    def _keep_anchor(self, anchor: Anchor) -> None:
+        """Write the anchor. The facts are recorded: where that fails it is behind, until the next one."""
         if self._anchor is None:
             return
         with suppress(OSError):

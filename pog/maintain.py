@@ -446,11 +446,13 @@ def _check_anchor(
 
 def _check_signing(connection: sqlite3.Connection, file: Path, report: Report, anchor: Path | None) -> None:
     """Is everything signed that should be, and is the last signature known outside of the database?"""
-    if not report.ok or _has_writer(file):
-        return  # a living writer signs in time
+    if not report.ok:
+        return
     if anchor is not None and report.anchored_at is None and report.signed_heads:
         report.warnings.append(f"{anchor} is missing: a ledger put back to an older state cannot be told")
-    elif report.anchored_at is not None and report.anchored_at < report.signed_up_to:
+    if _has_writer(file):
+        return  # it signs in time, and goes on between the two looks
+    if report.anchored_at is not None and report.anchored_at < report.signed_up_to:
         report.warnings.append(f"{anchor} is behind; the next start of the daemon brings it up to date")
     if report.authenticated and report.unsigned:
         last = connection.execute("SELECT kind FROM events ORDER BY id DESC LIMIT 1").fetchone()

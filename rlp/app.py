@@ -102,7 +102,7 @@ def _is_terminal(stream: TextIO) -> bool:
 
 def _width() -> int:
     try:
-        return max(40, os.get_terminal_size(2).columns or 80)
+        return max(24, os.get_terminal_size(2).columns or 80)
     except OSError:
         return 80
 

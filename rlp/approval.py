@@ -13,7 +13,7 @@ import binascii
 from email.message import Message
 from typing import Any
 
-from rlp.escape import block, mixed_scripts, visible
+from rlp.escape import block, fold, mixed_scripts
 from rlp.output import moment, size
 from rlp.session import Session
 from runloop.errors import DivergenceError
@@ -28,7 +28,7 @@ MAX_BODY_LINES = 400
 
 def bare(action: dict[str, Any]) -> str:
     """One line on what the action is, for lists and for people who cannot be asked."""
-    return str(action.get("summary") or action.get("kind") or "an action")
+    return " ".join(str(action.get("summary") or action.get("kind") or "an action").split())
 
 
 def content_of(approval: dict[str, Any]) -> bytes:
@@ -51,17 +51,19 @@ def content_of(approval: dict[str, Any]) -> bytes:
 
 
 def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> list[str]:
-    """The action for people, every line safe for a terminal."""
+    """The action for people, every line safe for a terminal of ``width`` columns.
+
+    Who receives comes first. Foreign text stands behind a name of ours or a mark, never where a row begins.
+    """
     action: dict[str, Any] = approval["action"]
     recipients = [str(one) for one in action.get("recipients") or []]
-    rows: list[tuple[str, str]] = [
+    rows: list[tuple[str, str]] = [("recipients", ", ".join(recipients))] if recipients else []
+    rows += [
         ("what", bare(action)),
         ("by", f"{action.get('agent', '?')}, bundle {str(action.get('bundle', '?'))[:16]}"),
         ("run", f"{approval.get('run', '?')}, node {approval.get('node', '?')}"),
         ("leaves to", str(action.get("resource", "?"))),
     ]
-    if recipients:
-        rows.append(("recipients", ", ".join(recipients)))
     if action.get("amount_micro_usd"):
         rows.append(("costs", f"{action['amount_micro_usd'] / 1_000_000:.6f} USD"))
     if approval.get("expires_ms"):
@@ -74,13 +76,11 @@ def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> li
     else:
         body, notes = _text(content), []
     notes += [f"{name}: {word} mixes alphabets" for name, value in rows for word in mixed_scripts(value)]
-    lines = []
-    for name, value in rows:
-        lines.append(f"  {name:<11} {visible(value)}")
-    lines += [f"  {'NOTE':<11} {visible(note)}" for note in notes]
+    rows += [("NOTE", note) for note in notes]
+    lines = [line for name, value in rows for line in fold(f"  {name:<11} ", value, width)]
     lines.append("  " + "-" * min(width - 2, 72))
     shown = [
-        f"  | {line}" for text in body[:MAX_BODY_LINES] for line in block(text, width=max(20, width - 4))
+        f"  | {line}" for text in body[:MAX_BODY_LINES] for line in block(text, width=max(8, width - 4))
     ]
     if len(body) > MAX_BODY_LINES:
         shown.append(f"  | ... {len(body) - MAX_BODY_LINES} more lines; every byte: v")
@@ -90,7 +90,7 @@ def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> li
 def raw_lines(content: bytes, *, width: int = 80) -> list[str]:
     """Every byte: text where it is text, escapes elsewhere."""
     text = content.decode("utf-8", "backslashreplace")
-    return [f"  | {line}" for line in block(text, width=max(20, width - 4))]
+    return [f"  | {line}" for line in block(text, width=max(8, width - 4))]
 
 
 def _mail(content: bytes, recipients: list[str]) -> tuple[list[tuple[str, str]], list[str], list[str]]:

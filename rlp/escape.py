@@ -7,7 +7,7 @@ visible ``\\x1b`` or ``\\u202e``. Knows Unicode; knows nothing of layout, colour
 
 from __future__ import annotations
 
-__all__ = ["block", "json_text", "mixed_scripts", "visible"]
+__all__ = ["block", "columns_of", "fold", "json_text", "mixed_scripts", "visible"]
 
 _SPACES = "\u00a0\u2007\u2009\u202f\u3000"
 """Not ``isprintable`` for Python, harmless on a terminal."""
@@ -30,18 +30,68 @@ def visible(text: str) -> str:
 
 
 def block(text: str, *, width: int | None = None) -> list[str]:
-    """Foreign text as lines; tabs become four spaces. A line longer than ``width`` is folded at
+    """Foreign text as lines; tabs become four spaces. A line of more than ``width`` columns is folded at
     a space or, without one, anywhere; nothing is lost."""
     lines: list[str] = []
     for raw in text.replace("\r\n", "\n").split("\n"):
         line = visible(raw.replace("\t", "    "))
-        while width and len(line) > width:
-            space = line.rfind(" ", width // 2, width)
-            cut = space + 1 if space > 0 else width
-            lines.append(line[:cut])
-            line = line[cut:]
-        lines.append(line)
+        lines += _pieces(line, width) if width else [line]
     return lines
+
+
+MORE = "│ "
+"""Begins what is left of a line that was folded: no foreign text stands where a line of ours begins."""
+
+
+def fold(lead: str, text: str, width: int) -> list[str]:
+    """``lead`` (ours) and one line of foreign text behind it, in rows that no terminal of ``width`` columns
+    wraps. Rows after the first begin with blanks as wide as ``lead`` and the mark ``│``, so that a long text
+    cannot write a row that looks like ours (attacks.md C6)."""
+    safe = visible(text)
+    if columns_of(lead) + columns_of(safe) <= width:
+        return [lead + safe]
+    blank = " " * columns_of(lead)
+    first, *more = _pieces(safe, max(_NARROWEST, width - len(blank) - len(MORE)))
+    return [lead + first, *(blank + MORE + piece for piece in more)]
+
+
+def columns_of(text: str) -> int:
+    """Terminal columns of a safe text: wide East Asian characters take two, combining marks none."""
+    return len(text) if text.isascii() else sum(map(_columns, text))
+
+
+def _columns(char: str) -> int:
+    import unicodedata
+
+    return 0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+
+
+_NARROWEST = 8
+
+
+def _pieces(line: str, width: int) -> list[str]:
+    """A safe line in pieces of at most ``width`` columns, cut behind a space where there is one."""
+    pieces: list[str] = []
+    start = 0
+    while True:
+        end = _reach(line, start, width)
+        if end >= len(line):
+            return [*pieces, line[start:]]
+        space = line.rfind(" ", start + (end - start) // 2, end)
+        cut = space + 1 if space > start else end
+        pieces.append(line[start:cut])
+        start = cut
+
+
+def _reach(line: str, start: int, width: int) -> int:
+    """How far ``width`` columns go from ``start``: one character at least."""
+    end = start + width
+    if line[start:end].isascii():
+        return end
+    used, end = 0, start
+    while end < len(line) and (used := used + _columns(line[end])) <= width:
+        end += 1
+    return max(end, start + 1)
 
 
 def json_text(value: object) -> str:

@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from rlp.escape import block, json_text, visible
+from rlp.escape import block, columns_of, fold, json_text, visible
 from runloop.errors import RunloopError
 
-__all__ = ["Console", "Style", "ago", "error_lines", "moment", "size", "words"]
+__all__ = ["Console", "Style", "ago", "columns_of", "error_lines", "moment", "size", "words"]
 
 
 class Style(NamedTuple):
@@ -41,7 +41,8 @@ class Console:
 
     def data(self, text: str, color: str | None = None) -> None:
         """One line of data for people."""
-        self.out.write(self.paint(visible(text), color) + "\n")
+        for line in self._lines(text, self.out):
+            self.out.write(self.paint(line, color) + "\n")
 
     def text(self, text: str) -> None:
         """Several lines of data for people."""
@@ -75,9 +76,9 @@ class Console:
             column: max(columns_of(names[column]), *(columns_of(row[column]) for row in found))
             for column in columns
         }
-        self.out.write(self.paint(_line(names, columns, widths), "bold") + "\n")
+        self.data(_line(names, columns, widths), "bold")
         for row in found:
-            self.out.write(_line(row, columns, widths) + "\n")
+            self.data(_line(row, columns, widths))
 
     # --- stderr: talk -----------------------------------------------------------------------------
 
@@ -93,7 +94,8 @@ class Console:
 
     def note(self, text: str, color: str | None = None) -> None:
         """One line of talk that is always said: questions, errors, the next thing to type."""
-        self.err.write(self.paint(visible(text), color) + "\n")
+        for line in self._lines(text, self.err):
+            self.err.write(self.paint(line, color) + "\n")
         self.err.flush()
 
     def error(self, error: RunloopError) -> None:
@@ -102,6 +104,10 @@ class Console:
             self.note(line, "red")
         if self.style.json:
             self.json({"error": error.to_wire()})
+
+    def _lines(self, text: str, stream: TextIO) -> list[str]:
+        """One line, safe; on a terminal folded by us, or the terminal would begin a row with foreign text."""
+        return fold("", text, self.width) if stream.isatty() else [visible(text)]
 
     def paint(self, text: str, color: str | None) -> str:
         """Add colour to text that is already safe."""
@@ -145,18 +151,6 @@ def words(value: Any) -> str:
     if isinstance(value, list | dict | tuple):
         return json_text(value)
     return visible(str(value))
-
-
-def columns_of(text: str) -> int:
-    """Terminal columns of a safe text: wide East Asian characters take two, combining marks none."""
-    if text.isascii():
-        return len(text)
-    import unicodedata
-
-    return sum(
-        0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
-        for char in text
-    )
 
 
 def _line(row: Mapping[str, str], columns: Sequence[str], widths: Mapping[str, int]) -> str:

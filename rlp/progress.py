@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlp.escape import block, visible
+from rlp.escape import block, fold
 from rlp.output import Console, ago
 
 __all__ = ["Progress"]
@@ -41,7 +41,12 @@ class Progress:
 
     def _line(self, node: str, text: str, color: str | None = None) -> None:
         agent = self._agents.get(node, "")
-        self._console.say(f"  {node:<{self._width}}  {text}" + (f"  ({agent})" if agent else ""), color)
+        self._say(f"  {node:<{self._width}}  ", text + (f"  ({agent})" if agent else ""), color)
+
+    def _say(self, lead: str, text: str, color: str | None = None) -> None:
+        """Foreign text behind words of ours; what is too long for one row goes on behind a mark."""
+        for row in fold(lead, text, self._console.width):
+            self._console.say(row, color)
 
     # --- one method per kind of event -------------------------------------------------------------
 
@@ -112,7 +117,8 @@ class Progress:
             head += f", because {payload['clause']}"
         self._console.data(head, "green" if good else "red")
         if error := payload.get("error"):
-            self._console.data(f"  {error['message']}")
+            for row in fold("  ", str(error["message"]), self._console.width):
+                self._console.data(row)
         for line in self._results:
             self._console.data(f"  {line}")
         self._console.data(f"  run {event['run']}")
@@ -126,15 +132,16 @@ class Progress:
                     self._draft(value)
                 elif isinstance(value, dict) and isinstance(value.get("notes"), list):
                     for note in value["notes"][:20]:
-                        self._console.say(f"  {'':<{self._width}}  note: {note}", "dim")
+                        self._say(f"  {'':<{self._width}}  note: ", str(note), "dim")
 
     def _draft(self, draft: dict[str, Any]) -> None:
         if self._console.style.quiet:
             return
         recipients = draft.get("to")
         shown = ", ".join(map(str, recipients)) if isinstance(recipients, list) else str(recipients or "?")
-        lines = [f"to: {visible(shown)}", f"subject: {visible(str(draft['subject']))}", ""]
-        body = block(str(draft["body"]), width=max(20, self._console.width - 6))
+        width = self._console.width - 6
+        lines = [*fold("to: ", shown, width), *fold("subject: ", str(draft["subject"]), width), ""]
+        body = block(str(draft["body"]), width=max(8, width))
         lines += body[:MAX_DRAFT_LINES]
         if len(body) > MAX_DRAFT_LINES:
             lines.append(f"... {len(body) - MAX_DRAFT_LINES} more lines")

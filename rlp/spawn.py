@@ -30,8 +30,9 @@ GRACE_S = 3.0
 
 
 def command_line(paths: Paths) -> list[str]:
-    """The daemon's argv; by the interpreter that runs us, so that PATH decides nothing."""
-    return [sys.executable, "-m", "runloopd", "--home", str(paths.home)]
+    """The daemon's argv; by the interpreter that runs us, so that PATH decides nothing. Isolated (``-I``):
+    the home it stands in and ``PYTHON*`` variables are no places to import from (attacks.md M6)."""
+    return [sys.executable, "-I", "-m", "runloopd", "--home", str(paths.home)]
 
 
 def start_daemon(

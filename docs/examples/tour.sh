@@ -17,7 +17,7 @@ say() { printf '\n\033[1m%s\033[0m\n' "$*" >&2; }
 mkdir -p -m 700 "$RUNLOOP_HOME"
 rlp daemon stop >/dev/null 2>&1 || true
 # A fresh graph each time; keys and the compiled runner stay, so that only the first start compiles.
-rm -rf "$RUNLOOP_HOME/pog" "$RUNLOOP_HOME/outbox"
+rm -rf "$RUNLOOP_HOME/pog" "$RUNLOOP_HOME/outbox" "$RUNLOOP_HOME/keys/ledger.head"
 
 say "1. Start the daemon"
 rlp daemon start >/dev/null

@@ -82,8 +82,9 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
 
 
 def _awaited(session: Session, approval: dict[str, Any]) -> Exit:
-    """Stay until the effect is on record, or why there is none."""
+    """Stay until the effect is on record and the run has ended or asks again; or tell why there is none."""
     follower = Follower(session, str(approval["run"]))
+    sent = False
     try:
         while True:
             for event in follower.next(WAIT_S):
@@ -92,8 +93,10 @@ def _awaited(session: Session, approval: dict[str, Any]) -> Exit:
                     session.console.say(
                         f"sent to {', '.join(payload['recipients'])} -> {payload['location']}", "green"
                     )
+                    sent = True
+                elif sent and event["kind"] in ("run.finished", "action.requested"):
                     return Exit.OK
-                if event["kind"] == "action.decided" and payload["approval"] == approval["approval"]:
+                elif event["kind"] == "action.decided" and payload["approval"] == approval["approval"]:
                     if payload["decision"] != "approved":
                         session.console.say(f"{approval['approval']} is {payload['decision']}", "yellow")
                         return Exit.REFUSED

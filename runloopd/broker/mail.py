@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.message import EmailMessage
 from email.utils import format_datetime
+from itertools import groupby
 from pathlib import Path
 from typing import Protocol
 
@@ -33,8 +34,10 @@ from runloopd.broker.secrets import SecretRef, SecretStore
 __all__ = ["MailBroker", "Transport", "message_name", "render"]
 
 MAX_RECIPIENTS = 100
-MAX_SUBJECT = 900
+MAX_SUBJECT = 400
 """Characters."""
+MAX_BLANKS = 7
+"""Blanks in a row within a subject: more only serve to fill a line, so that the next looks like another."""
 MAX_BODY = 1024 * 1024
 """Characters."""
 _MAX_LINE = 900
@@ -234,7 +237,19 @@ def _subject(subject: str) -> str:
             hint="shorten it",
             code="mail.header",
         )
+    blanks = max((len(list(run)) for blank, run in groupby(subject, _is_blank) if blank), default=0)
+    if blanks > MAX_BLANKS:
+        raise UsageError(
+            f"the subject has {blanks} blanks in a row, more than {MAX_BLANKS}",
+            hint="write it without the gap",
+            code="mail.header",
+        )
     return subject
+
+
+def _is_blank(char: str) -> bool:
+    """Spaces of every width, and the characters that show as one."""
+    return char.isspace() or _is_format(char) or char in "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 
 
 def _is_format(char: str) -> bool:

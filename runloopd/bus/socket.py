@@ -16,6 +16,7 @@ import os
 import socket
 import stat
 import struct
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +27,7 @@ from runloop.config import MAX_SOCKET_PATH
 from runloop.errors import ConflictError, RefusedError, RunloopError, UsageError
 from runloop.rmp import hello, topics
 from runloop.rmp.envelope import encode_message, open_frame
-from runloop.rmp.frame import MAX_BODY, Frame, FrameReader, Incomplete, WireError, decode_frame
+from runloop.rmp.frame import HEADER_LEN, MAX_BODY, Frame, FrameReader, Incomplete, WireError, decode_frame
 from runloopd.bus.bus import Bus, Route
 from runloopd.bus.principal import Principal
 from runloopd.bus.queues import BackpressureTimeout, Outbox, Run, limits
@@ -35,6 +36,8 @@ __all__ = ["PeerInfo", "PeerLimits", "SocketServer"]
 
 _PEERCRED = struct.Struct("3i")
 _SWEEP_MS = 1_000
+_EARLY_BODY = 4_096 - HEADER_LEN
+"""Largest body of a frame before the hello is accepted; a hello has some 200 bytes."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,6 +46,10 @@ class PeerLimits:
 
     peers: int = 128
     """Connections at once."""
+    strangers: int = 64
+    """Connections at once that did not prove the operator credential; the rest is kept for operators."""
+    partial_bytes: int = 64 * 1024 * 1024
+    """Bytes of begun frames that all of those together may have waiting here."""
     outbox_bytes: int = 8 * 1024 * 1024
     """Bytes waiting for one peer, beyond the socket's own buffers."""
     write_buffer: int = 256 * 1024
@@ -109,6 +116,7 @@ class SocketServer:
         self._lock: int | None = None
         self._inode: tuple[int, int] | None = None
         self._sessions: set[_Session] = set()
+        self._partial_bytes = 0
         self._dirty: set[_Session] = set()
         self._flush_due = False
         self._sweeper: asyncio.Task[None] | None = None
@@ -159,15 +167,41 @@ class SocketServer:
     # --- for sessions --------------------------------------------------------------------------------
 
     def enter(self, session: _Session) -> bool:
-        """Register a connection; False when there are too many."""
-        if len(self._sessions) >= self.limits.peers:
-            return False
+        """Register a connection; False when there are too many.
+
+        An operator shows itself only in its hello, so a newcomer always finds room among those who have not
+        said theirs: whoever holds most of it gives way.
+        """
+        alive = [other for other in self._sessions if not other.closing]
+        strangers = [other for other in alive if other.stranger]
+        if len(alive) >= self.limits.peers or len(strangers) >= self.limits.strangers:
+            held = Counter(other.principal.pid for other in strangers)
+            silent = [other for other in strangers if not other.greeted]
+            if not silent:
+                return False
+            most = max(held[other.principal.pid] for other in silent)
+            first = min(
+                (other for other in silent if held[other.principal.pid] == most), key=lambda other: other.ident
+            )
+            first.turn_away("too many programs connect at once")
         self._sessions.add(session)
         return True
+
+    def room_for_peer(self) -> bool:
+        """Whether one more may stay without the credential: a quarter of the room is for saying hello."""
+        peers = sum(1 for other in self._sessions if other.greeted and other.stranger and not other.closing)
+        return peers < self.limits.strangers - self.limits.strangers // 4
 
     def leave(self, session: _Session) -> None:
         self._sessions.discard(session)
         self._dirty.discard(session)
+
+    def held(self, change: int) -> None:
+        """Account for bytes of frames that strangers began; beyond the budget the greediest is cut."""
+        self._partial_bytes += change
+        while self._partial_bytes > self.limits.partial_bytes:
+            greediest = max((other for other in self._sessions if not other.closing), key=lambda o: o.held)
+            greediest.turn_away(f"frames begun and not finished hold over {self.limits.partial_bytes} bytes")
 
     def mark(self, session: _Session) -> None:
         """See to it that what the session gathered is written before the loop goes to sleep."""
@@ -234,7 +268,7 @@ class _Session(asyncio.Protocol):
         self._server = server
         self._bus = server.bus
         self._limits = server.limits
-        self._reader = FrameReader(max_body=server.limits.max_body)
+        self._reader = FrameReader(max_body=min(_EARLY_BODY, server.limits.max_body))
         self._transport: asyncio.Transport | None = None
         self._nonce = server.entropy(hello.NONCE_BYTES)
         self.session = server.entropy(8).hex()
@@ -259,10 +293,12 @@ class _Session(asyncio.Protocol):
         self._requests = 0
         self._answered_ms = 0
         self._reading = True
-        self._closing = False
+        self.closing = False
+        self.held = 0
+        """Bytes of a begun frame that count against the strangers' budget."""
         now = server.clock.now_ms()
         self._since_ms = now
-        """Connected, or last took bytes while something waited."""
+        """Connected, cut, or last took bytes while something waited."""
         self._partial_ms: int | None = None
 
     # --- asyncio ---------------------------------------------------------------------------------------
@@ -304,12 +340,14 @@ class _Session(asyncio.Protocol):
             )
 
     def data_received(self, data: bytes) -> None:
-        if self._closing:
+        if self.closing:
             return
         buffer, headers = self._reader.scan(data)
         try:
             if headers and not self.greeted:
-                buffer, headers = self._greet(buffer, headers)
+                rest = self._greet(buffer, headers)
+                self._reader = FrameReader(max_body=self._limits.max_body)
+                buffer, headers = self._reader.scan(rest)
             if headers:
                 self._bus.ingest(self, buffer, headers)
             if self._reader.error is not None:
@@ -321,8 +359,15 @@ class _Session(asyncio.Protocol):
                 self._partial_ms = None
             elif headers or self._partial_ms is None:
                 self._partial_ms = self._server.clock.now_ms()
+        self._account()
         self._server.flush()
         self._hold_or_read()
+
+    def _account(self) -> None:
+        held = self._reader.pending if self.stranger and not self.closing else 0
+        change, self.held = held - self.held, held
+        if change:
+            self._server.held(change)
 
     def pause_writing(self) -> None:
         self._blocked = True
@@ -339,7 +384,7 @@ class _Session(asyncio.Protocol):
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._closing = True
+        self._let_go()
         for pattern in self._patterns:
             self._bus.remove(self, pattern)
         self._patterns.clear()
@@ -348,6 +393,11 @@ class _Session(asyncio.Protocol):
         self._bus.forget(self)
         self._server.leave(self)
 
+    @property
+    def stranger(self) -> bool:
+        """Whether it has not proved the operator credential (yet)."""
+        return self.principal.kind != "operator"
+
     # --- receiver ----------------------------------------------------------------------------------------
 
     @property
@@ -355,7 +405,7 @@ class _Session(asyncio.Protocol):
         return self.outbox.frames
 
     def deliver(self, run: Run, sender: Principal) -> None:
-        if self._closing:
+        if self.closing:
             self._bus.dropped(run, self, "receiver_gone")
         elif self._blocked or self.outbox.frames:
             self._queue(run)
@@ -409,7 +459,7 @@ class _Session(asyncio.Protocol):
 
     def _pump(self) -> None:
         """Move the queue to the transport until it is full again."""
-        while not self._blocked and not self._closing and (run := self.outbox.take()) is not None:
+        while not self._blocked and not self.closing and (run := self.outbox.take()) is not None:
             alive, dead = run.parted(self._server.clock.now_ms())
             if dead is not None:
                 self._bus.dropped(dead, self, "ttl_expired", retry=False)
@@ -491,8 +541,8 @@ class _Session(asyncio.Protocol):
 
     # --- hello ------------------------------------------------------------------------------------------
 
-    def _greet(self, buffer: bytes, headers: list[Any]) -> tuple[bytes, list[Any]]:
-        """Judge the first frame; return what follows it."""
+    def _greet(self, buffer: bytes, headers: list[Any]) -> bytes:
+        """Judge the first frame; return the bytes that follow it, to be read anew under the full cap."""
         end = 4 + headers[0][0]
         frame = decode_frame(buffer[:end], max_body=self._limits.max_body)
         if frame.schema_id != 100:
@@ -507,6 +557,12 @@ class _Session(asyncio.Protocol):
         kind = (
             "operator" if hello.proves(payload.get("proof"), self._server.credential, self._nonce) else "peer"
         )
+        if kind != "operator" and not self._server.room_for_peer():
+            raise RefusedError(
+                "as many programs as allowed are connected without the operator credential",
+                hint="close some of them",
+                code="bus.peers",
+            )
         uid, pid = self.principal.uid, self.principal.pid
         self.principal = Principal(
             kind="operator" if kind == "operator" else "peer",
@@ -523,7 +579,7 @@ class _Session(asyncio.Protocol):
             hello.HELLO_ID,
             result={"principal": kind, "session": self.session, "reply_to": self.reply_topic},
         )
-        return buffer[end:], headers[1:]
+        return buffer[end:]
 
     # --- upkeep -----------------------------------------------------------------------------------------
 
@@ -540,9 +596,10 @@ class _Session(asyncio.Protocol):
 
     def check(self, now_ms: int) -> None:
         """Cut the peer if it is late with its hello, with the rest of a frame, or does not read."""
-        if self._closing:
-            return
-        if not self.greeted and now_ms - self._since_ms >= self._limits.hello_ms:
+        if self.closing:
+            if now_ms - self._since_ms >= self._limits.hello_ms and self._transport is not None:
+                self._transport.abort()  # what it was told last, it does not take
+        elif not self.greeted and now_ms - self._since_ms >= self._limits.hello_ms:
             self._end(Incomplete("no hello came", hint="speak RMP v0"))
         elif self._partial_ms is not None and now_ms - self._partial_ms >= self._limits.frame_ms:
             self._end(Incomplete(f"a frame was begun and not finished in {self._limits.frame_ms} ms"))
@@ -562,13 +619,24 @@ class _Session(asyncio.Protocol):
 
     def cut(self) -> None:
         """End the connection now, whatever waits."""
-        self._closing = True
+        self._let_go()
+        self._since_ms = self._server.clock.now_ms()
         if self._transport is not None:
             self.flush()
             if self._blocked:
                 self._transport.abort()
             else:
                 self._transport.close()
+
+    def _let_go(self) -> None:
+        """Nothing is read from it any more: give back the bytes it had begun."""
+        self.closing = True
+        self._reader = FrameReader()
+        self._account()
+
+    def turn_away(self, why: str) -> None:
+        """Cut it to make room for others."""
+        self._end(RefusedError(why, hint="try again, with fewer connections", code="bus.peers"))
 
     def _end(self, error: RunloopError) -> None:
         """Say why, then close: the ``Control`` error of spec/rmp.md."""
@@ -599,7 +667,7 @@ class _Session(asyncio.Protocol):
 
     def _hold_or_read(self) -> None:
         """Read from the peer only while neither it nor those it writes to are behind (dbus-broker's rule)."""
-        if self._closing or self._transport is None:
+        if self.closing or self._transport is None:
             return
         reading = not (
             self._holds

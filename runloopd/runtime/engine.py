@@ -6,10 +6,12 @@ import wasmtime.
 
 from __future__ import annotations
 
+import functools
 import platform
 import re
+import sys
 from dataclasses import dataclass
-from importlib import metadata
+from pathlib import Path
 
 from runloop.errors import UsageError
 
@@ -61,9 +63,17 @@ class CompileLimits:
 COMPILE_LIMITS = CompileLimits()
 
 
+@functools.cache
 def wasmtime_version() -> str:
-    """The installed engine's version, without loading it."""
-    return metadata.version("wasmtime")
+    """The installed engine's version, without loading it.
+
+    Read from the name of its metadata: ``importlib.metadata`` would bring modules with hooks on fork into the
+    zygote, which every worker pays for in copied pages.
+    """
+    for folder in sys.path:
+        for found in Path(folder or ".").glob("wasmtime-*.dist-info"):
+            return found.name.removesuffix(".dist-info").removeprefix("wasmtime-")
+    raise ModuleNotFoundError("the package wasmtime is not installed", name="wasmtime")
 
 
 def engine_version() -> dict[str, int | str]:

@@ -6,12 +6,11 @@ process it is in, or who insists on which layer (see :mod:`runloopd.runtime.supe
 
 from __future__ import annotations
 
+import _thread
 import ctypes
-import functools
 import os
 import resource
 import signal
-import threading
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
@@ -44,14 +43,17 @@ class HardeningError(OSError):
     """A mandatory layer could not be put in place. Nothing foreign may run in this process."""
 
 
-@functools.cache
-def _libc() -> ctypes.CDLL:
-    return ctypes.CDLL(None, use_errno=True)
+# Looked up at import, in the zygote: whatever a forked worker makes for itself is memory of its own.
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl_call = _libc.prctl
+_prctl_call.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong, ctypes.c_ulong]
+_capset_call = _libc.capset
+_CAP_HEADER = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
+_NO_CAPS = (ctypes.c_uint32 * 6)()
 
 
-def _prctl(option: int, *arguments: int) -> None:
-    padded = [ctypes.c_ulong(value) for value in (*arguments, 0, 0, 0, 0)[:4]]
-    if _libc().prctl(ctypes.c_int(option), *padded) != 0:
+def _prctl(option: int, argument: int = 0) -> None:
+    if _prctl_call(option, argument, 0, 0, 0) != 0:
         error = ctypes.get_errno()
         raise HardeningError(error, f"prctl {option}: {os.strerror(error)}")
 
@@ -67,7 +69,7 @@ def isolate_zygote() -> list[str]:
     """Leave the machine's network and IPC behind; return the layers that worked. Single-threaded callers
     only."""
     layers: list[str] = []
-    libc = _libc()
+    libc = _libc
     uid, gid = os.geteuid(), os.getegid()
     if libc.unshare(_CLONE_NEWNET | _CLONE_NEWIPC) == 0:
         layers += ["network_namespace", "ipc_namespace"]
@@ -117,7 +119,12 @@ def limit(*, data_bytes: int, cpu_seconds: int, file_bytes: int = 0, processes: 
 
 def data_in_use(statm: int | None = None) -> int:
     """Bytes of private writable memory of this process; ``statm`` is an open ``/proc/self/statm``."""
-    text = Path("/proc/self/statm").read_bytes() if statm is None else os.pread(statm, 256, 0)
+    opened = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC) if statm is None else statm
+    try:
+        text = os.pread(opened, 256, 0)
+    finally:
+        if statm is None:
+            os.close(opened)
     return int(text.split()[5]) * resource.getpagesize()
 
 
@@ -130,9 +137,7 @@ def drop_capabilities() -> None:
             _prctl(_PR_CAPBSET_DROP, capability)
         except HardeningError:
             break  # past the last one, or none to drop from
-    header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    empty = (ctypes.c_uint32 * 6)()
-    if _libc().capset(ctypes.byref(header), ctypes.byref(empty)) != 0:
+    if _capset_call(_CAP_HEADER, _NO_CAPS) != 0:
         error = ctypes.get_errno()
         raise HardeningError(error, f"capset: {os.strerror(error)}")
 
@@ -178,14 +183,14 @@ def harden_worker(
 
 def attempt(what: str) -> None:
     """Try something a hardened process must not get away with; for probes. Exits 1 if it is not refused."""
-    libc = _libc()
+    libc = _libc
     match what:
         case "open":
             forbidden: tuple[Callable[[], object], ...] = (
                 lambda: os.open("/", os.O_RDONLY),
                 lambda: os.kill(os.getpid(), 0),
                 lambda: _prctl(_PR_SET_DUMPABLE, 1),
-                lambda: threading.Thread(target=int).start(),
+                lambda: _thread.start_new_thread(int, ()),
             )
             for try_it in forbidden:
                 with suppress(OSError, RuntimeError):

@@ -135,7 +135,8 @@ class Registry:
     """Finds installed agents in ``dirs``, first hit first. A pinned bundle may lie in any of them.
 
     ``pins`` are the digests of the bundles that came with this distribution. Any other bundle is refused, and
-    passed over in favour of a pinned one of the same reference, unless ``allow_unsigned``.
+    passed over in favour of a pinned one of the same reference, unless ``allow_unsigned``; the name of a
+    shipped agent is never given to another bundle, whatever is allowed.
     ``runner_digest`` is the digest of the component that executes Python agents. ``kept`` holds a copy, by
     digest, of every bundle a run was started with, so that the run outlives changes of its agents.
     """
@@ -214,8 +215,11 @@ class Registry:
                 continue
             if not reference.matches(agent.manifest):
                 continue
-            if agent.pinned or self._allow_unsigned:
+            if self._is_startable(agent):
                 return agent
+            if self._allow_unsigned:
+                # The operator means to run what lies here: do not silently run something else instead.
+                raise self._refusal(agent)
             refused = refused or self._refusal(agent)
         if refused is not None:
             raise refused
@@ -237,7 +241,7 @@ class Registry:
                 agent = self._read(folder)
             except RunloopError:
                 continue
-            vouched = folder in kept or agent.pinned or self._allow_unsigned
+            vouched = folder in kept or self._is_startable(agent)
             if agent.bundle_digest != pin.bundle_digest or not vouched:
                 continue
             if agent.pin != pin:
@@ -264,7 +268,7 @@ class Registry:
                 agent = self._read(folder)
             except RunloopError:
                 continue
-            if agent.pinned or self._allow_unsigned:
+            if self._is_startable(agent):
                 key = (agent.manifest.name, agent.manifest.variant, agent.manifest.version)
                 found.setdefault(key, agent)
         return [found[key] for key in sorted(found)]
@@ -278,7 +282,7 @@ class Registry:
             except RunloopError as error:
                 why[str(folder)] = error.message
                 continue
-            if not agent.pinned and not self._allow_unsigned:
+            if not self._is_startable(agent):
                 why[str(folder)] = self._refusal(agent).message
         return why
 
@@ -297,13 +301,24 @@ class Registry:
     def _names(self) -> Sequence[str]:
         return list(dict.fromkeys(agent.manifest.name for agent in self.list()))
 
+    def _is_startable(self, agent: InstalledAgent) -> bool:
+        """Pinned, or allowed though unsigned: then under a name that no shipped agent has."""
+        return agent.pinned or (self._allow_unsigned and agent.manifest.name not in self._shipped)
+
     def _refusal(self, agent: InstalledAgent) -> AgentRefusedError:
         name = agent.dir.name
         if name in self._shipped and agent.dir.parent == self._dirs[-1]:
             return AgentRefusedError(
                 f"the shipped agent {name} was altered: bundle {agent.bundle_digest[:12]} is not pinned",
-                hint="install runloop again, or copy the agent to your own agents folder to change it",
+                hint="install runloop again, or copy the agent under a name of its own to change it",
                 code="agent.altered",
+                dir=str(agent.dir),
+            )
+        if self._allow_unsigned and agent.manifest.name in self._shipped:
+            return AgentRefusedError(
+                f"{agent.dir} takes the name of the shipped agent {agent.manifest.name}, and is not that agent",
+                hint="give it another name in its manifest.toml, or remove the folder",
+                code="agent.name",
                 dir=str(agent.dir),
             )
         return AgentRefusedError(

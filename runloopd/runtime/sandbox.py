@@ -12,6 +12,7 @@ guest never runs on the main thread.
 
 from __future__ import annotations
 
+import _thread
 import faulthandler
 import re
 from collections.abc import Callable
@@ -32,6 +33,8 @@ from runloopd.runtime.engine import (
 
 __all__ = ["Ending", "Guest", "HostFunction", "check_interface", "compile_component", "make_engine"]
 
+Engine = wasmtime.Engine
+
 HostFunction = Callable[[str, str], tuple[bool, str]]
 """``(op, payload) -> (ok, text)``; must not raise."""
 
@@ -39,6 +42,31 @@ _TRAP = re.compile(r"wasm trap: ([^\n]{1,200})")
 _MEMORY = re.compile(
     r"(memory minimum size|exceeds memory limits|memory limit|memory allocation)", re.IGNORECASE
 )
+
+_RESULT = "(result (result string (error string)))"
+_ECHO = f"""
+(component
+  (import "runloop:agent/host@0.1.0" (instance $host
+    (export "call" (func (param "op" string) (param "payload" string) {_RESULT}))))
+  (core module $libc
+    (memory (export "memory") 1)
+    (global $next (mut i32) (i32.const 64))
+    (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+      (global.get $next)
+      (global.set $next (i32.add (global.get $next) (local.get 3)))))
+  (core instance $libc (instantiate $libc))
+  (core func $call (canon lower (func $host "call")
+    (memory (core memory $libc "memory")) (realloc (core func $libc "realloc"))))
+  (core module $guest
+    (import "host" "call" (func $call (param i32 i32 i32 i32 i32)))
+    (func (export "handle") (param i32 i32) (result i32)
+      (call $call (local.get 0) (local.get 1) (local.get 0) (local.get 1) (i32.const 16))
+      (i32.const 16)))
+  (core instance $guest (instantiate $guest (with "host" (instance (export "call" (func $call))))))
+  (func (export "handle") (param "input" string) {_RESULT}
+    (canon lift (core func $guest "handle")
+      (memory (core memory $libc "memory")) (realloc (core func $libc "realloc")))))
+"""
 
 
 def make_engine(*, parallel: bool = False) -> wasmtime.Engine:
@@ -145,16 +173,42 @@ class Ending:
 class LoadedComponent:
     """A component ready to be instantiated, with its interface checked."""
 
-    def __init__(self, engine: wasmtime.Engine, path: str) -> None:
-        """Map the compiled form at ``path``: a sealed memfd whose MAC the daemon has checked."""
+    def __init__(self, engine: wasmtime.Engine, component: wc.Component) -> None:
         self.engine = engine
+        self.component = component
+        self.host = check_interface(component, engine)
+        self.running: dict[int, Guest] = {}
+        """Thread -> the guest it runs; how a host call finds whose it is."""
+        # Made here, in the zygote: one less thing that a worker makes in memory of its own.
+        self.linker = wc.Linker(engine)
+        if self.host is not None:
+            with self.linker.root() as root, root.add_instance(self.host) as host:
+                host.add_func("call", self._host_call)
+
+    @classmethod
+    def map(cls, engine: wasmtime.Engine, path: str) -> LoadedComponent:
+        """Map the compiled form at ``path``: a sealed memfd whose MAC the daemon has checked."""
         try:
-            self.component = wc.Component.deserialize_file(engine, path)
+            component = wc.Component.deserialize_file(engine, path)
         except wasmtime.WasmtimeError as error:
             raise ComponentRefused(
                 f"the compiled form does not fit this engine: {first_line(error)}"
             ) from error
-        self.host = check_interface(self.component, engine)
+        return cls(engine, component)
+
+    @classmethod
+    def echo(cls, engine: wasmtime.Engine) -> LoadedComponent:
+        """A guest of our own that calls the host once, with its input as name and as arguments, and returns
+        what it is told."""
+        return cls(engine, wc.Component(engine, _ECHO))
+
+    def _host_call(self, _context: object, op: str, payload: str) -> wc.Variant:
+        # An exception of any kind that left here would unwind through the guest and kill the process.
+        try:
+            ok, text = self.running[_thread.get_ident()].call(op, payload)
+            return wc.Variant("ok" if ok else "err", text)
+        except BaseException:
+            return wc.Variant("err", '{"code":"internal","message":"the host call failed","retryable":false}')
 
 
 class Guest:
@@ -174,7 +228,7 @@ class Guest:
         self._fuel = fuel
         self._memory_bytes = memory_bytes
         self._output_bytes = output_bytes
-        self._call = call
+        self.call = call
         self._memory_in_use = memory_in_use
         self._store = wasmtime.Store(loaded.engine)
         # A Python component has 2 memories and some 30 core instances; the bound is against storms, not
@@ -210,22 +264,15 @@ class Guest:
         return self._ending(tag, payload)
 
     def _execute(self, text: str) -> Any:
-        linker = wc.Linker(self._loaded.engine)
-        if self._loaded.host is not None:
-            with linker.root() as root, root.add_instance(self._loaded.host) as host:
-                host.add_func("call", self._host_call)
-        instance = linker.instantiate(self._store, self._loaded.component)
-        handle = instance.get_func(self._store, "handle")
-        assert handle is not None, "check_interface saw it"
-        return handle(self._store, text)
-
-    def _host_call(self, _context: object, op: str, payload: str) -> wc.Variant:
-        # An exception of any kind that left here would unwind through the guest and kill the process.
+        thread = _thread.get_ident()
+        self._loaded.running[thread] = self
         try:
-            ok, text = self._call(op, payload)
-            return wc.Variant("ok" if ok else "err", text)
-        except BaseException:
-            return wc.Variant("err", '{"code":"internal","message":"the host call failed","retryable":false}')
+            instance = self._loaded.linker.instantiate(self._store, self._loaded.component)
+            handle = instance.get_func(self._store, "handle")
+            assert handle is not None, "check_interface saw it"
+            return handle(self._store, text)
+        finally:
+            del self._loaded.running[thread]
 
     def _trapped(self, error: wasmtime.WasmtimeError) -> Ending:
         text = str(error)

@@ -11,13 +11,14 @@ evidence. Memory can never become executable again: compiled code was mapped bef
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import platform
 import struct
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-__all__ = ["SeccompUnavailable", "build_filter", "install", "supported"]
+__all__ = ["SeccompUnavailable", "build_filter", "install", "prepare", "supported"]
 
 # linux/seccomp.h, linux/audit.h, linux/bpf_common.h
 _SET_MODE_FILTER = 1
@@ -218,23 +219,32 @@ class _Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("filter", ctypes.c_void_p))
 
 
+@functools.cache
+def prepare(program: bytes) -> Callable[[], int]:
+    """The system call that installs ``program``, ready to be made: a forked process that prepared nothing
+    itself copies fewer pages."""
+    arch = _ARCHITECTURES.get(platform.machine())
+    if arch is None:
+        raise SeccompUnavailable(f"no system call table for {platform.machine()}")
+    buffer = ctypes.create_string_buffer(program, len(program))
+    argument = _Program(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
+    syscall = ctypes.CDLL(None, use_errno=True).syscall
+    number, mode = ctypes.c_long(arch.seccomp), ctypes.c_ulong(_SET_MODE_FILTER)
+    flags, pointer = ctypes.c_ulong(_FILTER_FLAG_TSYNC), ctypes.pointer(argument)
+
+    def install() -> int:
+        done: int = syscall(number, mode, flags, pointer)
+        return done
+
+    return install
+
+
 def install(program: bytes) -> None:
     """Put the filter on every thread of this process. Needs no-new-privs. Cannot be undone.
 
     Raises :class:`SeccompUnavailable` when the kernel refuses.
     """
-    arch = _ARCHITECTURES.get(platform.machine())
-    if arch is None:
-        raise SeccompUnavailable(f"no system call table for {platform.machine()}")
-
-    buffer = ctypes.create_string_buffer(program, len(program))
-    argument = _Program(len(program) // 8, ctypes.cast(buffer, ctypes.c_void_p))
-    done = ctypes.CDLL(None, use_errno=True).syscall(
-        ctypes.c_long(arch.seccomp),
-        ctypes.c_ulong(_SET_MODE_FILTER),
-        ctypes.c_ulong(_FILTER_FLAG_TSYNC),
-        ctypes.byref(argument),
-    )
+    done = prepare(program)()
     if done != 0:  # negative: errno; positive: a thread that could not be synchronised
         error = ctypes.get_errno()
         raise SeccompUnavailable(error, f"the system call filter was refused: {os.strerror(error)}")

@@ -9,7 +9,7 @@ worker that breaks the sequence is not believed any further.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -105,7 +105,12 @@ class _Envelope(msgspec.Struct, frozen=True, kw_only=True):
     payload: msgspec.Raw
 
 
+# Made once, in the zygote: whatever a worker makes for itself is memory of its own.
 _encoder = msgspec.msgpack.Encoder()
+_envelopes = msgspec.msgpack.Decoder(_Envelope)
+_decoders: dict[type[Message], msgspec.msgpack.Decoder[Any]] = {
+    kind: msgspec.msgpack.Decoder(kind) for kind in _SCHEMAS
+}
 
 
 def encode(message: Message, *, msg_id: int, trace_id: int = 0) -> bytes:
@@ -127,9 +132,10 @@ def decode(frame: Frame, expected: type[M]) -> M:
     if frame.schema_id != schema_id:
         raise WorkerProtocolError(f"schema {frame.schema_id} where {schema_id} was due")
     try:
-        envelope = msgspec.msgpack.decode(frame.body, type=_Envelope)
+        envelope = _envelopes.decode(frame.body)
         if envelope.type != name:
             raise WorkerProtocolError(f"schema {schema_id} carries type {envelope.type[:80]!r}")
-        return msgspec.msgpack.decode(envelope.payload, type=expected)
+        message: M = _decoders[expected].decode(envelope.payload)
+        return message
     except (msgspec.MsgspecError, RecursionError) as error:
         raise WorkerProtocolError(f"broken {name}: {error}") from error

@@ -10,16 +10,17 @@ choosing (lab/wasm.md §E: 512 KiB or less is a segmentation fault).
 
 from __future__ import annotations
 
+import _thread
 import os
 import socket
-import threading
 import time
 from collections.abc import Callable, Collection
 
-from runloop.digest import canonical
+import msgspec
+
 from runloop.rmp.frame import Frame, FrameReader, WireError
 from runloopd.runtime import hardening
-from runloopd.runtime.sandbox import Ending, Guest, LoadedComponent
+from runloopd.runtime.sandbox import Ending, Engine, Guest, LoadedComponent
 from runloopd.runtime.wire import (
     CallRequest,
     CallResponse,
@@ -42,59 +43,66 @@ EXIT_BROKEN = 92
 
 _STACK_BYTES = 8 * 1024 * 1024
 _SOURCE_CALLS = 16
+_WARM_UPS = 16
 _DATA_SLACK = 64 * 1024 * 1024
 """Private memory beyond the guest's own: thread stack, tables, the strings of a host call."""
 
 
 class Watch:
-    """Keeps the guest's time: the clock stands while the guest waits for an answer."""
+    """Keeps the guest's time: the clock stands while the guest waits for an answer.
+
+    One thread tells (:meth:`resume`, :meth:`pause`, :meth:`finish`), one keeps. They share one attribute and
+    one bell, because :class:`threading.Condition` would cost every worker a quarter of a MiB of copied pages.
+    """
 
     def __init__(self, budget_ms: int, stop: Callable[[], None]) -> None:
         self._left_ns = budget_ms * 1_000_000
         self._stop = stop
-        self._since = 0
-        self._running = False
+        self._deadline: int | None = None
+        """When the guest must be stopped, None while the clock stands. Written by the teller alone."""
         self._done = False
-        self._changed = threading.Condition()
+        self._bell = _thread.allocate_lock()
+        self._bell.acquire()
 
     def resume(self) -> None:
         """The guest goes on."""
-        with self._changed:
-            self._since = time.monotonic_ns()
-            self._running = True
-            self._changed.notify()
+        self._deadline = time.monotonic_ns() + self._left_ns
+        self._ring()
 
     def pause(self) -> None:
         """The guest waits."""
-        with self._changed:
-            self._left_ns -= time.monotonic_ns() - self._since
-            self._running = False
+        if self._deadline is not None:
+            self._left_ns = self._deadline - time.monotonic_ns()
+            self._deadline = None
 
     def finish(self) -> None:
         """There is nothing to keep time of any more."""
-        with self._changed:
-            self._done = True
-            self._changed.notify()
+        self._done = True
+        self._ring()
 
     def keep(self) -> None:
         """Block until the time is up, then stop the guest once; or until :meth:`finish`."""
-        with self._changed:
-            while not self._done:
-                if not self._running:
-                    self._changed.wait()
-                    continue
-                left = self._left_ns - (time.monotonic_ns() - self._since)
-                if left <= 0:
-                    self._stop()
-                    return
-                self._changed.wait(left / 1e9)
+        while not self._done:
+            deadline = self._deadline
+            if deadline is None:
+                self._bell.acquire()
+                continue
+            left = deadline - time.monotonic_ns()
+            if left <= 0:
+                self._stop()
+                return
+            self._bell.acquire(timeout=left / 1e9)
+
+    def _ring(self) -> None:
+        if self._bell.locked():  # only the teller unlocks, so it still is in the next line or needs no more
+            self._bell.release()
 
 
 class Conversation:
     """The worker's end of the socket pair: blocking, one message at a time."""
 
-    def __init__(self, connection: socket.socket) -> None:
-        self._socket = connection
+    def __init__(self, connection: int) -> None:
+        self._connection = connection
         self._reader = FrameReader()
         self._frames: list[Frame] = []
         self._sent = 0
@@ -102,12 +110,14 @@ class Conversation:
 
     def send(self, message: Message) -> None:
         self._sent += 1
-        self._socket.sendall(encode(message, msg_id=self._sent, trace_id=self.trace_id))
+        data = encode(message, msg_id=self._sent, trace_id=self.trace_id)
+        while data:
+            data = data[os.write(self._connection, data) :]
 
     def receive(self) -> Frame:
         """The next frame; raises :class:`EOFError` at the end of the stream, ``WireError`` for nonsense."""
         while not self._frames:
-            data = self._socket.recv(32_768)
+            data = os.read(self._connection, 32_768)
             if not data:
                 raise EOFError
             self._frames = self._reader.feed(data)
@@ -187,13 +197,36 @@ class Session:
 
 def _refusal(code: str, message: str) -> tuple[bool, str]:
     value = {"code": code, "message": message, "hint": None, "retryable": False}
-    return False, canonical(value).decode()
+    return False, msgspec.json.encode(value, order="sorted").decode()
+
+
+def warm_up(engine: Engine) -> None:
+    """Run a guest of our own a few times, in the zygote: what the interpreter and the bindings remember of
+    code they have run, they write where it is kept, and what is written before the fork stays shared."""
+    echo = LoadedComponent.echo(engine)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        for op in ("agent.source", "time.now") * _WARM_UPS:
+            start = Start(
+                input=op, source="{}", fuel=1_000_000, memory_bytes=1 << 20, guest_ms=1_000, host_calls=1,
+                request_bytes=1_000, output_bytes=1_000,
+            )  # fmt: skip
+            ours.sendall(encode(start, msg_id=1))
+            ours.sendall(encode(CallResponse(index=0, ok=True, text="{}"), msg_id=2))
+            talk = Conversation(theirs.fileno())
+            ending = Session(echo, talk, memory=hardening.data_in_use).run(lambda _: None)
+            if ending.code != "ok":
+                raise RuntimeError(f"the engine does not work: {ending.code}: {ending.text}")
+            if op == "agent.source":
+                talk.receive()  # the answer that nobody asked for
+            talk.send(End(code=ending.code, text=ending.text, fuel=ending.fuel))
+            ours.recv(65_536)
 
 
 def run_worker(
     *,
     loaded: LoadedComponent,
-    connection: socket.socket,
+    connection: int,
     parent: int,
     keep: Collection[int],
     memory_bytes: int,
@@ -202,18 +235,19 @@ def run_worker(
     waived: Collection[str],
 ) -> None:
     """The life of a worker, on the main thread of a freshly forked process. Does not return."""
-    hardened = threading.Event()
+    hardened, watching = _thread.allocate_lock(), _thread.allocate_lock()
+    hardened.acquire()
+    watching.acquire()
     watches: list[Watch] = []
-    watching = threading.Event()
     # Opened while open() is still allowed; the only descriptor beside the socket and the guest's own image.
     statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
 
     def keep_time(watch: Watch) -> None:
         watches.append(watch)
-        watching.set()
+        watching.release()
 
     def guest() -> None:
-        hardened.wait()
+        hardened.acquire()
         try:
             talk = Conversation(connection)
             session = Session(loaded, talk, memory=lambda: hardening.data_in_use(statm))
@@ -225,13 +259,13 @@ def run_worker(
             os._exit(EXIT_BROKEN)
         os._exit(0)
 
-    threading.stack_size(_STACK_BYTES)
+    _thread.stack_size(_STACK_BYTES)
     # Started before the limits and the filter, which forbid new threads and then cover this one too (TSYNC).
-    threading.Thread(target=guest, daemon=True).start()
+    _thread.start_new_thread(guest, ())
     try:
         hardening.harden_worker(
             parent=parent,
-            keep={connection.fileno(), statm, *keep},
+            keep={connection, statm, *keep},
             data_bytes=memory_bytes + _DATA_SLACK,
             cpu_seconds=guest_ms // 1000 + 10,
             program=program,
@@ -239,7 +273,7 @@ def run_worker(
         )
     except hardening.HardeningError:
         os._exit(EXIT_UNHARDENED)
-    hardened.set()
-    watching.wait()
+    hardened.release()
+    watching.acquire()
     watches[0].keep()
-    threading.Event().wait()  # the guest's thread ends the process, or the daemon does
+    watching.acquire()  # for ever: the guest's thread ends the process, or the daemon does

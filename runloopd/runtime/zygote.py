@@ -30,7 +30,7 @@ import msgspec
 from runloopd.runtime import hardening, seccomp
 from runloopd.runtime.engine import ComponentRefused, wasmtime_version
 from runloopd.runtime.sandbox import LoadedComponent, make_engine
-from runloopd.runtime.worker import EXIT_BROKEN, EXIT_UNHARDENED, run_worker
+from runloopd.runtime.worker import EXIT_BROKEN, EXIT_UNHARDENED, run_worker, warm_up
 from runloopd.runtime.zygote_wire import receive_control, send_control
 
 __all__ = ["Zygote", "main"]
@@ -59,6 +59,9 @@ class Zygote:
         self._program = (
             seccomp.build_filter(platform.machine(), seccomp.WORKER_ALLOWED) if seccomp.supported() else b""
         )
+        if self._program:
+            seccomp.prepare(self._program)  # before any fork
+        warm_up(self._engine)
         self._loaded: dict[str, tuple[LoadedComponent, frozenset[int]]] = {}
         self._children: dict[int, tuple[int, int]] = {}
         """pidfd -> (id, pid)"""
@@ -95,7 +98,7 @@ class Zygote:
     def _load(self, component: str, memfd: int) -> None:
         before = _open_descriptors()
         try:
-            loaded = LoadedComponent(self._engine, f"/proc/self/fd/{memfd}")
+            loaded = LoadedComponent.map(self._engine, f"/proc/self/fd/{memfd}")
         except ComponentRefused as error:
             send_control(self._control, {"is": "refused", "component": component, "message": error.message})
             return
@@ -127,7 +130,7 @@ class Zygote:
         def life(inherited: int, parent: int) -> None:
             run_worker(
                 loaded=loaded,
-                connection=socket.socket(fileno=inherited),
+                connection=inherited,
                 parent=parent,
                 keep=images,
                 memory_bytes=message["memory_bytes"],

@@ -13,7 +13,7 @@ import pytest
 from pog.reader import Reader
 from runloop.digest import blob_digest
 from runloop.events import ActionDecided, ActionRequested
-from tests.home import BIN, EXAMPLES, Home, example_paths, wait_until
+from tests.home import BIN, EXAMPLES, Home, alive, example_paths, wait_until
 
 
 def only_approval(home: Home) -> str:
@@ -187,3 +187,34 @@ def test_the_first_script_of_a_newcomer_runs_the_job_and_parks_at_the_send(home:
     home.rlp("approve", only_approval(home)).check()
     wait_finished(home, newest_run(home))
     assert len(home.outbox()) == 1
+
+
+def test_approve_can_stay_until_the_mail_has_left(home: Home) -> None:
+    home.play().check(5)
+    done = home.rlp("approve", only_approval(home), "--wait").check()
+    assert "sent to john.carter@example.org" in done.err
+    assert len(home.outbox()) == 1
+    assert home.events("run.finished")
+
+
+def test_an_answered_approval_is_told_apart_from_one_that_never_was(home: Home) -> None:
+    home.play().check(5)
+    approval = only_approval(home)
+    home.rlp("deny", approval).check()
+    wait_until(lambda: bool(home.events("run.finished")), "the run to finish")
+    assert "denied already" in home.rlp("approve", approval).check(8).err
+    assert home.rlp("approve", "ap_0000000000000000").code == 7
+    assert home.rlp("runs", "--json").check().ndjson[0]["error"]["message"].startswith("send: ")
+
+
+def test_a_run_that_waits_for_a_person_says_so(home: Home) -> None:
+    home.play().check(5)
+    assert home.rlp("runs", "--json").check().ndjson[0]["state"] == "waiting"
+
+
+def test_after_daemon_stop_nothing_of_it_is_left(home: Home) -> None:
+    home.play().check(5)
+    pid = home.pid()
+    assert pid is not None
+    home.rlp("daemon", "stop").check()
+    assert not alive(pid)

@@ -25,6 +25,12 @@ def handle(task: Task, host: Host) -> Result:
         for score, how in [judge(query, person)]
         if score
     ]
+    # Whatever an agent stated stands below everything the user brought in: it could name anybody anything.
+    theirs = [one for one in found if not stated_by_agent(one[2])]
+    if found and not theirs:
+        found = confirmed(query, found)
+    elif theirs:
+        found = theirs
     best = max((score for score, _, _ in found), default=0)
     top = [(how, person) for score, how, person in found if score == best]
     if not top:
@@ -38,6 +44,29 @@ def handle(task: Task, host: Host) -> Result:
         )
     how, person = top[0]
     return Result.of(out=shape(query, how, person))
+
+
+def confirmed(query: str, found: list[tuple[int, str, dict[str, Any]]]) -> list[tuple[int, str, dict[str, Any]]]:
+    """What may be used although only agents know it: the very address that was asked for."""
+    exact = [one for one in found if one[1] == "address"]
+    if is_address(query):
+        return exact if len(exact) == 1 else []
+    names = "; ".join(f"{describe(person)} by {agent_of(person)}" for _, _, person in found)
+    raise Fail(
+        "contact.unconfirmed",
+        f"{query!r} matches only what agents stated: {names}. Import the contact, or give the address",
+    )
+
+
+def stated_by_agent(person: dict[str, Any]) -> bool:
+    """Whether an agent stated the contact, and not the user by an import."""
+    return bool(agent_of(person))
+
+
+def agent_of(person: dict[str, Any]) -> str:
+    """``agent:<name>`` of the host's own note on who stated it; empty for what the user brought in."""
+    marks = (str(person.get("label") or ""), str(person.get("source") or ""))
+    return next((mark for mark in marks if mark.startswith("agent:")), "")
 
 
 def candidates(host: Host, query: str) -> list[dict[str, Any]]:

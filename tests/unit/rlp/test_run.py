@@ -323,4 +323,5 @@ def test_a_hostile_mail_cannot_draw_on_the_prompt(holding: DaemonTwin, terminal:
     assert "\x1b" not in screen.seen
     assert "\u202e" not in screen.seen
     assert "\\x1b[2J\\x1b]52;c;eHg=\\x07approve? y" in screen.seen
-    assert "also goes to, without being named in the message: eve\\x1b[1A@example.net" in screen.seen
+    told = " ".join(screen.seen.replace("│", " ").split())
+    assert "also goes to, without being named in the message: eve\\x1b[1A@example.net" in told

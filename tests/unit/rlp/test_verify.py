@@ -65,5 +65,19 @@ def test_without_a_key_the_report_says_that_signatures_were_not_checked(
     assert "no key here" in rlp("verify").out
 
 
+def test_a_ledger_older_than_its_anchor_is_damaged(ledger: Path, rlp: Rlp, home: Path) -> None:
+    anchor = home / "keys" / "ledger.head"
+    assert "ledger.head is missing" in rlp("verify").err
+    key, older = Ed25519PrivateKey.from_private_bytes(SECRET), ledger.read_bytes()
+    with Ledger.open(ledger, signing_key=key, clock=SystemClock(), anchor=anchor) as writer:
+        writer.append([Draft(payload=DaemonStarted(build="b", pid=4), actor="daemon")])
+    done = rlp("verify")
+    assert (done.code, done.err) == (0, "")
+    ledger.write_bytes(older)
+    done = rlp("verify")
+    assert done.code == 6
+    assert "BAD  event 4: event 4 is that" in done.out
+
+
 def test_without_a_ledger_there_is_nothing_to_verify(rlp: Rlp, home: Path) -> None:
     assert rlp("verify").code == 7

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +15,10 @@ import pytest
 
 from runloop.rmp.frame import FrameReader
 from runloopd.runtime import wire
-from runloopd.runtime.engine import ComponentRefused
+from runloopd.runtime.engine import ComponentRefused, wasmtime_version
 from runloopd.runtime.sandbox import Ending, LoadedComponent, compile_component, make_engine
 from runloopd.runtime.wire import CallRequest, CallResponse, Start
-from runloopd.runtime.worker import Conversation, Session, Watch
+from runloopd.runtime.worker import Conversation, Session, Watch, warm_up
 from tests.unit.runtime.guests import LOOP, Texts, calling, component, saying, text_form
 
 START = {
@@ -40,7 +43,7 @@ def load(engine: Any, tmp_path: Path) -> Callable[[bytes], LoadedComponent]:
     def loaded(wasm: bytes) -> LoadedComponent:
         path = tmp_path / "guest.cwasm"
         path.write_bytes(compile_component(engine, wasm))
-        return LoadedComponent(engine, str(path))
+        return LoadedComponent.map(engine, str(path))
 
     return loaded
 
@@ -59,7 +62,7 @@ def live(
 
     def guest() -> None:
         try:
-            endings.append(Session(loaded, Conversation(theirs)).run(watching))
+            endings.append(Session(loaded, Conversation(theirs.fileno())).run(watching))
         finally:
             theirs.close()
 
@@ -146,7 +149,7 @@ def test_a_compiled_form_of_something_else_is_refused(engine: Any, tmp_path: Pat
     path = tmp_path / "x.cwasm"
     path.write_bytes(b"not a compiled form")
     with pytest.raises(ComponentRefused, match="does not fit"):
-        LoadedComponent(engine, str(path))
+        LoadedComponent.map(engine, str(path))
 
 
 @pytest.mark.parametrize("text", [text_form(LOOP).encode(), b"\0asm\x01\0\0\0", saying({})[:-9]])
@@ -179,6 +182,53 @@ def test_a_finished_guest_is_not_stopped() -> None:
     keeper.join(10)
     assert not keeper.is_alive()
     assert not stopped.is_set()
+
+
+def test_the_bell_may_ring_more_often_than_anybody_listens() -> None:
+    stopped = threading.Event()
+    watch = Watch(30, stopped.set)
+    for _ in range(3):
+        watch.resume()
+        watch.pause()
+    watch.pause()
+    watch.resume()
+    watch.keep()
+    assert stopped.is_set()
+
+
+def test_guests_of_one_component_know_their_own_callers(load: Callable[[bytes], LoadedComponent]) -> None:
+    loaded = load(calling("time.now", "{}"))
+    both = threading.Barrier(2, timeout=20)
+    texts: dict[str, str] = {}
+
+    def one(name: str) -> None:
+        def answer(request: CallRequest) -> CallResponse:
+            both.wait()  # both guests are in their host call
+            return CallResponse(index=request.index, ok=True, text=f'"{name}"')
+
+        texts[name] = live(loaded, answer).text
+
+    threads = [threading.Thread(target=one, args=(name,)) for name in ("a", "b")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert texts == {name: f'{{"ports":{{"out":["{name}"]}}}}' for name in ("a", "b")}
+    assert not loaded.running
+
+
+def test_the_warming_guest_works(engine: Any) -> None:
+    warm_up(engine)
+
+
+def test_nothing_in_the_zygote_hooks_its_forks() -> None:
+    code = "import runloopd.runtime.zygote, sys; print(*{'threading', 'random'} & set(sys.modules))"
+    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == ""
+
+
+def test_the_version_is_the_one_of_the_metadata() -> None:
+    assert wasmtime_version() == metadata.version("wasmtime")
 
 
 def test_a_text_of_its_own_survives_the_way(load: Callable[[bytes], LoadedComponent]) -> None:
