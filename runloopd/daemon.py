@@ -110,7 +110,10 @@ class Daemon:
         self._later(journal.close)
         reader = self._reader = Reader(paths.events_db)
         self._stack.callback(reader.close)
-        views = Knowledge(paths.views_db, reader)
+        # Readers serve one call at a time: what threads scan is not what the event loop waits for.
+        scans = Reader(paths.events_db)
+        self._stack.callback(scans.close)
+        views = Knowledge(paths.views_db, scans)
         self._stack.callback(views.close)
         knowledge = LedgerKnowledge(views, journal)
         unfinished_runs = reader.unfinished_runs()
@@ -195,7 +198,7 @@ class Daemon:
         control = Control(
             bus=bus,
             journal=journal,
-            reader=reader,
+            reader=scans,
             runs=runs,
             approvals=approvals,
             knowledge=knowledge,

@@ -12,7 +12,7 @@ import base64
 import os
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol
+from typing import Annotated, Any, Literal, Protocol
 
 import msgspec
 import structlog
@@ -22,6 +22,7 @@ from runloop import __version__
 from runloop.clock import Clock
 from runloop.errors import ConflictError, NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import Draft, Provenance, decode_payload
+from runloop.ids import RunId
 from runloop.rmp import topics
 from runloopd.authority.approvals import Approvals
 from runloopd.broker.ports import KnowledgePort
@@ -40,6 +41,14 @@ IMPORTABLE = ("contact.upserted", "document.imported")
 
 APPROVAL_KINDS = ("action.requested", "action.decided", "action.claimed", "email.sent")
 """What the state of an approval is folded from."""
+
+
+Place = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
+"""An event id, as every client can say it: JSON numbers are exact up to here."""
+_MAX_RUNS = 1_000
+_MAX_EVENTS = 5_000
+_MAX_HITS = 100
+_MAX_ROWS = 10_000
 
 
 class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +78,7 @@ class OneRun(Params, frozen=True, kw_only=True):
 
 class RunEvents(Params, frozen=True, kw_only=True):
     run: str
-    after: int = 0
+    after: Place = 0
     limit: int = 1_000
 
 
@@ -164,7 +173,11 @@ class Method:
 
 
 class Control:
-    """Serves ``rlp/ctrl`` and ``rlp/actions/decision``."""
+    """Serves ``rlp/ctrl`` and ``rlp/actions/decision``.
+
+    ``reader`` is asked from threads, by scans that take their time: it must not be the one that the event
+    loop asks.
+    """
 
     def __init__(
         self,
@@ -330,7 +343,7 @@ class Control:
         return {"run": run}
 
     async def _list_runs(self, _: Principal, params: ListRuns) -> Any:
-        runs = await asyncio.to_thread(self._reader.runs, params.limit)
+        runs = await asyncio.to_thread(self._reader.runs, _within(params.limit, _MAX_RUNS))
         waiting = {approval.run for approval in self._approvals.list() if approval.state == "open"}
         for run in runs:
             if run["outcome"] is None and run["run"] in waiting:
@@ -338,55 +351,66 @@ class Control:
         return {"runs": runs}
 
     async def _show_run(self, _: Principal, params: OneRun) -> Any:
-        return await self._runs.show(self._reader.find_run(params.run))
+        return await self._runs.show(await self._find_run(params.run))
 
     async def _run_events(self, _: Principal, params: RunEvents) -> Any:
-        run = self._reader.find_run(params.run)
-        limit = max(1, min(params.limit, 5_000))
-        events = self._reader.events(run=run, after=params.after, limit=limit)
-        return {"run": run, "events": [event.to_json() for event in events]}
+        run = await self._find_run(params.run)
+        limit = _within(params.limit, _MAX_EVENTS)
+
+        def read() -> list[dict[str, Any]]:
+            found = self._reader.events(run=run, after=params.after, limit=limit)
+            return [event.to_json() for event in found]
+
+        return {"run": run, "events": await asyncio.to_thread(read)}
 
     async def _cancel(self, principal: Principal, params: CancelRun) -> Any:
-        run = self._reader.find_run(params.run)
+        run = await self._find_run(params.run)
         await self._runs.cancel(principal, run, params.reason)
         return {"run": run}
 
     async def _replay(self, _: Principal, params: OneRun) -> Any:
-        return await self._runs.replay(self._reader.find_run(params.run))
+        return await self._runs.replay(await self._find_run(params.run))
 
     async def _blob(self, _: Principal, params: OneBlob) -> Any:
-        return {"base64": base64.b64encode(self._reader.blob(params.digest)).decode()}
+        data = await asyncio.to_thread(self._reader.blob, params.digest)
+        return {"base64": base64.b64encode(data).decode()}
 
     async def _list_approvals(self, _: Principal, params: ListApprovals) -> Any:
-        approvals = self._history() if params.all else self._approvals
+        approvals = await self._history() if params.all else self._approvals
         return {"approvals": [a.to_json() for a in approvals.list(all=params.all)]}
 
     async def _show_approval(self, _: Principal, params: OneApproval) -> Any:
         try:
             approval = self._approvals.find(params.approval)
         except NotFoundError:
-            approval = self._history().find(params.approval)
-        content = self._reader.blob(approval.content_blob)
+            approval = (await self._history()).find(params.approval)
+        content = await asyncio.to_thread(self._reader.blob, approval.content_blob)
         return {**approval.to_json(), "content": base64.b64encode(content).decode()}
 
-    def _history(self) -> Approvals:
+    async def _history(self) -> Approvals:
         """Every approval there ever was: the same fold, over the whole ledger, for reading only."""
         history = Approvals(self._journal, self._clock)
-        history.restore(self._reader.events(kinds=APPROVAL_KINDS))
         active = set(self._runs.active())
+        history.restore(await asyncio.to_thread(lambda: list(self._reader.events(kinds=APPROVAL_KINDS))))
+        active.update(self._runs.active())  # runs come and go while the ledger is read
         for approval in history.list():
             if approval.run not in active:
                 approval.state = "voided"  # its run ended before anybody answered
         return history
 
+    async def _find_run(self, prefix: str) -> RunId:
+        return await asyncio.to_thread(self._reader.find_run, prefix)
+
     async def _import(self, principal: Principal, params: Import) -> Any:
         return await import_payloads(self._journal, self._reader, principal, params.payloads)
 
     async def _query(self, _: Principal, params: Query) -> Any:
-        return await self._knowledge.query(params.sql, params.params, params.limit, raw=True)
+        limit = _within(params.limit, _MAX_ROWS)
+        return await self._knowledge.query(params.sql, params.params, limit, raw=True)
 
     async def _search(self, _: Principal, params: Search) -> Any:
-        found = await self._knowledge.search(params.query, params.k, params.kinds, raw=True)
+        k = _within(params.k, _MAX_HITS)
+        found = await self._knowledge.search(params.query, k, params.kinds, raw=True)
         return {"items": found}
 
     async def _why(self, _: Principal, params: Why) -> Any:
@@ -404,6 +428,11 @@ class Control:
     async def _stop_daemon(self, _: Principal, params: Stop) -> Any:
         self._stop(params.drain)
         return {"stopping": True}
+
+
+def _within(asked: int, most: int) -> int:
+    """A count a client asked for, brought into 1 to ``most``."""
+    return max(1, min(asked, most))
 
 
 async def import_payloads(

@@ -32,7 +32,15 @@ from runloopd.runtime.wire import (
     encode,
 )
 
-__all__ = ["EXIT_ORPHANED", "EXIT_UNHARDENED", "Conversation", "Watch", "run_worker"]
+__all__ = [
+    "EXIT_ORPHANED",
+    "EXIT_UNHARDENED",
+    "STACK_BYTES",
+    "Conversation",
+    "Watch",
+    "run_worker",
+    "warm_up",
+]
 
 EXIT_UNHARDENED = 90
 """A mandatory layer is missing; no guest was run."""
@@ -41,7 +49,7 @@ EXIT_ORPHANED = 91
 EXIT_BROKEN = 92
 """A mistake of ours in the worker."""
 
-_STACK_BYTES = 8 * 1024 * 1024
+STACK_BYTES = 8 * 1024 * 1024
 _SOURCE_CALLS = 16
 _WARM_UPS = 16
 _DATA_SLACK = 64 * 1024 * 1024
@@ -259,7 +267,7 @@ def run_worker(
             os._exit(EXIT_BROKEN)
         os._exit(0)
 
-    _thread.stack_size(_STACK_BYTES)
+    _thread.stack_size(STACK_BYTES)
     # Started before the limits and the filter, which forbid new threads and then cover this one too (TSYNC).
     _thread.start_new_thread(guest, ())
     try:

@@ -3,6 +3,9 @@
 Cold start is counted from the order (what the bus message becomes) to the first host call as the daemon sees
 it: the guest has been forked, sandboxed, instantiated and has run its first instructions by then. ``python -m
 tests.bench runtime``.
+
+Memory is counted twice: as it is, one process per agent, and as it would be if instances shared one worker
+(each on a thread of its own; nothing in the house does that).
 """
 
 from __future__ import annotations
@@ -15,9 +18,11 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from pathlib import Path
 
+from runloop.digest import canonical
 from runloopd.broker.calls import Answer, HostCall
 from runloopd.runtime.supervisor import AttemptOrder, GuestLimits, Runtime
 from tests.unit.runtime.guests import calling
@@ -111,6 +116,70 @@ async def resident(runtime: Runtime, what: AttemptOrder, count: int) -> list[int
     return sizes
 
 
+def share(image: int, count: int, start: dict[str, str]) -> None:
+    """Block ``count`` instances of one component in a host call, each on its own thread, in this process;
+    print the private memory of each."""
+    # not in the daemon's process, which never loads the engine
+    from runloopd.runtime.sandbox import Guest, LoadedComponent, make_engine
+    from runloopd.runtime.worker import STACK_BYTES, warm_up
+
+    engine = make_engine()
+    warm_up(engine)
+    loaded = LoadedComponent.map(engine, f"/proc/self/fd/{image}")
+    arrived, gate, limits = threading.Semaphore(0), threading.Event(), GuestLimits()
+
+    def call(op: str, _payload: str) -> tuple[bool, str]:
+        if op == "agent.source":
+            return True, start["source"]
+        arrived.release()
+        gate.wait()
+        return True, '{"now_ms":1}'
+
+    def one() -> None:
+        guest = Guest(
+            loaded,
+            fuel=limits.fuel,
+            memory_bytes=limits.memory_bytes,
+            output_bytes=limits.output_bytes,
+            call=call,
+            memory_in_use=lambda: 0,
+        )
+        ending = guest.run(start["input"])
+        assert ending.code == "ok", ending
+
+    threading.stack_size(STACK_BYTES)
+    threads = [threading.Thread(target=one) for _ in range(1 + count)]
+    threads[0].start()
+    arrived.acquire()
+    before = private_kib(os.getpid())
+    for thread in threads[1:]:
+        thread.start()
+    for _ in range(count):
+        arrived.acquire()
+    print((private_kib(os.getpid()) - before) / count)
+    gate.set()
+    for thread in threads:
+        thread.join()
+
+
+def shared_kib(image: int, count: int, what: AttemptOrder) -> float:
+    """Private memory per instance in KiB, of ``count`` instances in one process."""
+    source = canonical({"modules": what.source, "entrypoint": what.entrypoint}).decode()
+    start = json.dumps({"source": source, "input": canonical(what.input).decode()})
+    code = "import json, sys; from tests.bench.bench_runtime import share;"
+    code += "share(int(sys.argv[1]), int(sys.argv[2]), json.loads(sys.argv[3]))"
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(image), str(count), start],
+        check=True,
+        capture_output=True,
+        text=True,
+        pass_fds=[image],
+        cwd=Path(__file__).parents[2],
+        env={**os.environ, "MALLOC_ARENA_MAX": "1"},
+    )
+    return float(done.stdout)
+
+
 async def bench(scratch: Path) -> None:
     runner = scratch / "runner.wasm"
     runner.write_bytes(lzma.decompress(RUNNER.read_bytes()))
@@ -146,6 +215,12 @@ async def bench(scratch: Path) -> None:
         print(
             f"{name}: private memory per agent blocked in a host call:"
             f" p50 {statistics.median(sizes) / 1024:.2f}, max {max(sizes) / 1024:.2f} MiB (n={len(sizes)})"
+        )
+    for name, _, what in agents:
+        each = await asyncio.to_thread(shared_kib, runtime._images[what.component_digest], 50, what)
+        print(
+            f"{name}: private memory per instance blocked in a host call, one process for all:"
+            f" {each / 1024:.2f} MiB (n=50)"
         )
     began = time.perf_counter()
     gate = [runtime.run_attempt(agents[1][2], FirstCall()) for _ in range(100)]
