@@ -181,7 +181,8 @@ class SocketServer:
                 return False
             most = max(held[other.principal.pid] for other in silent)
             first = min(
-                (other for other in silent if held[other.principal.pid] == most), key=lambda other: other.ident
+                (other for other in silent if held[other.principal.pid] == most),
+                key=lambda other: other.ident,
             )
             first.turn_away("too many programs connect at once")
         self._sessions.add(session)

@@ -91,7 +91,7 @@ class Runtime:
         waived_layers: Collection[str] = (),
     ) -> None:
         """``mac_key``: 32 bytes from the keyring. ``max_spares``: workers kept ready, one per kind of attempt
-        seen lately, about 4 MiB each; 0 forks every worker when it is needed. ``grace_ms``: how much later
+        seen lately, about 1.5 MiB each; 0 forks every worker when it is needed. ``grace_ms``: how much later
         than its worker the daemon ends a guest that overruns. ``waived_layers``: mandatory sandbox layers an
         operator does without, by name."""
         unknown = set(waived_layers) - set(MANDATORY)

@@ -116,3 +116,30 @@ async def test_the_outside_changes_nothing(
     for name, value in (("TZ", "Asia/Tokyo"), ("LANG", "tr_TR.UTF-8"), ("PYTHONHASHSEED", "1")):
         monkeypatch.setenv(name, value)
     assert await python(COLLATZ, ticking()) == before
+
+
+async def test_a_waiting_python_guest_has_little_memory_of_its_own(bench: Bench, runner: bytes) -> None:
+    """A guard for what the zygote shares by fork: an import with a hook on fork alone costs 0.4 MiB."""
+    measured: list[int] = []
+
+    def measure(_: HostCall) -> dict[str, int]:
+        (worker,) = bench.runtime._workers
+        lines = Path(f"/proc/{worker.pid}/smaps_rollup").read_text().splitlines()
+        measured.append(sum(int(line.split()[1]) for line in lines if line.startswith("Private_")))
+        return {"now_ms": 1}
+
+    source = "from runloop.agent import handler\n\n\n@handler\ndef handle(task, host):\n    host.now_ms()\n"
+    source += '    return {"ports": {}}\n'
+    given = {
+        "op": "handle",
+        "message": {"type": "intent.generic.v1", "payload": {}, "meta": {}},
+        "ports": {},
+        "with": {},
+        "context": {"agent": "tester", "node": "n", "attempt": 1, "run": "r", "trace_id": "r"},
+    }
+    try:
+        result = await bench.run(runner, Script(measure), source={"agent": source}, input=given)
+    except PermissionError:
+        pytest.skip("the memory of a worker, which is not dumpable, is for root to read")
+    assert result.ok, result
+    assert max(measured) < 5 * 1024

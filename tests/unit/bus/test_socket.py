@@ -769,3 +769,109 @@ def test_peer_credentials_are_three_ints() -> None:
     with left, right:
         raw = left.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
     assert struct.unpack("3i", raw)[1] == os.geteuid()
+
+
+# --- strangers do not lock out the operator ---------------------------------------------------------------
+
+
+def begun(size: int, sent: int) -> bytes:
+    """The first ``sent`` bytes of a frame with a body of ``size`` bytes."""
+    return encode_message(GENERIC, b"x" * size, msg_id=2, now_ms=NOW, topic="demo/a")[:sent]
+
+
+@pytest.mark.requirement("B5")
+async def test_connections_that_say_nothing_do_not_keep_the_operator_out(house: House) -> None:
+    server = await house.start(PeerLimits(peers=16, strangers=8))
+    idle = [await house.raw() for _ in range(40)]
+    await settle()
+    assert sum(not session.closing for session in server._sessions) <= 8
+    assert [(await idle[0].read())[0], (await idle[0].read())[1]["error"]["code"]] == [100, "bus.peers"]
+    operators = [await house.client() for _ in range(8)]
+    assert {client.principal for client in operators} == {"operator"}
+    assert await operators[0].ping() > 0
+
+
+async def test_whoever_holds_most_connections_gives_way_first(house: House) -> None:
+    server = await house.start(PeerLimits(strangers=8))
+    patient = await house.raw()
+    script = (
+        "import socket,sys\n"
+        "held=[]\n"
+        "for _ in range(40):\n"
+        "    s=socket.socket(socket.AF_UNIX); s.connect(sys.argv[1]); held.append(s)\n"
+        "print('done', flush=True); sys.stdin.read()\n"
+    )
+    pipes = {"stdin": asyncio.subprocess.PIPE, "stdout": asyncio.subprocess.PIPE}
+    crowd = await asyncio.create_subprocess_exec(sys.executable, "-c", script, os.fspath(house.path), **pipes)
+    try:
+        assert crowd.stdout is not None
+        assert await asyncio.wait_for(crowd.stdout.readline(), 20) == b"done\n"
+        await eventually(lambda: house.bus.counters.refused.get("bus.peers", 0) >= 33)
+        assert (await patient.greet())["result"]["principal"] == "peer"
+    finally:
+        crowd.kill()
+        await crowd.wait()
+    assert len(server.peers()) == 1
+
+
+@pytest.mark.requirement("B5")
+async def test_peers_leave_room_for_whoever_must_still_say_hello(house: House) -> None:
+    server = await house.start(PeerLimits(strangers=8))
+    peers = [await house.raw() for _ in range(6)]
+    for peer in peers:
+        assert (await peer.greet())["result"]["principal"] == "peer"
+    late = await house.raw()
+    assert (await late.greet())["error"]["code"] == "bus.peers"
+    assert (await house.client()).principal == "operator"
+    assert len(server.peers()) == 7  # nobody who was in had to leave
+
+
+async def test_a_frame_before_the_hello_is_small_and_one_behind_it_may_be_large(house: House) -> None:
+    await house.start()
+    early = await house.raw()
+    await early.read()
+    await early.send(begun(5_000, 100))
+    assert (await early.read())[1]["error"] == "BodyTooLarge"
+    assert await early.read() == (0, None)
+
+    raw = await house.raw()
+    await raw.read()
+    heard: list[Any] = []
+    house.bus.subscribe("demo/a", lambda delivery: heard.append(delivery.payload))
+    answer = {"protocol": 0, "build": __version__, "client": "raw", "proof": None}
+    greeting = encode_message("observation.agent.hello.v1", answer, msg_id=1, now_ms=NOW)
+    large = encode_message(GENERIC, b"x" * 100_000, msg_id=2, now_ms=NOW, topic="demo/a")
+    await raw.send(greeting + large)
+    await eventually(lambda: bool(heard))
+    assert heard == [b"x" * 100_000]
+
+
+@pytest.mark.requirement("B4")
+async def test_begun_frames_of_all_peers_share_one_budget_and_the_greediest_is_cut(house: House) -> None:
+    server = await house.start(PeerLimits(partial_bytes=100_000))
+    modest, greedy, operator = await house.raw(), await house.raw(), await house.raw()
+    for peer in (modest, greedy):
+        await peer.greet()
+    await operator.greet(proof=lambda nonce: hello.proof(CREDENTIAL, nonce))
+    await operator.send(begun(300_000, 200_000))
+    await greedy.send(begun(300_000, 70_000))
+    await eventually(lambda: server._partial_bytes == 70_000)
+    await modest.send(begun(300_000, 40_000))
+    assert (await greedy.read())[1]["error"] == "RefusedError"
+    assert await greedy.read() == (0, None)
+    await eventually(lambda: server._partial_bytes == 40_000)
+    await modest.send(begun(300_000, 1_000_000)[40_000:])  # finished: nothing is held for it any more
+    await eventually(lambda: server._partial_bytes == 0)
+    assert len(server.peers()) == 2
+
+
+async def test_a_peer_that_is_cut_and_takes_nothing_more_is_gone_all_the_same(house: House) -> None:
+    server = await house.start(PeerLimits(hello_ms=5_000))
+    deaf = await prepare_deaf(house, "demo/flood")
+    while not any(session._transport.get_write_buffer_size() for session in server._sessions):
+        house.bus.send(OPERATOR, "demo/flood", GENERIC, b"x" * 20_000)
+        await settle()
+    await deaf.send(b"GET / HTTP/1.1\r\n\r\n")
+    await eventually(lambda: any(session.closing for session in server._sessions))
+    await house.tick(5_000)
+    await eventually(lambda: not server._sessions)
