@@ -223,7 +223,9 @@ def test_the_warming_guest_works(engine: Any) -> None:
 
 def test_nothing_in_the_zygote_hooks_its_forks() -> None:
     code = "import runloopd.runtime.zygote, sys; print(*{'threading', 'random'} & set(sys.modules))"
-    done = subprocess.run([sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        [sys.executable, "-I", "-c", code], capture_output=True, text=True, check=True, env={}
+    )
     assert done.stdout.strip() == ""
 
 
