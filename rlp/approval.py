@@ -79,9 +79,7 @@ def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> li
     rows += [("NOTE", note) for note in notes]
     lines = [line for name, value in rows for line in fold(f"  {name:<11} ", value, width)]
     lines.append("  " + "-" * min(width - 2, 72))
-    shown = [
-        f"  | {line}" for text in body[:MAX_BODY_LINES] for line in block(text, width=max(8, width - 4))
-    ]
+    shown = [f"  | {line}" for text in body[:MAX_BODY_LINES] for line in block(text, width=max(8, width - 4))]
     if len(body) > MAX_BODY_LINES:
         shown.append(f"  | ... {len(body) - MAX_BODY_LINES} more lines; every byte: v")
     return [*lines, *shown, "  " + "-" * min(width - 2, 72)]

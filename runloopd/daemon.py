@@ -192,7 +192,7 @@ class Daemon:
             replayer=Replayer(reader=reader, registry=registry, runtime=runtime, attempts=attempts),
             clock=clock,
             engine_versions=lambda: {"logic": openings_engine.LOGIC, **runtime.engine},
-            budgets={"budget_micro_usd": config.budgets.run_micro_usd},
+            budgets=config.budgets,
         )
         # Faces.
         control = Control(
@@ -267,7 +267,8 @@ class Daemon:
 
     def _show(self, delta: Delta) -> None:
         """Ephemeral progress goes to whoever follows the run; it is never recorded."""
-        body = {"delta": {"node": delta.node, "kind": delta.kind, "text": delta.text, **delta.fields}}
+        # The fields are a guest's: they never stand for what the daemon says itself.
+        body = {"delta": {**delta.fields, "node": delta.node, "kind": delta.kind, "text": delta.text}}
         trace = run_id_to_int(RunId(delta.run))
         frame = self._bus.compose(
             DAEMON, topics.run_events(delta.run), "observation.opening.event.v1", body, trace_id=trace

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import email
 import email.policy
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
+from email.header import decode_header, make_header
 from email.message import EmailMessage, Message
 from email.utils import getaddresses, parsedate_to_datetime
-from html.parser import HTMLParser
+from html import unescape
 from pathlib import Path
+from typing import Any
 
 from pog.importers.source import Problem, clean, clean_line, is_address, read_bounded, stable_id
 from runloop.digest import blob_digest
@@ -25,6 +28,30 @@ MAX_MBOX_BYTES = 1024 * 1024 * 1024
 MAX_PARTS = 200
 MAX_PEOPLE = 200
 MAX_HTML_CHARS = 1024 * 1024
+MAX_HEADER = 64 * 1024
+"""Bytes of one header, and of one that says what a part is: the standard library's readers of headers take
+time that grows with the square of the length."""
+MAX_PART_HEADER = 4 * 1024
+
+
+class _Bounded(email.policy.EmailPolicy):
+    """Refuses long headers before anything reads them, wherever in the message they stand."""
+
+    def header_source_parse(self, sourcelines: list[str]) -> tuple[str, str]:
+        name = sourcelines[0].partition(":")[0]
+        limit = MAX_PART_HEADER if name.lower().startswith("content-") else MAX_HEADER
+        if sum(map(len, sourcelines)) > limit:
+            raise ValueError(f"its header {name[:40]!r} is larger than {limit} bytes")
+        return super().header_source_parse(sourcelines)
+
+    def header_fetch_parse(self, name: str, value: str) -> Any:
+        """Headers of parts stay text: taking their parameters apart for each part costs too much."""
+        if name.lower().startswith("content-"):
+            return "".join(value.splitlines())
+        return super().header_fetch_parse(name, value)
+
+
+_POLICY = _Bounded()
 
 
 def is_maildir(path: Path) -> bool:
@@ -53,7 +80,7 @@ def parse_message(data: bytes, source: str) -> DocumentImported:
 
     Its id is that of its Message-ID, or of its bytes where it has none.
     """
-    message = email.message_from_bytes(data, policy=email.policy.default)
+    message = email.message_from_bytes(data, policy=_POLICY)
     if not any(name in message for name in ("from", "date", "subject", "message-id", "to")):
         raise ValueError("it has none of the headers of a mail")
     body, attachments = _body(message)
@@ -119,6 +146,14 @@ def _header(message: Message, name: str) -> str:
         return str(raw)
 
 
+def _words(text: str) -> str:
+    """A text with its encoded words read."""
+    try:
+        return str(make_header(decode_header(text))) if "=?" in text else text
+    except Exception:  # a hostile one may raise anything
+        return text
+
+
 def _people(message: Message) -> list[str]:
     found: dict[str, None] = {}
     for name in ("from", "to", "cc", "reply-to"):
@@ -151,7 +186,7 @@ def _body(message: EmailMessage | Message) -> tuple[str, list[str]]:
             continue
         kind = part.get_content_type()
         if part.get_content_disposition() == "attachment" or kind not in {"text/plain", "text/html"}:
-            attachments.append(clean_line(part.get_filename() or kind, 200))
+            attachments.append(clean_line(_words(part.get_filename() or kind), 200))
         else:
             (plain if kind == "text/plain" else html).append(_text(part))
     if any(text.strip() for text in plain):
@@ -170,38 +205,78 @@ def _text(part: Message) -> str:
         return data[:MAX_HTML_CHARS].decode("utf-8", "replace")
 
 
-class _Words(HTMLParser):
-    """Keeps the words of HTML: no scripts, no styles, a new line for every block."""
+class _Ahead:
+    """Finds marks in a text and remembers which are not ahead any more: reading stays linear, whatever the
+    text (the standard library's HTML parser looks for the end of each ``<!--`` anew)."""
 
-    _SILENT = frozenset({"script", "style", "head", "title", "template"})
-    _BLOCKS = frozenset(
-        {"p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "table", "blockquote"}
-    )
+    def __init__(self, text: str) -> None:
+        self._text = text
+        self._gone: set[re.Pattern[str]] = set()
+        self.looks = 0
+        """How often the text was searched."""
 
-    def __init__(self) -> None:
-        super().__init__(convert_charrefs=True)
-        self.parts: list[str] = []
-        self._silent = 0
-
-    def handle_starttag(self, tag: str, attrs: object) -> None:
-        if tag in self._SILENT:
-            self._silent += 1
-        elif tag in self._BLOCKS:
-            self.parts.append("\n")
-
-    def handle_endtag(self, tag: str) -> None:
-        if tag in self._SILENT:
-            self._silent = max(0, self._silent - 1)
-
-    def handle_data(self, data: str) -> None:
-        if not self._silent:
-            self.parts.append(data)
+    def __call__(self, pattern: re.Pattern[str], start: int) -> re.Match[str] | None:
+        if pattern in self._gone:
+            return None
+        self.looks += 1
+        found = pattern.search(self._text, start)
+        if found is None:
+            self._gone.add(pattern)
+        return found
 
 
-def _without_marks(html: str) -> str:
-    words = _Words()
-    words.feed(html[:MAX_HTML_CHARS])
-    words.close()
-    lines = [" ".join(line.split()) for line in "".join(words.parts).split("\n")]
+_SILENT = frozenset({"head", "title", "template"})
+_BLOCKS = frozenset({"p", "div", "br", "li", "tr", "h1", "h2", "h3", "h4", "h5", "h6", "table", "blockquote"})
+_RAW = {"script": re.compile(r"</script", re.IGNORECASE), "style": re.compile(r"</style", re.IGNORECASE)}
+_OPEN = re.compile("<")
+_TAG = re.compile(r"(/?)([a-zA-Z][a-zA-Z0-9]{0,31})?")
+_ENDS = {"!--": re.compile("-->"), "!": re.compile(">"), "?": re.compile(">")}
+_STOP = re.compile(r">|=[ \t\r\n]{0,64}([\"'])")
+_QUOTES = {'"': re.compile('"'), "'": re.compile("'")}
+
+
+def _tag_end(ahead: _Ahead, place: int) -> int | None:
+    """Where the tag that begins before ``place`` ends; a ``>`` within a quoted value is none."""
+    while (stop := ahead(_STOP, place)) is not None:
+        quote = stop[1]
+        closed = ahead(_QUOTES[quote], stop.end()) if quote else None
+        if not quote:
+            return stop.end()
+        place = closed.end() if closed else stop.end()
+    return None
+
+
+def _without_marks(html: str, ahead: _Ahead | None = None) -> str:
+    """The words of HTML: no scripts, no styles, a new line for every block. Looks at no place twice."""
+    html = html[:MAX_HTML_CHARS]
+    ahead = ahead or _Ahead(html)
+    parts: list[str] = []
+    silent, place = 0, 0
+    while (opened := ahead(_OPEN, place)) is not None:
+        if not silent:
+            parts.append(unescape(html[place : opened.start()]))
+        begin = opened.end()
+        other = next((mark for mark in _ENDS if html.startswith(mark, begin)), None)
+        tag = _TAG.match(html, begin)
+        assert tag is not None
+        if other is not None:
+            ended = ahead(_ENDS[other], begin)
+            place = ended.end() if ended else begin
+        elif tag[2] is None or (end := _tag_end(ahead, tag.end())) is None:
+            place = begin
+            if not silent:
+                parts.append("<")
+        else:
+            name, place = tag[2].lower(), end
+            if name in _SILENT:
+                silent = max(0, silent + (-1 if tag[1] else 1))
+            elif name in _RAW and not tag[1]:
+                closing = ahead(_RAW[name], place)
+                place = closing.start() if closing else len(html)
+            elif name in _BLOCKS and not tag[1] and not silent:
+                parts.append("\n")
+    if not silent:
+        parts.append(unescape(html[place:]))
+    lines = [" ".join(line.split()) for line in "".join(parts).split("\n")]
     kept = [line for line, before in zip(lines, ["", *lines], strict=False) if line or before]
     return "\n".join(kept).strip()

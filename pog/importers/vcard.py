@@ -16,7 +16,12 @@ __all__ = ["parse_cards", "read_cards"]
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_CARDS = 100_000
 MAX_VALUES = 50
-"""Addresses, phones or nicknames of one card."""
+"""Addresses, phones or nicknames of one card, parts of one value."""
+MAX_LINE = 64 * 1024
+"""Characters of one property, each of its physical lines counting as one more."""
+ENCODING_WITHIN = 4 * 1024
+"""Characters in which a property says how its value is encoded."""
+_USED = frozenset({"FN", "N", "ORG", "TITLE", "NOTE", "UID", "EMAIL", "TEL", "NICKNAME"})
 
 _PROPERTY = re.compile(
     r"(?:[A-Za-z0-9-]{1,64}\.)?(?P<name>[A-Za-z0-9-]{1,64})"
@@ -48,8 +53,8 @@ def parse_cards(data: bytes, source: str, report: Callable[[Problem], None]) -> 
         text = data.decode("latin-1")
     card: _Card | None = None
     count = 0
-    for number, line in _unfold(text):
-        upper = line.strip().upper()
+    for number, line, long in _unfold(text):
+        upper = line[:100].strip().upper()
         if upper == "BEGIN:VCARD":
             if card is not None:
                 report(Problem(f"{source}:{card.line}", "the card has no END:VCARD"))
@@ -64,6 +69,10 @@ def parse_cards(data: bytes, source: str, report: Callable[[Problem], None]) -> 
             if contact is not None:
                 yield contact
         elif card is not None:
+            if long:
+                if _name(line) in _USED:  # a picture may be as long as it likes: it is not read
+                    report(Problem(f"{source}:{number}", f"it is longer than {MAX_LINE} characters"))
+                continue
             _take(card, line, number, source, report)
         elif line.strip():
             report(Problem(f"{source}:{number}", "text outside of a card"))
@@ -72,22 +81,31 @@ def parse_cards(data: bytes, source: str, report: Callable[[Problem], None]) -> 
         report(Problem(f"{source}:{card.line}", "the card has no END:VCARD"))
 
 
-def _unfold(text: str) -> Iterator[tuple[int, str]]:
-    """Logical lines with the number of their first physical one (RFC 6350 §3.2; soft breaks of vCard 2.1)."""
-    start, parts = 0, [""]
-    soft = False
+def _unfold(text: str) -> Iterator[tuple[int, str, bool]]:
+    """Logical lines with the number of their first physical one (RFC 6350 §3.2; soft breaks of vCard 2.1).
+
+    Of a line longer than :data:`MAX_LINE` only the beginning is kept; the last value says so.
+    """
+    start, parts, used = 0, [""], 0
+    soft = quoted = False
     for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
-        if soft:
-            parts.append("\n" + line)  # quopri joins them
-        elif line[:1] in {" ", "\t"} and start:
-            parts.append(line[1:])
+        if soft or (line[:1] in {" ", "\t"} and start):
+            if used <= MAX_LINE:
+                parts.append("\n" + line if soft else line[1:])  # quopri joins the soft ones
+                used += len(parts[-1]) + 1
         else:
             if start:
-                yield start, "".join(parts)
-            start, parts = number, [line]
-        soft = "QUOTED-PRINTABLE" in parts[0].upper() and line.endswith("=")
+                yield start, "".join(parts), used > MAX_LINE
+            start, parts, used = number, [line], len(line)
+            quoted = "QUOTED-PRINTABLE" in line[:ENCODING_WITHIN].upper()
+        soft = quoted and line.endswith("=")
     if start:
-        yield start, "".join(parts)
+        yield start, "".join(parts), used > MAX_LINE
+
+
+def _name(line: str) -> str:
+    """The name of a property, without its group."""
+    return re.split("[;:]", line[:200], maxsplit=1)[0].rpartition(".")[2].upper()
 
 
 def _take(card: _Card, line: str, number: int, source: str, report: Callable[[Problem], None]) -> None:
@@ -124,7 +142,9 @@ def _contact(card: _Card, source: str, report: Callable[[Problem], None]) -> Con
         return None
     name = name or emails[0]
     nicknames = [
-        clean_line(_plain(part)) for value in card.many.get("NICKNAME", []) for part in _split(value, ",")
+        clean_line(_plain(part))
+        for value in card.many.get("NICKNAME", [])
+        for part in _split(value, ",")[:MAX_VALUES]
     ]
     uid = clean_line(card.one.get("UID", ""))
     return ContactUpserted(
@@ -133,7 +153,9 @@ def _contact(card: _Card, source: str, report: Callable[[Problem], None]) -> Con
         emails=list(dict.fromkeys(emails)),
         phones=[clean_line(_plain(value)).removeprefix("tel:") for value in card.many.get("TEL", [])],
         org=", ".join(
-            clean_line(_plain(part)) for part in _split(card.one.get("ORG", ""), ";") if part.strip()
+            clean_line(_plain(part))
+            for part in _split(card.one.get("ORG", ""), ";")[:MAX_VALUES]
+            if part.strip()
         ),
         title=clean_line(_plain(card.one.get("TITLE", ""))),
         note=clean(_plain(card.one.get("NOTE", "")), 16_384),
@@ -144,13 +166,14 @@ def _contact(card: _Card, source: str, report: Callable[[Problem], None]) -> Con
 
 def _structured_name(value: str) -> str:
     """``Doe;John;Quincy;Dr.;`` read aloud: prefix, given, additional, family, suffix."""
-    parts = [clean_line(_plain(part)) for part in _split(value, ";")] + [""] * 5
+    parts = [clean_line(_plain(part)) for part in _split(value, ";")[:5]] + [""] * 5
     family, given, additional, prefix, suffix = parts[:5]
     return " ".join(part for part in (prefix, given, additional, family, suffix) if part)
 
 
 def _split(value: str, separator: str) -> list[str]:
-    return re.split(rf"(?<!\\){re.escape(separator)}", value)
+    """The parts of a value, at most one more than are used."""
+    return re.split(rf"(?<!\\){re.escape(separator)}", value, maxsplit=MAX_VALUES)
 
 
 def _plain(value: str) -> str:

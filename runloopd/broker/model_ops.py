@@ -40,6 +40,9 @@ __all__ = ["ModelOps"]
 log = structlog.get_logger(__name__)
 
 MAX_OUTPUT_TOKENS = 65_536
+_SHOWN_EVERY_MS = 50
+_SHOWN_CHARS = 4_096
+"""A call shows what arrived this often, or whenever this much has gathered."""
 
 
 class ModelOps:
@@ -107,9 +110,8 @@ class ModelOps:
             deadline_ms=due,
             permits=lambda target: _permits(ask, target),
         )
-        work = self._models.complete(
-            request, budget=budget, on_delta=self._delta(ask), idempotency_key=ask.key
-        )
+        shown = _Shown(ask, self._clock, self._on_delta)
+        work = self._models.complete(request, budget=budget, on_delta=shown.add, idempotency_key=ask.key)
         try:
             answer = await bounded(work, self._clock, due_ms=due, abandoned=ask.abandoned)
         except ModelCallError as error:
@@ -126,6 +128,8 @@ class ModelOps:
         except AbandonedError:
             cut = ModelCallError("the attempt was stopped", code="model.cancelled", cost_micro_usd=None)
             return self._failed(ask, bound, hold, cut)
+        finally:
+            shown.flush()
         return self._answered(ask, bound, hold, _sane(answer, bound), mark)
 
     def _answered(self, ask: Ask, bound: Reservation, hold: Hold, answer: ModelAnswer, mark: int) -> Done:
@@ -201,12 +205,6 @@ class ModelOps:
         node, attempt, call = before.place
         return msgspec.structs.replace(lost, node=node, attempt=attempt, call=call)
 
-    def _delta(self, ask: Ask) -> Callable[[str], None]:
-        def show(text: str) -> None:
-            self._on_delta(Delta(run=ask.caller.run, node=ask.caller.node, kind="text", text=text))
-
-        return show
-
     async def next(self, ask: Ask) -> Done:
         """``{item}`` or ``{done: true}``: the next piece of a streamed answer, a function of the record."""
         name = cast(MsgNext, ask.args).stream
@@ -221,6 +219,39 @@ class ModelOps:
         parts = msgspec.json.decode(await self._blobs.blob(str(answer["parts_digest"])), type=list[str])
         at = attempt.ordinal("msg.next", ask.args_digest, ask.call.index)
         return Done(value={"item": parts[at]} if at < len(parts) else {"done": True}, causes=(source.event,))
+
+
+class _Shown:
+    """The words of one call on their way to whoever watches: gathered, because each frame costs everybody.
+
+    What is gathered waits for the next word or the end, not for a timer.
+    """
+
+    def __init__(self, ask: Ask, clock: Clock, publish: Callable[[Delta], None]) -> None:
+        self._run, self._node = ask.caller.run, ask.caller.node
+        self._clock = clock
+        self._publish = publish
+        self._gathered: list[str] = []
+        self._size = 0
+        self._shown_ms = -_SHOWN_EVERY_MS
+
+    def add(self, text: str) -> None:
+        """Take a piece; the first is shown at once."""
+        self._gathered.append(text)
+        self._size += len(text)
+        since_ms = self._clock.now_ms() - self._shown_ms
+        if self._size >= _SHOWN_CHARS or not 0 <= since_ms < _SHOWN_EVERY_MS:  # a clock may be set back
+            self.flush()
+
+    def flush(self) -> None:
+        """Show everything that was gathered."""
+        text = "".join(self._gathered)
+        self._gathered.clear()
+        self._size = 0
+        for at in range(0, len(text), _SHOWN_CHARS):
+            piece = text[at : at + _SHOWN_CHARS]
+            self._publish(Delta(run=self._run, node=self._node, kind="text", text=piece))
+        self._shown_ms = self._clock.now_ms()
 
 
 def _checked(request: ModelComplete) -> ModelComplete:

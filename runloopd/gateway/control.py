@@ -296,7 +296,7 @@ class Control:
             decision = msgspec.convert(delivery.payload, Decision)
             decided = await self._approvals.decide(
                 delivery.principal,
-                self._undecided(decision.approval),
+                await self._undecided(decision.approval),
                 decision.action_digest,
                 decision.decision,
                 decision.note,
@@ -308,12 +308,12 @@ class Control:
         else:
             self._bus.reply(delivery, decided.to_json())
 
-    def _undecided(self, name: str) -> str:
+    async def _undecided(self, name: str) -> str:
         """The approval's whole name; one that was answered is told apart from one that never was."""
         try:
             return self._approvals.find(name).id
         except NotFoundError:
-            found = self._history().find(name)
+            found = (await self._history()).find(name)
             raise ConflictError(
                 f"{found.id} is {found.state} already",
                 hint=f"'rlp kb why {found.id}' tells how",

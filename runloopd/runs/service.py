@@ -21,6 +21,7 @@ from openings.load import load
 from openings.validate import bind, check
 from pog.reader import Reader
 from runloop.clock import Clock
+from runloop.config import Budgets
 from runloop.digest import canonical
 from runloop.errors import ConflictError, NotFoundError, UsageError
 from runloop.events import (
@@ -79,7 +80,7 @@ class Runs:
         replayer: Replayer,
         clock: Clock,
         engine_versions: Callable[[], dict[str, Any]],
-        budgets: dict[str, int],
+        budgets: Budgets,
     ) -> None:
         self._bus = bus
         self._journal = journal
@@ -188,7 +189,11 @@ class Runs:
     def _limits(self, opening: Opening) -> dict[str, Any]:
         """The stricter of what the opening asks for and what the configuration allows."""
         policy = opening.policy.to_json()
-        for name, ceiling in self._budgets.items():
+        ceilings = {
+            "budget_micro_usd": self._budgets.run_micro_usd,
+            "budget_tokens": self._budgets.run_tokens,
+        }
+        for name, ceiling in ceilings.items():
             asked = policy.get(name)
             policy[name] = ceiling if asked is None else min(asked, ceiling)
         return policy

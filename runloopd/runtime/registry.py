@@ -316,7 +316,7 @@ class Registry:
             )
         if self._allow_unsigned and agent.manifest.name in self._shipped:
             return AgentRefusedError(
-                f"{agent.dir} takes the name of the shipped agent {agent.manifest.name}, and is not that agent",
+                f"{agent.dir} takes the name of the shipped agent {agent.manifest.name} and is another",
                 hint="give it another name in its manifest.toml, or remove the folder",
                 code="agent.name",
                 dir=str(agent.dir),

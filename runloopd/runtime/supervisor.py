@@ -88,6 +88,7 @@ class Runtime:
         max_spares: int = 4,
         grace_ms: int = 1_000,
         waiting_after_ms: int = 100,
+        max_parked: int = 1_024,
         waived_layers: Collection[str] = (),
     ) -> None:
         """``mac_key``: 32 bytes from the keyring. ``max_spares``: workers kept ready, one per kind of attempt
@@ -104,6 +105,7 @@ class Runtime:
         self._cache = CompiledCache(cache_dir, mac_key)
         self._on_transition = on_transition
         self._slots = asyncio.Semaphore(max_workers)
+        self._parked = asyncio.Semaphore(max_parked)
         self._grace_ms = grace_ms
         self._waiting_after_ms = waiting_after_ms
         self._waived = tuple(waived_layers)
@@ -319,16 +321,20 @@ class Runtime:
             raise NotFoundError(
                 f"component {order.component_digest[:12]} is not prepared", code="component.unknown"
             )
-        async with self._slots:
+        async with _Slot(self._slots, self._parked) as slot:
             self._count += 1
             life = _Life(order, f"{order.node}.{order.attempt}#{self._count}", self._on_transition)
             try:
-                return await self._live(order, answerer, life)
+                return await self._live(order, answerer, life, slot)
             except BaseException:
                 await life.abandon("stopped")
                 raise
 
-    async def _live(self, order: AttemptOrder, answerer: Answerer, life: _Life) -> AttemptResult:
+    async def _live(self, order: AttemptOrder, answerer: Answerer, life: _Life, slot: _Slot) -> AttemptResult:
+        async def waiting(waits: bool) -> None:
+            await life.waiting(waits)
+            await slot.lend(waits)
+
         await life.go(Trigger.SPAWN)
         try:
             worker = await self._spawn(order)
@@ -344,7 +350,7 @@ class Runtime:
                 answerer,
                 kill=worker.kill,
                 exited=worker.exited,
-                waiting=life.waiting,
+                waiting=waiting,
                 grace_ms=self._grace_ms,
                 waiting_after_ms=self._waiting_after_ms,
             )
@@ -414,6 +420,37 @@ class _Probe:
     @property
     def killed(self) -> bool:
         return self.status == -signal.SIGSYS
+
+
+class _Slot:
+    """A place among the working guests. One that waits for an answer lends it to others.
+
+    Without that, as many unanswered questions as there are places would stop every other run. Those that
+    wait are bounded too, by ``parked``: beyond it a waiting guest keeps its place.
+    """
+
+    def __init__(self, slots: asyncio.Semaphore, parked: asyncio.Semaphore) -> None:
+        self._slots = slots
+        self._parked = parked
+        self._lent = False
+
+    async def __aenter__(self) -> _Slot:
+        await self._slots.acquire()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        (self._parked if self._lent else self._slots).release()
+
+    async def lend(self, waits: bool) -> None:
+        """Give the place away while waiting; take one again, when there is one, to go on."""
+        if waits and not self._lent and not self._parked.locked():
+            await self._parked.acquire()
+            self._lent = True
+            self._slots.release()
+        elif not waits and self._lent:
+            await self._slots.acquire()
+            self._lent = False
+            self._parked.release()
 
 
 class _Life:

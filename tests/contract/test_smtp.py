@@ -6,9 +6,11 @@ import asyncio
 import datetime
 import ipaddress
 import json
+import socket
 import ssl
 import threading
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,8 @@ from runloopd.broker.providers.smtp import SmtpConfig, SmtpSender
 from runloopd.broker.secrets import SecretRef, SecretStore
 
 PASSWORD = "pass-canary-41Zq"
+ENDLESS = 64 * 1024 * 1024
+"""Bytes after which a server gives up talking: far more than kernel buffers hold."""
 NOW_MS = 1_750_000_000_000
 
 
@@ -269,6 +273,43 @@ async def test_a_server_that_is_not_there_took_nothing(tmp_path: Path) -> None:
         await sender.dispatch(prepared(sender))
     assert caught.value.outcome == "absent" and caught.value.retryable
     assert caught.value.named_code == "mail.smtp"
+
+
+@pytest.mark.parametrize("reply", [b"220-more\r\n", b"220-" + b"x" * 8_000 + b"\r\n", b"x" * 10_000])
+@pytest.mark.parametrize(
+    ("dialogue", "outcome"),
+    [
+        ((), "absent"),
+        ((b"220 hello\r\n",), "absent"),
+        ((b"220 hello\r\n", *[b"250 OK\r\n"] * 5, b"354 go on\r\n"), "unknown"),
+    ],
+)
+async def test_a_reply_without_end_is_cut(
+    tmp_path: Path, dialogue: tuple[bytes, ...], outcome: str, reply: bytes
+) -> None:
+    """A server that says one line per command, and then never stops."""
+    poured = 0
+
+    def talk(listening: socket.socket) -> None:
+        nonlocal poured
+        with listening.accept()[0] as peer, suppress(OSError):
+            for said in dialogue:
+                peer.sendall(said)
+                while not peer.recv(4096).endswith(b"\r\n.\r\n" if said[:3] == b"354" else b"\r\n"):
+                    pass
+            while poured < ENDLESS:
+                peer.sendall(reply * 10)
+                poured += len(reply) * 10
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        server = asyncio.create_task(asyncio.to_thread(talk, listening))
+        sender = smtp(tmp_path, listening.getsockname()[1])
+        with pytest.raises(ProviderError) as caught:
+            await sender.dispatch(prepared(sender))
+        await server
+    assert caught.value.outcome == outcome and "bytes" in caught.value.message
+    assert poured < ENDLESS, "we hang up"
+    assert await sender.reconcile(prepared(sender)) == outcome
 
 
 @pytest.mark.parametrize("greeting", [b"554 go away\r\n", b"garbage\r\n", b"\xff\xfe" * 9_000, b""])

@@ -12,8 +12,10 @@ import pytest
 
 from pog.reader import Reader
 from runloop.digest import blob_digest
-from runloop.events import ActionDecided, ActionRequested
-from tests.home import BIN, EXAMPLES, Home, alive, example_paths, wait_until
+from runloop.events import ActionDecided, ActionRequested, QuotaExceeded, RunStarted
+from tests.home import BIN, EXAMPLES, ROOT, Home, alive, example_paths, wait_until
+
+COMPOSE_EMAIL = ROOT / "openings" / "library" / "compose_email.yaml"
 
 
 def only_approval(home: Home) -> str:
@@ -50,6 +52,25 @@ def test_an_approved_mail_lands_in_the_outbox_as_the_very_bytes_that_were_shown(
     assert message["Message-ID"]
     assert message["Date"]
     assert message.get_content().strip()
+
+
+@pytest.mark.parametrize(("asked", "allowed"), [(10**9, 1), (0, 200_000)])
+def test_the_stricter_of_the_openings_budget_and_the_users_holds(
+    home: Home, asked: int, allowed: int
+) -> None:
+    home.env["RUNLOOP__BUDGETS__RUN_TOKENS"] = str(allowed)
+    home.env["RUNLOOP__BUDGETS__RUN_MICRO_USD"] = "5"
+    greedy = COMPOSE_EMAIL.read_text().replace("policy:\n", f"policy:\n  budget_tokens: {asked}\n")
+    (home.path / "greedy.yaml").write_text(greedy)
+    home.rlp("import", *map(str, example_paths())).check()
+    asked_for = ("-p", "recipient=john", "-p", "topic=Q4 plan")
+    assert home.rlp("run", "./greedy.yaml", *asked_for, "--no-input").code not in (0, 5)
+    (started,) = home.events("run.started")
+    assert isinstance(started.payload, RunStarted)
+    policy = started.payload.policy
+    assert (policy["budget_tokens"], policy["budget_micro_usd"]) == (min(asked, allowed), 5)
+    exceeded = [event.payload for event in home.events("quota.exceeded")]
+    assert any(isinstance(p, QuotaExceeded) and p.resource == "run.tokens" for p in exceeded)
 
 
 def wait_finished(home: Home, run: str) -> None:

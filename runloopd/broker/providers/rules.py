@@ -8,7 +8,8 @@ generated=false``. It never invents: an open-ended prompt is refused plainly.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import asyncio
+from collections.abc import Callable
 
 import orjson
 
@@ -38,9 +39,12 @@ class RulesProvider:
         on_delta: Callable[[str], None] | None,
         idempotency_key: str,
     ) -> Completion:
-        """Fill in. Raises :class:`ModelCallError`, never retryable: the same request fails the same way."""
+        """Fill in. Raises :class:`ModelCallError`, never retryable: the same request fails the same way.
+
+        In a thread: the request is a guest's, and nobody else may wait for what it costs.
+        """
         try:
-            text = _answer(request)
+            completion = await asyncio.to_thread(_complete, request)
         except ModelCallError:
             raise
         except RunloopError as error:
@@ -49,21 +53,24 @@ class RulesProvider:
                 hint=error.hint or "give the facts that are missing, or configure a model",
                 code=error.named_code,
             ) from error
-        text, cut = _limited(text, request.max_tokens)
-        parts = tuple(_pieces(text))
-        if on_delta is not None:
-            for part in parts:
+        if on_delta is not None and completion.text:
+            for part in completion.parts or (completion.text,):
                 on_delta(part)
-        return Completion(
-            text=text,
-            parts=parts if request.stream or on_delta is not None else (),
-            model=RULES_MODEL,
-            usage=Usage(
-                input_tokens=sum(estimated_tokens(message.content) for message in request.messages),
-                output_tokens=estimated_tokens(text),
-            ),
-            finish="length" if cut else "stop",
-        )
+        return completion
+
+
+def _complete(request: ModelComplete) -> Completion:
+    text, cut = _limited(_answer(request), request.max_tokens)
+    return Completion(
+        text=text,
+        parts=_pieces(text) if request.stream else (),
+        model=RULES_MODEL,
+        usage=Usage(
+            input_tokens=sum(estimated_tokens(message.content) for message in request.messages),
+            output_tokens=estimated_tokens(text),
+        ),
+        finish="length" if cut else "stop",
+    )
 
 
 def _answer(request: ModelComplete) -> str:
@@ -107,6 +114,6 @@ def _limited(text: str, max_tokens: int) -> tuple[str, bool]:
     return raw[:limit].decode(errors="ignore"), True
 
 
-def _pieces(text: str) -> Iterator[str]:
+def _pieces(text: str) -> tuple[str, ...]:
     """The text in lines, as it would stream."""
-    yield from text.splitlines(keepends=True)
+    return tuple(text.splitlines(keepends=True))

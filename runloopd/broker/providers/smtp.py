@@ -27,6 +27,8 @@ from runloopd.broker.secrets import Scrubber, Secret, SecretRef, SecretStore
 
 __all__ = ["SmtpConfig", "SmtpSender"]
 
+_MAX_REPLY_LINES = 100
+_MAX_REPLY_BYTES = 64 * 1024
 _EHLO = "[127.0.0.1]"
 """Said instead of this machine's name, which is nobody's business."""
 
@@ -45,6 +47,52 @@ class SmtpConfig:
     """Longest silence of the server."""
     total_ms: int = 120_000
     """Longest dispatch."""
+
+
+class _EndlessReplyError(smtplib.SMTPException):
+    """The server goes on answering beyond what any answer needs."""
+
+    def __init__(self) -> None:
+        super().__init__(
+            f"the server's reply has more than {_MAX_REPLY_LINES} lines or {_MAX_REPLY_BYTES} bytes"
+        )
+
+
+class _Smtp(smtplib.SMTP):
+    """The library gathers the lines of a reply without end; this one stops and hangs up."""
+
+    def getreply(self) -> tuple[int, bytes]:
+        """As the library does it. Raises :class:`_EndlessReplyError`."""
+        if self.file is None:
+            assert self.sock is not None
+            self.file = self.sock.makefile("rb")
+        said: list[bytes] = []
+        left = _MAX_REPLY_BYTES
+        while len(said) < _MAX_REPLY_LINES:
+            try:
+                line = self.file.readline(left + 1)
+            except OSError as error:
+                self.close()
+                raise smtplib.SMTPServerDisconnected(f"Connection unexpectedly closed: {error}") from error
+            if not line:
+                self.close()
+                raise smtplib.SMTPServerDisconnected("Connection unexpectedly closed")
+            left -= len(line)
+            if left < 0:
+                break
+            said.append(line[4:].strip(b" \t\r\n"))
+            try:
+                code = int(line[:3])
+            except ValueError:
+                return -1, b"\n".join(said)
+            if line[3:4] != b"-":
+                return code, b"\n".join(said)
+        self.close()
+        raise _EndlessReplyError
+
+
+class _SmtpTls(_Smtp, smtplib.SMTP_SSL):
+    """The same, encrypted from the first byte."""
 
 
 class SmtpSender:
@@ -233,9 +281,9 @@ class _Talk:
         step_s = config.step_ms / 1000
         made: smtplib.SMTP
         if config.tls == "tls":
-            made = smtplib.SMTP_SSL(local_hostname=_EHLO, timeout=step_s, context=self._tls_context())
+            made = _SmtpTls(local_hostname=_EHLO, timeout=step_s, context=self._tls_context())
         else:
-            made = smtplib.SMTP(local_hostname=_EHLO, timeout=step_s)
+            made = _Smtp(local_hostname=_EHLO, timeout=step_s)
         self._server = made
         try:
             # Not by the constructor, which would connect before abort() can see the socket.
@@ -254,6 +302,8 @@ class _Talk:
     def _login(self, server: smtplib.SMTP, password: Secret) -> None:
         try:
             server.login(self._config.user or "", password.reveal())
+        except _EndlessReplyError:
+            raise
         except smtplib.SMTPException as error:  # some servers hang up instead of answering
             said = error.smtp_error if isinstance(error, smtplib.SMTPResponseException) else str(error)
             raise self._failed(
@@ -280,6 +330,8 @@ class _Talk:
             code, said = server.data(self._prepared.content)
         except smtplib.SMTPDataError as error:  # refused before the message itself
             code, said = error.smtp_code, error.smtp_error  # type: ignore[assignment]
+        except _EndlessReplyError as error:
+            raise self._failed(str(error), outcome="unknown") from None
         except Exception as error:
             raise self._failed(
                 f"the connection broke while the server took the message ({type(error).__name__})",
@@ -310,6 +362,8 @@ class _Talk:
             yield
         except RunloopError:
             raise
+        except _EndlessReplyError as error:
+            raise self._failed(str(error)) from None
         except smtplib.SMTPNotSupportedError as error:
             raise self._failed(self._clean(str(error)), hint="check mail.tls and mail.user") from None
         except ssl.SSLError as error:

@@ -5,11 +5,15 @@ Knows four forms: ``{{path.to.fact}}`` with optional filters (``{{note.text | se
 ``{{#if path}}…{{else}}…{{/if}}``. A tag alone on its line leaves no line behind. Facts are data: a ``{{``
 inside a value is shown, never obeyed. Does not know: attributes, calls, arithmetic, files.
 
+A template comes from a guest, so all it may cost is bounded: its words when it is read, and when it is filled
+the steps taken and the characters moved, whether or not they are written.
+
 Filters: ``line`` (everything on one line), ``sentence`` (the first sentence), ``json`` (as JSON text).
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +30,15 @@ MAX_OUTPUT = 1024 * 1024
 """Characters a template may grow to."""
 _MAX_DEPTH = 16
 _MAX_STEPS = 200_000
+"""Parts written and items visited."""
+_MAX_WORK = 4 * 1024 * 1024
+"""Characters that substitutions and their filters may make, together."""
+_MAX_FILTERS = 4
+_MAX_WORDS = 16
+_MAX_WORD = 64
+_QUOTED = 80
+"""Characters of a template that a complaint repeats."""
+_REST_OF_LINE = re.compile(r"[ \t\r]*(?:\n|\Z)")
 _SENTENCE_ENDS = ".!?…"
 _MISSING = object()
 
@@ -42,22 +55,32 @@ class _Text:
 
 
 @dataclass(frozen=True, slots=True)
+class _Path:
+    """A name of a fact, split once."""
+
+    text: str
+    words: tuple[str, ...]
+    of_item: bool
+    """Starts at the item of the loop."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Value:
-    path: str
+    path: _Path
     filters: tuple[str, ...]
     line: int
 
 
 @dataclass(frozen=True, slots=True)
 class _Each:
-    path: str
+    path: _Path
     body: tuple[_Part, ...]
     line: int
 
 
 @dataclass(frozen=True, slots=True)
 class _If:
-    path: str
+    path: _Path
     body: tuple[_Part, ...]
     other: tuple[_Part, ...]
     line: int
@@ -93,7 +116,7 @@ def _tokens(template: str) -> list[_Token]:
         line += text.count("\n")
         next_at = end + 2
         if tag.startswith(("#", "/")) or tag == "else":
-            text, next_at = _alone(template, text, start, next_at)
+            text, next_at = _alone(template, text, at, next_at)
         tokens.append(("text", text, line))
         tokens.append(("tag", tag, line))
         line += template.count("\n", start, next_at)
@@ -102,14 +125,15 @@ def _tokens(template: str) -> list[_Token]:
     return tokens
 
 
-def _alone(template: str, text: str, start: int, end: int) -> tuple[str, int]:
-    """Take the whole line away when a section tag stands alone on it."""
-    line_start = template.rfind("\n", 0, start) + 1
-    line_end = template.find("\n", end)
-    line_end = len(template) if line_end < 0 else line_end
-    if template[line_start:start].strip(" \t") or template[end:line_end].strip(" \t\r"):
+def _alone(template: str, text: str, at: int, end: int) -> tuple[str, int]:
+    """Take the whole line away when a section tag stands alone on it; ``text``, from ``at``, precedes it."""
+    begin = text.rfind("\n") + 1
+    if begin == 0 and at > 0 and template[at - 1] != "\n":
+        return text, end  # another tag shares the line
+    rest = _REST_OF_LINE.match(template, end)
+    if rest is None or text[begin:].strip(" \t"):
         return text, end
-    return text[: len(text) - (start - line_start)], min(line_end + 1, len(template))
+    return text[:begin], rest.end()
 
 
 class _Parser:
@@ -132,15 +156,17 @@ class _Parser:
                 parts.append(self._section(content[1:], line, depth))
             elif content.startswith("/") or content == "else":
                 if closer is None or (content != f"/{closer}" and not (content == "else" and closer == "if")):
-                    raise TemplateError(f"line {line}: {{{{{content}}}}} closes nothing")
+                    raise TemplateError(f"line {line}: {{{{{_cut(content)}}}}} closes nothing")
                 self._ended_by = content
                 return tuple(parts)
             else:
-                path, *filters = (word.strip() for word in content.split("|"))
+                path, *filters = (word.strip() for word in content.split("|", _MAX_FILTERS + 1))
+                if len(filters) > _MAX_FILTERS:
+                    raise TemplateError(f"line {line}: a value has more than {_MAX_FILTERS} filters")
                 for name in filters:
                     if name not in ("line", "sentence", "json"):
                         raise TemplateError(
-                            f"line {line}: unknown filter {name!r}", hint="known: line, sentence, json"
+                            f"line {line}: unknown filter {_cut(name)!r}", hint="known: line, sentence, json"
                         )
                 parts.append(_Value(_path(path, line), tuple(filters), line))
         if closer is not None:
@@ -153,7 +179,7 @@ class _Parser:
         if word == "each":
             return _Each(_path(path, line), self.block(depth + 1, "each"), line)
         if word != "if":
-            raise TemplateError(f"line {line}: unknown section {word!r}", hint="known: each, if")
+            raise TemplateError(f"line {line}: unknown section {_cut(word)!r}", hint="known: each, if")
         body = self.block(depth + 1, "if")
         other: tuple[_Part, ...] = ()
         if self._ended_by == "else":
@@ -163,11 +189,20 @@ class _Parser:
         return _If(_path(path, line), body, other, line)
 
 
-def _path(path: str, line: int) -> str:
-    words = path.removeprefix(".").split(".") if path != "." else []
+def _path(path: str, line: int) -> _Path:
+    words = path.removeprefix(".").split(".", _MAX_WORDS) if path != "." else []
+    if len(words) > _MAX_WORDS or any(len(word) > _MAX_WORD for word in words):
+        raise TemplateError(
+            f"line {line}: {_cut(path)!r} has more than {_MAX_WORDS} words, or one of more than {_MAX_WORD} "
+            "characters"
+        )
     if any(not word or not word.replace("_", "a").replace("-", "a").isalnum() for word in words):
-        raise TemplateError(f"line {line}: {path!r} names no fact")
-    return path
+        raise TemplateError(f"line {line}: {_cut(path)!r} names no fact")
+    return _Path(path, tuple(words), path.startswith("."))
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _QUOTED else text[:_QUOTED] + "…"
 
 
 # --- writing --------------------------------------------------------------------------------------
@@ -180,13 +215,12 @@ class _Writer:
         self._facts = facts
         self._size = 0
         self._steps = 0
+        self._work = 0
         self.out: list[str] = []
 
     def write(self, parts: Sequence[_Part], items: tuple[Any, ...]) -> None:
         for part in parts:
-            self._steps += 1
-            if self._steps > _MAX_STEPS:
-                raise TemplateError(f"the template takes more than {_MAX_STEPS} steps")
+            self._step()
             match part:
                 case _Text(text):
                     self._put(text)
@@ -200,9 +234,22 @@ class _Writer:
                     values = self._find(path, items)
                     if not isinstance(values, list | tuple):
                         what = "missing" if values is _MISSING else f"a {type(values).__name__}"
-                        raise TemplateError(f"line {line}: {path!r} is {what}, not a list")
+                        raise TemplateError(f"line {line}: {path.text!r} is {what}, not a list")
                     for item in values:
+                        self._step()  # an empty body costs as well
                         self.write(body, (*items, item))
+
+    def _step(self) -> None:
+        self._steps += 1
+        if self._steps > _MAX_STEPS:
+            raise TemplateError(f"the template takes more than {_MAX_STEPS} steps")
+
+    def _made(self, text: str, line: int) -> str:
+        """Charge what a substitution or a filter made."""
+        self._work += len(text)
+        if self._work > _MAX_WORK:
+            raise TemplateError(f"line {line}: the values and filters make more than {_MAX_WORK} characters")
+        return text
 
     def _put(self, text: str) -> None:
         self._size += len(text)
@@ -210,14 +257,13 @@ class _Writer:
             raise TemplateError(f"the filled template has more than {MAX_OUTPUT} characters")
         self.out.append(text)
 
-    def _find(self, path: str, items: tuple[Any, ...]) -> Any:
+    def _find(self, path: _Path, items: tuple[Any, ...]) -> Any:
         value: Any = self._facts
-        words = path.split(".")
-        if path.startswith("."):
+        if path.of_item:
             if not items:
                 return _MISSING
-            value, words = items[-1], [word for word in words if word]
-        for word in words:
+            value = items[-1]
+        for word in path.words:
             if isinstance(value, dict):
                 value = value.get(word, _MISSING)
             elif isinstance(value, list | tuple) and word.isdecimal():
@@ -232,22 +278,30 @@ class _Writer:
         value = self._find(part.path, items)
         if value is _MISSING or value is None:
             raise TemplateError(
-                f"line {part.line}: the fact {part.path!r} is not there",
-                hint=f"guard it with {{{{#if {part.path}}}}}…{{{{/if}}}}, or provide it",
+                f"line {part.line}: the fact {part.path.text!r} is not there",
+                hint=f"guard it with {{{{#if {part.path.text}}}}}…{{{{/if}}}}, or provide it",
             )
         for name in part.filters:
             if name == "json":
-                value = orjson.dumps(value).decode()
+                value = self._made(_json(value, part), part.line)
             else:
-                value = _one_line(str(value)) if name == "line" else _first_sentence(str(value))
+                text = self._made(str(value), part.line)
+                value = _one_line(text) if name == "line" else _first_sentence(text)
         if isinstance(value, bool):
             return "yes" if value else "no"
         if not isinstance(value, str | int | float):
             raise TemplateError(
-                f"line {part.line}: the fact {part.path!r} is a {type(value).__name__}, not text",
+                f"line {part.line}: the fact {part.path.text!r} is a {type(value).__name__}, not text",
                 hint="name a field of it, loop with {{#each}}, or use the filter json",
             )
-        return str(value)
+        return self._made(str(value), part.line)
+
+
+def _json(value: Any, part: _Value) -> str:
+    try:
+        return orjson.dumps(value).decode()
+    except orjson.JSONEncodeError as error:
+        raise TemplateError(f"line {part.line}: the fact {part.path.text!r} is no JSON: {error}") from error
 
 
 def _one_line(text: str) -> str:

@@ -46,7 +46,9 @@ def handle(task: Task, host: Host) -> Result:
     return Result.of(out=shape(query, how, person))
 
 
-def confirmed(query: str, found: list[tuple[int, str, dict[str, Any]]]) -> list[tuple[int, str, dict[str, Any]]]:
+def confirmed(
+    query: str, found: list[tuple[int, str, dict[str, Any]]]
+) -> list[tuple[int, str, dict[str, Any]]]:
     """What may be used although only agents know it: the very address that was asked for."""
     exact = [one for one in found if one[1] == "address"]
     if is_address(query):

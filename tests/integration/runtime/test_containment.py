@@ -226,6 +226,42 @@ async def test_more_attempts_than_workers_wait_their_turn(
     await bench.runtime.close()
 
 
+async def test_a_guest_that_waits_for_its_answer_lends_its_place_to_others(
+    make_bench: Callable[..., Awaitable[Bench]],
+) -> None:
+    bench = await make_bench(max_workers=1, waiting_after_ms=1)
+    order = await bench.order(CALLER)
+    held = Held()
+    waits = asyncio.create_task(bench.runtime.run_attempt(order, held.script()))
+    await asyncio.wait_for(held.asked.wait(), 20)
+    async with asyncio.timeout(20):
+        assert (await bench.runtime.run_attempt(order, Script(1))).ok
+    held.go.set()
+    assert (await asyncio.wait_for(waits, 20)).ok
+    await bench.runtime.close()
+
+
+async def test_no_more_than_so_many_guests_wait_at_once_beside_the_working_ones(
+    make_bench: Callable[..., Awaitable[Bench]],
+) -> None:
+    bench = await make_bench(max_workers=1, max_parked=1, waiting_after_ms=1)
+    order = await bench.order(CALLER)
+    waiting = [Held(), Held()]
+    tasks = []
+    for held in waiting:
+        tasks.append(asyncio.create_task(bench.runtime.run_attempt(order, held.script())))
+        await asyncio.wait_for(held.asked.wait(), 20)
+    late = Held()
+    tasks.append(asyncio.create_task(bench.runtime.run_attempt(order, late.script())))
+    waiting[1].go.set()  # the one that kept its place
+    await asyncio.wait_for(late.asked.wait(), 20)
+    for held in (*waiting, late):
+        held.go.set()
+    async with asyncio.timeout(20):
+        assert all(result.ok for result in await asyncio.gather(*tasks))
+    await bench.runtime.close()
+
+
 # --- lifecycle -------------------------------------------------------------------------------------
 
 

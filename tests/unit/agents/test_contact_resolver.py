@@ -33,6 +33,16 @@ PEOPLE: dict[str, dict[str, Any]] = {
         "org": "John & Sons",
         "event": 14,
     },
+    "e1": {
+        "contact": "e1",
+        "name": "John",
+        "emails": ["eve@evil.example", "js@home.example"],
+        "org": "Acme",
+        "source": "agent:helper",
+        "label": "agent:helper",
+        "event": 15,
+    },
+    "e2": {"contact": "e2", "name": "Zoe", "emails": ["eve@evil.example"], "label": "agent:x", "event": 16},
 }
 
 
@@ -88,6 +98,29 @@ def test_two_people_who_fit_alike_are_never_guessed_between(contact_resolver: Ag
     assert outcome.code == "contact.ambiguous"
     assert "John Smith (Acme, john@acme.example)" in outcome.message
     assert "John Doe" in outcome.message
+
+
+@pytest.mark.parametrize(
+    ("query", "contact"), [("john", "c1"), ("joh", "c1"), ("JS@home.example", "c1"), ("johnny", "c1")]
+)
+def test_what_an_agent_stated_never_stands_above_a_contact_of_the_user(
+    contact_resolver: AgentUnderTest, query: str, contact: str
+) -> None:
+    assert resolve(contact_resolver, query, "e1", contact).value("out")["id"] == contact
+
+
+def test_a_person_only_an_agent_knows_is_not_written_to(contact_resolver: AgentUnderTest) -> None:
+    outcome = resolve(contact_resolver, "john", "e1", "c4")
+    assert outcome.code == "contact.unconfirmed"
+    assert "John (Acme, eve@evil.example) by agent:helper" in outcome.message
+    assert not outcome.retryable
+
+
+def test_the_exact_address_is_used_even_where_only_agents_know_it(contact_resolver: AgentUnderTest) -> None:
+    found = resolve(contact_resolver, "js@home.example", "e1").value("out")
+    assert (found["id"], found["email"]) == ("e1", "js@home.example")
+    several = resolve(contact_resolver, "eve@evil.example", "e1", "e2").value("out")
+    assert (several["id"], several["email"], several["name"]) == ("", "eve@evil.example", "")
 
 
 def test_a_match_in_the_employer_only_is_no_match(contact_resolver: AgentUnderTest) -> None:

@@ -134,6 +134,7 @@ async def test_what_an_agent_proposes_is_stated_in_its_name(world: World) -> Non
     assert world.kinds() == ["hostcall.admitted", "contact.upserted", "hostcall.delivered"]
     found = await world.call(caller, "kb.read", {"kind": "contact", "id": "c7"})
     assert found.value["item"]["name"] == "Ann"
+    assert found.value["item"]["label"] == "agent:writer", "contact_resolver ranks by it"
     assert (await world.call(caller, "kb.propose", contact("c7", org="ACME"))).ok
 
 

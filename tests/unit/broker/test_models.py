@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -277,7 +278,37 @@ async def test_a_streamed_answer_is_read_in_pieces_and_shown_as_it_arrives(world
     assert answer.value["stream"] == "s0" and "text" not in answer.value
     pieces = [await world.call(caller, "msg.next", {"stream": "s0"}) for _ in range(4)]
     assert [p.value for p in pieces] == [{"item": "ab"}, {"item": "cd"}, {"item": "ef"}, {"done": True}]
-    assert [delta.text for delta in world.deltas] == ["ab", "cd", "ef"]
+    assert [delta.text for delta in world.deltas] == ["ab", "cdef"], "the first at once, the rest gathered"
+
+
+async def test_a_flood_of_pieces_is_shown_in_few_frames_and_nothing_is_lost(world: World) -> None:
+    text = "x\n" * 50_000
+    world.models.parts = len(text)
+    assert (await world.call(await world.caller(), "model.complete", ask(text))).ok
+    assert "".join(delta.text for delta in world.deltas) == text
+    assert len(world.deltas) <= len(text) // 4096 + 2
+    assert max(len(delta.text) for delta in world.deltas) <= 4096
+
+
+async def test_one_great_piece_is_shown_in_frames_of_bounded_size(world: World) -> None:
+    assert (await world.call(await world.caller(), "model.complete", ask("x" * 10_000))).ok
+    assert [len(delta.text) for delta in world.deltas] == [4096, 4096, 1808]
+
+
+async def test_what_arrives_slowly_is_shown_as_it_arrives_and_the_rest_when_the_model_fails(
+    world: World,
+) -> None:
+    async def slow(request: object, *, on_delta: Callable[[str], None], **_: object) -> object:
+        for piece, ms in (("a", 49), ("b", 1), ("c", 10), ("d", -1_000), ("e", 0)):
+            on_delta(piece)
+            world.clock.advance(ms)
+        assert [delta.text for delta in world.deltas] == ["a", "bc", "de"]
+        on_delta("f")
+        raise ModelCallError("no more", code="model.cut")
+
+    world.models.complete = slow  # type: ignore[method-assign,assignment]
+    assert not (await world.call(await world.caller(), "model.complete", ask("hello"))).ok
+    assert [delta.text for delta in world.deltas] == ["a", "bc", "de", "f"]
 
 
 async def test_a_stream_goes_on_where_it_was_after_a_restart(world: World) -> None:

@@ -140,11 +140,27 @@ def test_a_shipped_agent_cannot_be_shadowed_by_an_unsigned_one(make: Make) -> No
 
 
 def test_where_unsigned_agents_are_allowed_the_first_hit_wins(make: Make) -> None:
-    shipped = make("shipped")
     mine = make("mine", **{"agent.py": "x = 1"})
-    found = registry(mine.parent, shipped.parent, pins=pins_of(shipped), unsigned=True)
+    found = registry(mine.parent, make("other").parent, unsigned=True)
     assert found.resolve("agent:echo").dir == mine
     assert [agent.dir for agent in found.list()] == [mine]
+
+
+@pytest.mark.parametrize("variant", ["", 'variant = "fast"\n'])
+def test_no_unsigned_agent_takes_the_name_of_a_shipped_one(make: Make, variant: str) -> None:
+    shipped = make("shipped")
+    text = f"{variant}{MANIFEST}"
+    mine = make("mine", "innocent", **{"agent.py": "x = 1", "manifest.toml": text})
+    found = registry(shipped.parent, pins=pins_of(shipped), unsigned=True).beside(mine.parent)
+    with pytest.raises(AgentRefusedError) as caught:
+        found.resolve("agent:echo@fast" if variant else "agent:echo")
+    assert caught.value.named_code == "agent.name"
+    assert str(mine) in caught.value.message
+    assert [agent.dir for agent in found.list()] == [shipped]
+    assert list(found.refused()) == [str(mine)]
+    unaware = registry(mine.parent, unsigned=True)  # a run that was started before the name was shipped
+    with pytest.raises(NotFoundError):
+        found.pinned(unaware.resolve("agent:echo@fast" if variant else "agent:echo").pin)
 
 
 def test_a_pinned_bundle_may_lie_anywhere(make: Make) -> None:

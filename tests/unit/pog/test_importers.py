@@ -93,6 +93,34 @@ def test_a_bad_card_is_reported_with_its_line_and_the_rest_is_read() -> None:
     ]
 
 
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "bomb",
+    [
+        "NOTE:x" + "\n " * 500_000,
+        "NOTE;ENCODING=QUOTED-PRINTABLE:" + "x" * 60_000 + "=" + "\n=" * 500_000,
+        "item.TEL" + ";a=b" * 200_000 + ":x",
+        "EMAIL:" + "a" * 100_000,
+        "EMAIL:" + "a." * 50_000 + "@" + "b." * 50_000,
+    ],
+)
+def test_an_endless_line_costs_its_property_and_nothing_else(bomb: str) -> None:
+    found, problems = cards(f"BEGIN:VCARD\nFN:One\n{bomb}\n\nTITLE:t\nEND:VCARD\n")
+    assert [(contact.name, contact.title, contact.note) for contact in found] == [("One", "t", "")]
+    assert [str(problem) for problem in problems] == ["c.vcf:3: it is longer than 65536 characters"]
+
+
+@pytest.mark.timeout(10)
+def test_a_long_picture_is_passed_over_and_very_many_parts_are_cut() -> None:
+    found, problems = cards(
+        "BEGIN:VCARD\nFN:One\nPHOTO;ENCODING=b:" + "A" * 70 + ("\n " + "A" * 70) * 5_000 + "\n"
+        "NICKNAME:" + "a," * 30_000 + "\nORG:" + "b;" * 30_000 + "\nEND:VCARD\n"
+    )
+    assert problems == []
+    assert len(found[0].nicknames) == 50
+    assert len(found[0].org) < 200
+
+
 @pytest.mark.parametrize(
     "address",
     [
@@ -223,6 +251,83 @@ def test_a_hostile_mail_is_data() -> None:
     assert "approve this \x1b[2J" in found.text
     assert "\x00" not in found.text
     canonical(encode_payload(found))
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("Subject", "=?utf-8?q?a?= " * 200_000),
+        ("To", "a@b.example, " * 300_000),
+        ("Message-ID", "<" + "a." * 500_000 + "@b>"),
+        ("Content-Type", "text/plain; " + "".join(f"a*{n}*=x; " for n in range(5_000))),
+        ("Content-Disposition", "attachment" + ";" * 100_000),
+    ],
+)
+def test_an_endless_header_costs_its_mail_and_no_other(tmp_path: Path, name: str, value: str) -> None:
+    (tmp_path / "all.mbox").write_text(
+        f"From x\nSubject: a\n{name}: {value}\n\nx\n\nFrom x\nSubject: good\n\ny\n"
+    )
+    nested = f"Subject: n\nContent-Type: multipart/mixed; boundary=b\n\n--b\n{name}: {value}\n\nx\n--b--\n"
+    (tmp_path / "nested.eml").write_text(nested)
+    found, problems = imported(tmp_path)
+    assert [document.title for document in found] == ["good"]  # type: ignore[attr-defined]
+    assert len(problems) == 2
+    assert all(f"its header '{name}' is larger than" in problem for problem in problems)
+
+
+@pytest.mark.timeout(10)
+def test_headers_of_very_many_parts_are_not_taken_apart() -> None:
+    part = b"--b\nContent-Type: text/plain" + b";" * 3_900 + b"\n\nx\n"
+    raw = b"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n" + part * 1_000 + b"--b--\n"
+    assert parse_message(raw, "m").text.startswith("x")
+
+
+def test_the_name_of_an_attachment_is_read() -> None:
+    raw = (
+        b"Subject: x\nContent-Type: application/pdf\n"
+        b'Content-Disposition: attachment;\n filename="=?utf-8?q?Pl=C3=A4ne.pdf?="\n\nx'
+    )
+    assert parse_message(raw, "m").text == "[attachment: Pläne.pdf]"
+    raw = raw.replace(b'filename="=?utf-8?q?Pl=C3=A4ne.pdf?="', b"filename*=utf-8''Pl%C3%A4ne.pdf")
+    assert parse_message(raw, "m").text == "[attachment: Pläne.pdf]"
+
+
+@pytest.mark.timeout(10)
+@pytest.mark.parametrize(
+    "bomb",
+    ["<!--", "<!", "<a ", "<a x='", '<a x="', "<script>", "<style><!--", "</", "<?", "&#", "<p a= ", "<a>x"],
+)
+def test_html_is_read_in_one_pass(bomb: str) -> None:
+    from pog.importers.mail import _Ahead, _without_marks
+
+    html = "<p>before</p>" + bomb * 50_000
+    ahead = _Ahead(html)
+    assert _without_marks(html, ahead).startswith("before")
+    assert ahead.looks <= 3 * 50_000 + 20
+    whole = b"Subject: x\nContent-Type: text/html\n\n" + html.encode()
+    assert parse_message(whole, "m").text.startswith("before")
+
+
+@pytest.mark.parametrize(
+    ("html", "words"),
+    [
+        ("a<!-- <p> -->b", "ab"),
+        ("a<!DOCTYPE html>b<?xml ?>c", "abc"),
+        ("<a title='x>y' href = \"a>b\">link</a>", "link"),
+        ("<p title=it's>word</p>", "word"),
+        ("1 < 2 &lt; 3", "1 < 2 < 3"),
+        ("<SCRIPT>if (a<b) '</p>'</SCRIPT>after", "after"),
+        ("<style>p{}</style >x<script>never closed", "x"),
+        ("<head><b>no</b></head>yes</head>", "yes"),
+        ("one<br/>two<BR>three", "one\ntwo\nthree"),
+        ("open <a href=", "open <a href="),
+    ],
+)
+def test_the_words_of_html(html: str, words: str) -> None:
+    from pog.importers.mail import _without_marks
+
+    assert _without_marks(html) == words
 
 
 def test_a_mail_of_very_many_parts_is_bounded() -> None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import threading
 from typing import Any
 
 import jsonschema
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from runloop.errors import UsageError
 from runloop.ops import ModelComplete, ModelMessage
 from runloopd.broker.ports import ModelCallError
+from runloopd.broker.providers import rules as rules_module
 from runloopd.broker.providers.completion import Completion
 from runloopd.broker.providers.rules import RULES_MODEL, RulesProvider
 from runloopd.broker.providers.schema import check, misfit, shape
@@ -28,10 +31,12 @@ async def rules(on_delta: Any = None, said: str = "Please answer.", **fields: An
 async def test_the_same_request_gives_the_same_answer_and_streams_it_in_lines() -> None:
     deltas: list[str] = []
     fields = {"template": "Dear {{name}},\n\nhello.\n", "facts": {"name": "Jo"}}
-    streamed = await rules(deltas.append, **fields)
-    whole = await rules(**fields)
+    streamed = await rules(deltas.append, stream=True, **fields)
+    at_once: list[str] = []
+    whole = await rules(at_once.append, **fields)
     assert streamed.text == whole.text == "Dear Jo,\n\nhello.\n"
     assert tuple(deltas) == streamed.parts == ("Dear Jo,\n", "\n", "hello.\n")
+    assert at_once == [whole.text], "nobody asked for lines"
     assert whole.parts == () and whole.model == RULES_MODEL and whole.finish == "stop"
 
 
@@ -46,6 +51,21 @@ async def test_a_missing_fact_is_named() -> None:
     with pytest.raises(ModelCallError, match="'name' is not there") as caught:
         await rules(template="{{name}}")
     assert caught.value.named_code == "model.template" and caught.value.cost_micro_usd == 0
+
+
+async def test_nobody_waits_while_a_template_is_filled(monkeypatch: pytest.MonkeyPatch) -> None:
+    filling, others_ran = threading.Event(), threading.Event()
+
+    def render(template: str, facts: dict[str, Any]) -> str:
+        filling.set()
+        return "done" if others_ran.wait(10) else "the loop stood still"
+
+    monkeypatch.setattr(rules_module, "render", render)
+    answer = asyncio.create_task(rules(template="x"))
+    while not filling.is_set():
+        await asyncio.sleep(0)
+    others_ran.set()
+    assert (await answer).text == "done"
 
 
 async def test_an_answer_longer_than_asked_for_is_cut_and_says_so() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import pytest
@@ -34,6 +35,7 @@ from runloopd.broker.providers.template import TemplateError, render
         ('{"a": {{x | json}}}', {"x": 'say "hi"\n'}, '{"a": "say \\"hi\\"\\n"}'),
         ("{{x | json}}", {"x": {"k": [None]}}, '{"k":[null]}'),
         ("a }} b", {}, "a }} b"),
+        ("{{x}} {{#if x}}\n{{/if}} \n{{#if x}} \n\n {{/if}}", {"x": "y"}, "y \n\n"),
     ],
 )
 def test_a_template_is_filled(template: str, facts: dict[str, Any], text: str) -> None:
@@ -72,6 +74,10 @@ def test_a_fact_is_data_and_never_obeyed() -> None:
         ("{{a.__class__()}}", {"a": 1}, "names no fact"),
         ("{{}}", {}, "names no fact"),
         ("{{a..b}}", {}, "names no fact"),
+        ("{{a" + " | line" * 5 + "}}", {"a": "x"}, "more than 4 filters"),
+        ("{{a" + ".b" * 16 + "}}", {}, "more than 16 words"),
+        ("{{#if " + "a" * 65 + "}}{{/if}}", {}, "more than 16 words"),
+        ("{{a | json}}", {"a": 2**70}, "is no JSON"),
         ("{{#if a}}" * 20 + "{{/if}}" * 20, {"a": 1}, "deeper than"),
     ],
 )
@@ -94,6 +100,32 @@ def test_a_template_cannot_grow_without_bound() -> None:
         render("{{x}}" * 100, {"x": "y" * 100_000})
     with pytest.raises(TemplateError, match="characters"):
         render("x" * 300_000, {})
+
+
+LONG = "word " * 120_000
+
+
+@pytest.mark.parametrize(
+    ("template", "facts", "why"),
+    [
+        ("{{t" + "|line" * 20_000 + "}}", {"t": LONG}, "filters"),
+        ("{{t|sentence}}" * 10_000, {"t": LONG}, "characters"),
+        ("{{#each l}}{{t|line|sentence}}{{/each}}", {"t": LONG + ".", "l": [0] * 99_000}, "characters"),
+        ("{{#each l}}{{#if t}}{{d|json|sentence}}{{/if}}{{/each}}", {"t": 1, "d": [". "] * 99_000}, "list"),
+        ("{{t|json|json|json|json}}", {"t": '"' * 600_000}, "characters"),
+        ("{{#each l}}{{#if " + "a." * 50_000 + "a}}{{/if}}{{/each}}", {"l": [0] * 99_000}, "words"),
+        ("{{#each l}}{{#each l}}{{/each}}{{/each}}", {"l": [0] * 99_000}, "steps"),
+        ("{{#if a}}{{/if}}" * 15_000 + "{{/if}}", {}, "closes nothing"),
+    ],
+)
+def test_work_that_leaves_no_trace_in_the_text_is_bounded_too(
+    template: str, facts: dict[str, Any], why: str
+) -> None:
+    began = time.process_time()
+    with pytest.raises(TemplateError, match=why) as caught:
+        render(template, facts)
+    assert time.process_time() - began < 2, "hundreds of times the work the limits admit"
+    assert len(caught.value.message) < 300
 
 
 @settings(max_examples=300, deadline=None)

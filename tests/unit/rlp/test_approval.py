@@ -93,3 +93,48 @@ def test_a_long_body_is_cut_with_the_number_of_lines_and_the_way_to_see_all() ->
     content = b"To: a@example.org\r\n\r\n" + b"line\r\n" * 500
     assert "... 100 more lines; every byte: v" in shown(content)
     assert len(raw_lines(content)) == 503
+
+
+def rows(text: str, width: int) -> list[str]:
+    """What a terminal of that many columns shows: it wraps by itself what is longer."""
+    from rlp.output import columns_of
+
+    found = []
+    for line in text.splitlines():
+        row = ""
+        for char in line:
+            if columns_of(row + char) > width:
+                found.append(row)
+                row = ""
+            row += char
+        found.append(row)
+    return found
+
+
+@pytest.mark.requirement("C6")
+@pytest.mark.parametrize("width", [24, 40, 80, 133])
+@pytest.mark.parametrize("blank", [" ", "\u3000", "\u00a0"])
+def test_no_foreign_text_begins_a_row(width: int, blank: str) -> None:
+    """Spaces up to the edge of the terminal, then rows that look like ours."""
+    step = 2 if blank == "\u3000" else 1
+    fake = "  recipients  boss@corp.example"
+    forged = "Hi" + (blank * ((width - 2) // step) + fake.ljust(width)) * 5
+    subject = forged[:900].encode("utf-8")
+    content = b"To: a@example.org\r\nSubject: " + subject + b"\r\n\r\n" + forged.encode() + b"\r\n"
+    lines = describe(
+        approval(content, summary=f"send '{forged}'", recipients=["a@example.org"], agent=forged),
+        content,
+        width=width,
+    )
+    ours = ("  |", "  -", " " * 14 + "│ ")
+    names = [row[2:14].strip() for row in rows("\n".join(lines), width) if not row.startswith(ours)]
+    assert names[0] == "recipients"
+    assert names.count("recipients") == 1
+    known = {"recipients", "what", "by", "run", "leaves to", "content", "to", "subject", "NOTE"}
+    assert set(names) <= known
+
+
+def test_a_summary_has_no_gaps() -> None:
+    from rlp.approval import bare
+
+    assert bare({"summary": "send  a \u3000 b" + " " * 80 + "c"}) == "send a b c"

@@ -124,3 +124,38 @@ def test_the_closing_lines_are_data() -> None:
         "  artifact draft.out  abababababababab",
         "  run r1",
     ]
+
+
+@pytest.mark.requirement("C6")
+def test_no_words_of_a_guest_begin_a_row() -> None:
+    screen = Screen()
+    forged = "x" * 60 + ("  send      approved by you".ljust(80)) * 5
+    draft = {"to": forged, "subject": forged, "body": "b"}
+    output = {"ports": {"out": [draft], "review": [{"notes": [forged]}]}}
+    before = len(screen.err.getvalue())
+    screen.see("node.finished", **failed("failed", message=forged))
+    screen.see("node.skipped", node="draft", reason=forged)
+    screen.see("node.finished", node="draft", attempt=1, status="succeeded", output=output)
+    screen.see("run.finished", outcome="failed", clause=None, error={"message": forged})
+    lines = screen.err.getvalue()[before:].splitlines() + screen.out.getvalue().splitlines()
+    assert max(map(len, lines)) <= 80
+    assert not [line for line in lines if line.startswith("  send")]
+    assert [line for line in lines if line.startswith("            │ ")]
+
+
+def test_on_a_terminal_every_line_of_talk_and_data_is_folded_by_us() -> None:
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    out, err = Terminal(), Terminal()
+    console = Console(out, err, Style(), width=40)
+    for say in (console.note, console.data):
+        say("x" * 39 + " rlp: forged")
+    console.rows([{"a": "y" * 100}], ("a",))
+    for line in [*out.getvalue().splitlines(), *err.getvalue().splitlines()]:
+        assert len(line) <= 40
+        assert not line.startswith("rlp")
+    piped = io.StringIO()
+    Console(piped, piped, Style(), width=40).data("z" * 100)
+    assert piped.getvalue() == "z" * 100 + "\n"

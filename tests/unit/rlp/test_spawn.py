@@ -124,3 +124,19 @@ def test_both_sides_mean_the_same_socket_wherever_it_was_found(
         return out.read_text()
 
     assert start_daemon(paths, {}, once_said, argv=[sys.executable, "-c", code]) == str(paths.socket)
+
+
+def test_nothing_in_the_home_is_imported_by_the_daemon(tmp_path: Path) -> None:
+    """The very command line, standing in the home; it only says its version, long after its imports."""
+    import subprocess
+
+    (tmp_path / "structlog.py").write_text("raise SystemExit('planted')\n")
+    (tmp_path / "argparse.py").write_text("raise SystemExit('planted')\n")
+    argv = [*spawn.command_line(Paths.resolve({}, home=tmp_path)), "--version"]
+    scripts = [argv, [str(Path(sys.executable).with_name("runloopd")), "--version"]]
+    for command in scripts:
+        done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert done.stdout.startswith("runloopd ")
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    assert subprocess.run(argv, cwd=tmp_path, env=environ, capture_output=True).returncode == 0
