@@ -312,6 +312,20 @@ async def test_a_reply_without_end_is_cut(
     assert await sender.reconcile(prepared(sender)) == outcome
 
 
+@pytest.mark.parametrize(("lines", "why"), [(100, "SMTPConnectError"), (101, "100 lines")])
+async def test_a_reply_has_a_hundred_lines_at_most(tmp_path: Path, lines: int, why: str) -> None:
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"554-no\r\n" * (lines - 1) + b"554 no\r\n")
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(talk, "127.0.0.1", 0) as wordy:
+        sender = smtp(tmp_path, wordy.sockets[0].getsockname()[1])
+        with pytest.raises(ProviderError) as caught:
+            await sender.dispatch(prepared(sender))
+    assert why in caught.value.message and caught.value.outcome == "absent"
+
+
 @pytest.mark.parametrize("greeting", [b"554 go away\r\n", b"garbage\r\n", b"\xff\xfe" * 9_000, b""])
 async def test_a_server_that_talks_nonsense_took_nothing(tmp_path: Path, greeting: bytes) -> None:
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -303,12 +303,14 @@ async def test_what_arrives_slowly_is_shown_as_it_arrives_and_the_rest_when_the_
             on_delta(piece)
             world.clock.advance(ms)
         assert [delta.text for delta in world.deltas] == ["a", "bc", "de"]
+        on_delta("x" * 4_096)
+        assert len(world.deltas) == 4, "much is shown at once"
         on_delta("f")
         raise ModelCallError("no more", code="model.cut")
 
     world.models.complete = slow  # type: ignore[method-assign,assignment]
     assert not (await world.call(await world.caller(), "model.complete", ask("hello"))).ok
-    assert [delta.text for delta in world.deltas] == ["a", "bc", "de", "f"]
+    assert [delta.text for delta in world.deltas] == ["a", "bc", "de", "x" * 4_096, "f"]
 
 
 async def test_a_stream_goes_on_where_it_was_after_a_restart(world: World) -> None:
