@@ -14,12 +14,12 @@ from runloop.agent import Fail, Result, Task, handler
 from runloop.host import Host
 
 MAX_DOCUMENTS = 6
+FULL_LINE = 45
+"""Characters from which a line that does not end a sentence was broken because it was full."""
 MAX_FACT = 280
 """Characters of one fact."""
 
 _SENTENCE = re.compile(r"(?<=[.!?])\s+|\n+")
-_WRAPPED = re.compile(r"(?<=[^\s.!?:])[ \t]*\n[ \t]*(?=[a-z(])")
-"""A line break inside a sentence: mail and notes are wrapped by hand."""
 _BULLET = re.compile(r"^(?:[-*+•>#]+|\d+[.)])\s*")
 _WORD = re.compile(r"[^\W_]+")
 _TALKS_TO_MACHINES = re.compile(
@@ -130,13 +130,28 @@ def fact(sentence: str, document: dict[str, Any]) -> dict[str, Any]:
 def sentences(text: str) -> list[str]:
     """Sentences and list items, cleaned, without headers, quotes and fragments."""
     made = []
-    for part in _SENTENCE.split(_WRAPPED.sub(" ", text[:200_000])):
+    for part in _SENTENCE.split(unwrapped(text[:200_000])):
         if part.lstrip().startswith((">", "#")):
             continue
         piece = clean(_BULLET.sub("", part.strip()))
         if len(piece) >= 12 and " " in piece:
             made.append(piece if len(piece) <= MAX_FACT else piece[: MAX_FACT - 1].rstrip() + "…")
     return made
+
+
+def unwrapped(text: str) -> str:
+    """The text with lines joined that were broken by hand inside a sentence: mail and notes are wrapped."""
+    lines: list[str] = []
+    last = ""
+    for line in text.splitlines():
+        piece = line.strip()
+        inside = last and not last.endswith((".", "!", "?", ":")) and piece and not _BULLET.match(piece)
+        if inside and (len(last) >= FULL_LINE or piece[0].islower() or piece[0] == "("):
+            lines[-1] = f"{lines[-1]} {piece}"
+        else:
+            lines.append(line)
+        last = piece
+    return "\n".join(lines)
 
 
 def clean(text: str) -> str:

@@ -154,3 +154,17 @@ def test_a_mail_between_others_is_not_told_to_the_contact(context_gatherer: Agen
 def test_a_sentence_with_an_address_in_it_is_withheld(context_gatherer: AgentUnderTest) -> None:
     outcome, _ = gather(context_gatherer, {"d1": note("For the Q4 plan write to anna@acme.example soon.")})
     assert outcome.value("out")["facts"] == []
+
+
+def test_a_sentence_broken_over_lines_is_one_sentence_and_a_question_no_fact(
+    context_gatherer: AgentUnderTest,
+) -> None:
+    text = (
+        "Can you send me the current Q4 plan with the numbers, so that\n"
+        "I can put it into the slides?\n\n"
+        "The Q4 plan needs one more week of training before the second\nwave can start.\n"
+        "Q4 plan\nShort lines stay apart here."
+    )
+    outcome, _ = gather(context_gatherer, {"d1": mail(text, "john@acme.example")})
+    facts = [fact["text"] for fact in outcome.value("out")["facts"]]
+    assert facts == ["The Q4 plan needs one more week of training before the second wave can start."]
