@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, Literal, NamedTuple, TypeVar, cast
 
 from openings.definition import (
     Edge,
@@ -31,7 +31,7 @@ from openings.table import Table
 from runloop.digest import MAX_SAFE
 from runloop.errors import NotFoundError
 
-__all__ = ["MAX_BYTES", "catalogue", "find", "load", "read", "read_text"]
+__all__ = ["MAX_BYTES", "Reading", "catalogue", "find", "load", "parse", "read", "read_text"]
 
 MAX_NODES = 500
 MAX_MS = 366 * 24 * 3600 * 1000
@@ -45,17 +45,34 @@ _TYPES: tuple[str, ...] = ("any", "string", "number", "boolean", "object", "list
 T = TypeVar("T")
 
 
+class Reading(NamedTuple):
+    """What a text says, as far as it can be understood."""
+
+    opening: Opening | None
+    """Without what is wrong; None when the text is no mapping at all."""
+    findings: tuple[Finding, ...]
+    """What is wrong with the language; empty means that ``opening`` is whole."""
+    lost_edges: tuple[Ref | None, ...] = ()
+    """Where the edges that were left out would have led; None for one that does not say."""
+
+
 def load(source: str, *, name: str = "<opening>") -> Opening:
     """Read an opening. ``name`` is what messages call the text, usually a path.
 
     Raises :class:`OpeningError` with every finding.
     """
+    reading = parse(source, name=name)
+    if reading.findings or reading.opening is None:
+        raise OpeningError(reading.findings)
+    return reading.opening
+
+
+def parse(source: str, *, name: str = "<opening>") -> Reading:
+    """Read as much of an opening as there is: what is wrong in one line hides nothing in the others."""
     desk = Desk(file=name)
     tree = compose(source, desk)
     opening = _opening(tree, desk) if isinstance(tree, dict) else None
-    if desk.findings or opening is None:
-        raise OpeningError(desk.findings)
-    return opening
+    return Reading(opening, tuple(desk.findings), tuple(desk.lost_edges))
 
 
 def read(path: Path, *, name: str | None = None) -> Opening:
@@ -393,14 +410,17 @@ def _edge(value: Any, place: Place, desk: Desk, known: set[str]) -> Edge | None:
     if has_from and not isinstance(table.value["from"], str):
         table.text("from")
     end = _target(table, desk) if has_to else None
+    target = end
     if start is not None and not _known(desk, table.at("from"), start[0].node, known):
         start = None
     if end is not None and not _known(desk, table.at("to"), end.node, known):
         end = None
     if start is None or end is None:
+        desk.lost_edges.append(target)
         return None
     ref, op, literal = start
     if op is None and len(ref.path) > 1:
+        desk.lost_edges.append(target)
         desk.say(
             table.at("from"),
             "edge",

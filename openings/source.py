@@ -14,7 +14,7 @@ from typing import Any
 
 from openings.definition import Origin, Place
 from openings.errors import Finding
-from openings.expressions import Parser, json_type
+from openings.expressions import Parser, Ref, json_type
 from runloop.digest import MAX_SAFE
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "Desk", "compose", "suggest"]
@@ -38,6 +38,8 @@ class Desk:
     subjects: dict[str, Place] = field(default_factory=dict)
     keys: dict[Place, tuple[int, int]] = field(default_factory=dict)
     findings: list[Finding] = field(default_factory=list)
+    lost_edges: list[Ref | None] = field(default_factory=list)
+    """Where edges that cannot be used would have led, as far as that is known."""
     parser: Parser = field(default_factory=Parser)
 
     def origin(self) -> Origin:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 from openings.definition import Edge, Node, Opening, Param, Place, PortSpec, PortTable, template_params
 from openings.errors import Finding, OpeningError
 from openings.expressions import Compare, Ref, json_type
+from openings.load import Reading
 from openings.source import suggest
 from runloop.digest import canonical
 from runloop.errors import UsageError
@@ -28,32 +29,54 @@ UNKNOWN = PortSpec()
 
 
 def check(
-    opening: Opening, ports: Mapping[str, PortTable], params: Mapping[str, Any] | None = None
+    reading: Reading | Opening,
+    ports: Mapping[str, PortTable],
+    params: Mapping[str, Any] | None = None,
+    *,
+    installed: Iterable[str] = (),
 ) -> dict[str, Any]:
     """The complete parameters of a run, defaults filled in.
 
     ``ports`` maps each node's ``use`` to the ports of the agent it resolves to; an agent that is not in it is
-    not installed. Raises :class:`OpeningError` with every finding when anything is wrong.
+    not installed. ``installed`` are the references there are, to suggest from. Raises :class:`OpeningError`
+    with every finding when anything is wrong, in the text itself too where a :class:`Reading` is given.
     """
-    found = findings(opening, ports, params or {})
-    if any(finding.severity == "error" for finding in found):
+    given = params or {}
+    found = findings(reading, ports, given, installed=installed)
+    opening = reading.opening if isinstance(reading, Reading) else reading
+    if opening is None or any(finding.severity == "error" for finding in found):
         raise OpeningError(found)
-    return complete(opening, params or {})
+    return complete(opening, given)
 
 
 def findings(
-    opening: Opening, ports: Mapping[str, PortTable], params: Mapping[str, Any] | None = None
+    reading: Reading | Opening,
+    ports: Mapping[str, PortTable],
+    params: Mapping[str, Any] | None = None,
+    *,
+    installed: Iterable[str] = (),
 ) -> list[Finding]:
-    """Everything that is wrong, and warnings. ``params`` None: the parameters are not judged."""
+    """Everything that is wrong, and warnings. ``params`` None: the parameters are not judged.
+
+    One cause is told once: what follows from a line that could not be read is left out.
+    """
+    if isinstance(reading, Opening):
+        reading = Reading(reading, ())
+    opening = reading.opening
+    if opening is None:
+        return list(reading.findings)
     found = [
-        *_agents(opening, ports),
+        *_agents(opening, ports, installed),
         *_edges(opening, ports),
-        *_required(opening, ports),
+        *_required(opening, ports, reading.lost_edges),
         *_references(opening, ports),
         *_cycles(opening),
         *_unused(opening),
     ]
-    return found if params is None else [*found, *_given(opening, params)]
+    told = {(finding.line, finding.column) for finding in reading.findings}
+    found = [finding for finding in found if (finding.line, finding.column) not in told]
+    judged = [] if params is None else _given(opening, params)
+    return [*reading.findings, *found, *judged]
 
 
 def bind(opening: Opening, ports: Mapping[str, PortTable]) -> Opening:
@@ -118,11 +141,11 @@ def _place(opening: Opening, node: Node, key: str) -> Place:
     return (*opening.origin.subject("node", node.id), key)
 
 
-def _agents(opening: Opening, ports: Mapping[str, PortTable]) -> Iterator[Finding]:
+def _agents(opening: Opening, ports: Mapping[str, PortTable], installed: Iterable[str]) -> Iterator[Finding]:
+    known = sorted({use.removeprefix("agent:") for use in (*ports, *installed)})
     for node in opening.nodes:
         if node.use not in ports:
             name = node.use.removeprefix("agent:")
-            known = sorted(use.removeprefix("agent:") for use in ports)
             yield _finding(
                 opening,
                 _place(opening, node, "use"),
@@ -230,13 +253,22 @@ def _comparison(opening: Opening, guard: Compare, port: PortSpec, place: Place) 
         )
 
 
-def _required(opening: Opening, ports: Mapping[str, PortTable]) -> Iterator[Finding]:
+def _required(
+    opening: Opening, ports: Mapping[str, PortTable], lost: Iterable[Ref | None]
+) -> Iterator[Finding]:
+    def may_be_fed(node: str, port: str) -> bool:
+        """Whether an edge that could not be read was meant to lead here, as far as it says."""
+        return any(
+            to is None or (to.path[0] == port and (to.node == node or opening.node(to.node) is None))
+            for to in lost
+        )
+
     for node in opening.nodes:
         if node.use not in ports:
             continue
         connected = {edge.port for edge in opening.inbound(node.id)}
         for name, spec in sorted(ports[node.use].in_.items()):
-            if spec.required and name not in connected:
+            if spec.required and name not in connected and not may_be_fed(node.id, name):
                 yield _finding(
                     opening,
                     _place(opening, node, "id"),

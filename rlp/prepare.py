@@ -37,22 +37,25 @@ def prepare(
     Without ``judge`` the parameters are left alone: the graph is looked at, nothing is to be run.
     """
     from openings.errors import OpeningError
-    from openings.load import find, load, read_text
+    from openings.load import find, parse, read_text
     from openings.validate import check, findings
     from rlp.catalog import agents
 
     path = find(name, session.paths.openings_dirs)
     source = read_text(path)
-    opening = load(source, name=str(path))
+    reading = parse(source, name=str(path))
+    opening = reading.opening
+    if opening is None:
+        raise OpeningError(reading.findings)
     installed = agents(session)
     ports = {node.use: installed[node.use] for node in opening.nodes if node.use in installed}
     given = dict(params) if isinstance(params, Mapping) else parameters(opening, params)
-    if not judge:
-        found = findings(opening, ports)
-        if any(finding.severity == "error" for finding in found):
-            raise OpeningError(found)
-        return Wish(opening, source, path, given, ports)
-    return Wish(opening, source, path, check(opening, ports, given), ports)
+    if judge:
+        return Wish(opening, source, path, check(reading, ports, given, installed=installed), ports)
+    found = findings(reading, ports, installed=installed)
+    if any(finding.severity == "error" for finding in found):
+        raise OpeningError(found)
+    return Wish(opening, source, path, given, ports)
 
 
 def parameters(opening: Opening, words: Iterable[str]) -> dict[str, Any]:

@@ -17,7 +17,8 @@ import structlog
 
 from openings import engine
 from openings.definition import Opening
-from openings.load import load
+from openings.errors import OpeningError
+from openings.load import parse
 from openings.validate import bind, check
 from pog.reader import Reader
 from runloop.clock import Clock
@@ -142,11 +143,14 @@ class Runs:
             raise ConflictError("the daemon is draining", hint="start it again: 'rlp daemon start'")
         if len(canonical(wish.params)) > MAX_PARAMS_BYTES:
             raise UsageError("the parameters are larger than 256 KiB", hint="put large inputs in a file")
-        opening = load(wish.source, name=wish.name)
-        agents = self._agents(opening, wish.agents_dir)
+        reading = parse(wish.source, name=wish.name)
+        if reading.opening is None:
+            raise OpeningError(reading.findings)
+        agents = self._agents(reading.opening, wish.agents_dir)
         ports = {use: agent.ports for use, agent in agents.items()}
-        params = check(opening, ports, wish.params)
-        opening = bind(opening, ports)
+        installed = [f"agent:{agent.manifest.name}" for agent in self._registry.list()]
+        params = check(reading, ports, wish.params, installed=installed)
+        opening = bind(reading.opening, ports)
         for agent in agents.values():
             # Before the run exists: compiling an agent for the first time is not a node's time.
             await self._attempts.prepare(agent)

@@ -8,7 +8,7 @@ import pytest
 
 from openings.definition import Opening, PortTable
 from openings.errors import OpeningError
-from openings.load import load
+from openings.load import load, parse
 from openings.validate import bind, check, complete, findings
 from tests.unit.openings.conftest import COMPOSE_PORTS, brief, table
 
@@ -132,3 +132,59 @@ def test_what_is_only_odd_is_a_warning() -> None:
         ("opening.unknown_param", "warning"),
     ]
     assert check(opening, {"agent:a": table()}, {}) == {"p": 1}
+
+
+WRONG_EVERYWHERE = """\
+version: 0
+name: mixed
+params:
+  recipient: {type: sting}
+nodes:
+  - {id: a, use: agent:critik, timeout_ms: soon}
+  - {id: b, use: agent:critic, retrys: 2}
+  - {id: c, use: agent:critic}
+edges:
+  - {from: c.uot, to: b.in}
+  - {from: d.out, to: c.in}
+"""
+
+
+def test_mistakes_of_the_language_hide_none_of_the_agents_ports_or_parameters() -> None:
+    reading = parse(WRONG_EVERYWHERE, name="f.yaml")
+    with pytest.raises(OpeningError) as refusal:
+        check(reading, {"agent:critic": table("in!", out="out")}, {"recipent": "x"})
+    found = [
+        (f.line, f.code.removeprefix("opening.")) for f in refusal.value.findings if f.severity == "error"
+    ]
+    assert found == [
+        (0, "missing_param"),
+        (0, "unknown_param"),
+        (4, "type"),  # sting
+        (6, "unknown_agent"),
+        (6, "type"),  # soon
+        (7, "unknown_key"),
+        (10, "unknown_port"),
+        (11, "unknown_node"),
+    ]
+
+
+def test_what_follows_from_a_line_that_could_not_be_read_is_not_told() -> None:
+    """The edge from the node that does not exist was meant to feed c: that c gets nothing is no news."""
+    ports = {"agent:critic": table("in!", out="out")}
+    text = (
+        "version: 0\nname: x\nnodes:\n  - {id: a, use: agent:critic}\n  - {id: b, use: agent:critic}\n"
+        "edges:\n  - {from: x.out, to: a.in}\n"
+    )
+    reading = parse(text)
+    assert [(f.line, f.code) for f in findings(reading, ports)] == [
+        (7, "opening.unknown_node"),
+        (5, "opening.unconnected"),
+    ]
+    unreadable = parse(text.replace("x.out", "a.out").replace("a.in", "'->'"))
+    assert [f.line for f in findings(unreadable, ports)] == [7], "it may have led anywhere"
+
+
+def test_a_misspelt_agent_is_sought_among_all_that_are_installed() -> None:
+    opening = load("version: 0\nname: x\nnodes:\n  - {id: a, use: agent:contact_resolvr}\n")
+    (found,) = findings(opening, {}, installed=["agent:critic", "agent:contact_resolver"])
+    assert found.fix == "did you mean 'contact_resolver'?"
