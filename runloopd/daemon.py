@@ -163,6 +163,7 @@ class Daemon:
             cache_dir=paths.cache_dir,
             mac_key=keyring.cache_key,
             on_transition=self._moved,
+            ours={read_pin(shipped("runner")).blake3},
         )
         await runtime.start()
         self._later(runtime.close)

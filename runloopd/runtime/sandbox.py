@@ -179,6 +179,8 @@ class LoadedComponent:
         self.host = check_interface(component, engine)
         self.running: dict[int, Guest] = {}
         """Thread -> the guest it runs; how a host call finds whose it is."""
+        self.spare: Instance | None = None
+        """An instance made before it is needed; the guest that takes it uses it up."""
         # Made here, in the zygote: one less thing that a worker makes in memory of its own.
         self.linker = wc.Linker(engine)
         if self.host is not None:
@@ -202,6 +204,35 @@ class LoadedComponent:
         what it is told."""
         return cls(engine, wc.Component(engine, _ECHO))
 
+    def make_spare(self, memory_in_use: Callable[[], int] = lambda: 0) -> None:
+        """Instantiate now, so that a fork shares the engine's tables and whatever the start wrote.
+
+        Only for components of our own: a foreign one must not run a single instruction in the process that
+        workers are forked from. It runs no handler, makes no host call, and knows no agent.
+        """
+        before = memory_in_use()
+        store = wasmtime.Store(self.engine)
+        store.set_limits(**_limits(_SPARE_MEMORY))
+        store.set_fuel(_SPARE_FUEL)
+        store.set_epoch_deadline(_FAR)
+        try:
+            handle = _handle(self, store)
+        except wasmtime.WasmtimeError as error:
+            raise ComponentRefused(f"the runner does not start: {first_line(error)}") from error
+        self.spare = Instance(
+            store=store,
+            handle=handle,
+            fuel=_SPARE_FUEL - store.get_fuel(),
+            memory=memory_in_use() - before,
+        )
+
+    def take_spare(self, memory_bytes: int) -> Instance | None:
+        """The instance made before, once; not for a guest whose memory must be smaller than it may be."""
+        if memory_bytes < _SPARE_MEMORY:
+            return None
+        spare, self.spare = self.spare, None
+        return spare
+
     def _host_call(self, _context: object, op: str, payload: str) -> wc.Variant:
         # An exception of any kind that left here would unwind through the guest and kill the process.
         try:
@@ -209,6 +240,43 @@ class LoadedComponent:
             return wc.Variant("ok" if ok else "err", text)
         except BaseException:
             return wc.Variant("err", '{"code":"internal","message":"the host call failed","retryable":false}')
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Instance:
+    """A component instantiated, its handler not yet called."""
+
+    store: wasmtime.Store
+    handle: Any
+    fuel: int
+    """What its instantiation burnt: a guest that takes it pays for it, as if it had done so itself."""
+    memory: int
+    """Bytes of private writable memory that came with it."""
+
+
+_SPARE_MEMORY = 64 * 1024 * 1024
+"""Bytes a spare's memories may have: what a manifest that names no limit asks for."""
+_SPARE_FUEL = 10_000_000_000
+_FAR = 1 << 40
+"""Epochs ahead: a spare has no deadline until a guest takes it."""
+
+
+def _limits(memory_bytes: int) -> dict[str, int]:
+    """Bounds against storms, not authors: a Python component has 2 memories and some 30 core instances."""
+    return {
+        "memory_size": memory_bytes,
+        "table_elements": 200_000,
+        "instances": 200,
+        "tables": 100,
+        "memories": 10,
+    }
+
+
+def _handle(loaded: LoadedComponent, store: wasmtime.Store) -> Any:
+    instance = loaded.linker.instantiate(store, loaded.component)
+    handle = instance.get_func(store, "handle")
+    assert handle is not None, "check_interface saw it"
+    return handle
 
 
 class Guest:
@@ -230,13 +298,10 @@ class Guest:
         self._output_bytes = output_bytes
         self.call = call
         self._memory_in_use = memory_in_use
-        self._store = wasmtime.Store(loaded.engine)
-        # A Python component has 2 memories and some 30 core instances; the bound is against storms, not
-        # authors.
-        self._store.set_limits(
-            memory_size=memory_bytes, table_elements=200_000, instances=200, tables=100, memories=10
-        )
-        self._store.set_fuel(fuel)
+        self._spare = spare = loaded.take_spare(memory_bytes)
+        self._store = wasmtime.Store(loaded.engine) if spare is None else spare.store
+        self._store.set_limits(**_limits(memory_bytes))
+        self._store.set_fuel(fuel if spare is None else max(0, fuel - spare.fuel))
         # The epoch moves once: when the watch in the worker, or nobody, says that time is up.
         self._store.set_epoch_deadline(1)
 
@@ -267,9 +332,8 @@ class Guest:
         thread = _thread.get_ident()
         self._loaded.running[thread] = self
         try:
-            instance = self._loaded.linker.instantiate(self._store, self._loaded.component)
-            handle = instance.get_func(self._store, "handle")
-            assert handle is not None, "check_interface saw it"
+            spare = self._spare
+            handle = _handle(self._loaded, self._store) if spare is None else spare.handle
             return handle(self._store, text)
         finally:
             del self._loaded.running[thread]
@@ -286,7 +350,8 @@ class Guest:
             return self._ending(
                 "guest.memory", f"the guest needs more than {self._memory_bytes} bytes of memory"
             )
-        if "unreachable" in reason and self._memory_in_use() > self._memory_bytes * 3 // 4:
+        in_use = self._memory_in_use() + (0 if self._spare is None else self._spare.memory)
+        if "unreachable" in reason and in_use > self._memory_bytes * 3 // 4:
             return self._ending(
                 "guest.memory", f"the guest gave up near its limit of {self._memory_bytes} bytes of memory"
             )

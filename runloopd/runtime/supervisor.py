@@ -90,11 +90,13 @@ class Runtime:
         waiting_after_ms: int = 100,
         max_parked: int = 1_024,
         waived_layers: Collection[str] = (),
+        ours: Collection[str] = (),
     ) -> None:
         """``mac_key``: 32 bytes from the keyring. ``max_spares``: workers kept ready, one per kind of attempt
         seen lately, about 1.5 MiB each; 0 forks every worker when it is needed. ``grace_ms``: how much later
         than its worker the daemon ends a guest that overruns. ``waived_layers``: mandatory sandbox layers an
-        operator does without, by name."""
+        operator does without, by name. ``ours``: digests of the runners that came with this build; each is
+        instantiated once, in the zygote."""
         unknown = set(waived_layers) - set(MANDATORY)
         if unknown:
             raise UsageError(
@@ -111,6 +113,7 @@ class Runtime:
         self._waived = tuple(waived_layers)
         self._images: dict[str, int] = {}
         """Component digest -> sealed memfd of its compiled form, for this zygote and the next one."""
+        self._ours = frozenset(ours)
         self._prepared: dict[Path, tuple[tuple[int, ...] | None, str]] = {}
         """Path -> the file as it was when it was read, and its digest."""
         self._preparing: dict[str, asyncio.Lock] = {}
@@ -201,13 +204,13 @@ class Runtime:
     async def _load(self, component: str, memfd: int, wasm: bytes) -> int:
         zygote = await self._live_zygote()
         try:
-            await zygote.load(component, memfd)
+            await zygote.load(component, memfd, ours=component in self._ours)
         except ComponentRefused as error:
             # An entry of our own that the engine does not take, for instance after a change of processor.
             log.warning("compiled_form_rejected", component=component, reason=error.message)
             fresh = await asyncio.to_thread(self._cache.store, component, await self._compile(wasm))
             try:
-                await zygote.load(component, fresh)
+                await zygote.load(component, fresh, ours=component in self._ours)
             except BaseException:
                 os.close(fresh)
                 raise
@@ -270,7 +273,7 @@ class Runtime:
                 await zygote.close()
                 raise ZygoteGone(f"the worker host is not as expected: {zygote.facts}")
             for component, memfd in self._images.items():
-                await zygote.load(component, memfd)
+                await zygote.load(component, memfd, ours=component in self._ours)
             self._zygote = zygote
             return zygote
 

@@ -110,13 +110,16 @@ class ZygoteProcess:
     def pid(self) -> int:
         return self._process.pid
 
-    async def load(self, component: str, memfd: int) -> None:
-        """Have the compiled form mapped. Raises :class:`ComponentRefused`, :class:`ZygoteGone`."""
+    async def load(self, component: str, memfd: int, *, ours: bool = False) -> None:
+        """Have the compiled form mapped; ``ours``: and instantiated, which runs its start.
+
+        Raises :class:`ComponentRefused`, :class:`ZygoteGone`.
+        """
         waiting = self._loading.get(component)
         if waiting is None:
             waiting = self._loading[component] = self._loop.create_future()
             try:
-                await self._send({"do": "load", "component": component}, memfd)
+                await self._send({"do": "load", "component": component, "ours": ours}, memfd)
             except ZygoteGone:
                 self._loading.pop(component, None)
                 waiting.cancel()

@@ -1,11 +1,13 @@
 """The process workers are forked from: single-threaded, components mapped, nothing foreign ever executed.
 
+A runner of our own is instantiated here once: a fork then shares the tables of the engine with all others.
+
 Started by the daemon as ``python -I -m runloopd.runtime.zygote <control fd> <parent pid> [waived layer…]``.
 Knows: how to map a compiled component, fork, reap, and tell. Does not know: orders, host calls, the key of
 the cache; what the workers inherit by fork holds no secret.
 
 Control messages are JSON datagrams on a ``SOCK_SEQPACKET`` pair, with descriptors beside them: ``load
-{component} + memfd`` → ``loaded|refused``; ``spawn {id, component, memory_bytes, guest_ms} + socket`` →
+{component, ours} + memfd`` → ``loaded|refused``; ``spawn {id, component, memory_bytes, guest_ms} + socket`` →
 ``spawned {id, pid} + pidfd`` and later ``exited {id, status}``; ``probe {id, attempt} + socket`` likewise.
 """
 
@@ -85,7 +87,7 @@ class Zygote:
         try:
             match message["do"]:
                 case "load":
-                    self._load(message["component"], fds[0])
+                    self._load(message["component"], fds[0], ours=message["ours"])
                 case "spawn":
                     self._spawn(message, fds[0], self._worker(message))
                 case "probe":
@@ -95,10 +97,12 @@ class Zygote:
                 os.close(fd)
         return True
 
-    def _load(self, component: str, memfd: int) -> None:
+    def _load(self, component: str, memfd: int, *, ours: bool) -> None:
         before = _open_descriptors()
         try:
             loaded = LoadedComponent.map(self._engine, f"/proc/self/fd/{memfd}")
+            if ours:
+                loaded.make_spare(hardening.data_in_use)
         except ComponentRefused as error:
             send_control(self._control, {"is": "refused", "component": component, "message": error.message})
             return

@@ -11,13 +11,18 @@ import gc
 import importlib
 import sys
 
-import shim
 import wit_world
 from componentize_py_types import Err
+from warm_up import warm_up
 from wit_world.imports import host as gate
 
 from runloop.guest import Program, error_text
 from runloop.host import Host
+
+# Before everything else that is preloaded, so that what every task touches lies together.
+warm_up()
+gc.collect()
+gc.freeze()
 
 PRELOADED = """
 _strptime abc annotationlib argparse array ast base64 binascii bisect calendar cmath codecs collections
@@ -29,7 +34,8 @@ encodings.iso8859_1 encodings.iso8859_15 encodings.latin_1 encodings.punycode en
 encodings.utf_8 encodings.utf_8_sig enum errno fnmatch fractions functools gc getpass graphlib hashlib heapq
 hmac html html.entities html.parser importlib importlib.resources inspect io ipaddress itertools json
 json.decoder json.encoder keyword linecache locale logging math mimetypes numbers operator os os.path
-pathlib pickle pprint quopri random re reprlib runloop runloop.agent runloop.guest runloop.host secrets
+pathlib pickle pprint quopri random re reprlib runloop runloop.agent runloop.guest runloop.host
+runloop.schema secrets
 shlex statistics string string.templatelib stringprep struct sys tempfile textwrap threading time token
 tokenize tomllib traceback types typing unicodedata urllib urllib.parse uuid warnings weakref
 xml.etree.ElementTree zlib
@@ -56,6 +62,9 @@ def _transport(op: str, payload: str) -> tuple[bool, str]:
 
 if MISSING := _preload():
     raise ImportError(f"the runner's interpreter lacks {MISSING}")
+
+import shim  # noqa: E402  it replaces what the modules above were imported with
+
 HOST = Host(_transport)
 FINISH_TALK = shim.install(HOST)
 # Deeper, recursion through C code (sorted, repr, __getattr__) exhausts the engine's 512 KiB stack, which is a
@@ -83,5 +92,6 @@ class WitWorld(wit_world.WitWorld):
         raise Err(text)
 
 
+warm_up()
 gc.collect()
 gc.freeze()

@@ -312,6 +312,13 @@ def _files() -> None:
             _put(module, **dict.fromkeys(_FILE_CALLS, no_file))
     asked = ("exists", "lexists", "isfile", "isdir", "islink", "ismount")
     _put(os.path, **dict.fromkeys(asked, lambda *_: False))
+
+    def audit(event: str, _args: tuple[Any, ...]) -> None:
+        # C code opens files too: a SyntaxError looks for its own line, and the call itself would be a trap.
+        if event == "open":
+            no_file()
+
+    sys.addaudithook(audit)
     made = ("mkstemp", "mkdtemp", "gettempdir", "TemporaryFile", "NamedTemporaryFile")
     _put(tempfile, **dict.fromkeys(made, no_file))
 

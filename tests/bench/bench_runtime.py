@@ -22,7 +22,7 @@ import threading
 import time
 from pathlib import Path
 
-from runloop.digest import canonical
+from runloop.digest import blob_digest, canonical
 from runloopd.broker.calls import Answer, HostCall
 from runloopd.runtime.supervisor import AttemptOrder, GuestLimits, Runtime
 from tests.unit.runtime.guests import calling
@@ -186,7 +186,8 @@ async def bench(scratch: Path) -> None:
     small = scratch / "small.wasm"
     small.write_bytes(calling("time.now", "{}"))
 
-    runtime = Runtime(cache_dir=scratch / "cache", mac_key=b"b" * 32, max_spares=0)
+    ours = {blob_digest(runner.read_bytes())}
+    runtime = Runtime(cache_dir=scratch / "cache", mac_key=b"b" * 32, max_spares=0, ours=ours)
     began = time.perf_counter()
     await runtime.start()
     print(
@@ -230,13 +231,13 @@ async def bench(scratch: Path) -> None:
 
     warm = []
     for _ in range(5):
-        runtime = Runtime(cache_dir=scratch / "cache", mac_key=b"b" * 32)
+        runtime = Runtime(cache_dir=scratch / "cache", mac_key=b"b" * 32, ours=ours)
         await runtime.start()
         began = time.perf_counter()
         await runtime.prepare(runner)
         warm.append(time.perf_counter() - began)
         await runtime.close()
-    runtime = Runtime(cache_dir=scratch / "cache", mac_key=b"b" * 32, max_spares=1)
+    runtime = Runtime(cache_dir=scratch / "cache", mac_key=b"b" * 32, max_spares=1, ours=ours)
     await runtime.start()
     for name, path, what in agents:
         await runtime.prepare(path)

@@ -1,4 +1,4 @@
-"""Runs an agent from source: imports its modules, calls its handler, shapes result or failure.
+"""Runs an agent from source: imports its modules, calls its handler or a tool, shapes result or failure.
 
 Shared by the runner component (inside the sandbox) and ``runloop.guest_testing`` (in process, for tests), so
 that both behave alike. Knows nothing of WebAssembly or of where the source comes from. Standard library only.
@@ -16,7 +16,7 @@ from importlib.machinery import ModuleSpec
 from types import ModuleType, TracebackType
 from typing import Any
 
-from runloop.agent import Fail, Result, Task
+from runloop.agent import Fail, Task, Tool, call_handler, call_tool, handler_ports
 from runloop.host import Host, HostRefused
 
 __all__ = ["Program", "SourceFinder", "error_text"]
@@ -26,7 +26,7 @@ class SourceFinder(MetaPathFinder, Loader):
     """Imports an agent's own modules from ``{dotted name: source}``."""
 
     def __init__(self, modules: Mapping[str, str]) -> None:
-        self._modules = modules
+        self.modules = modules
         self._packages = {
             ".".join(parts[:end])
             for parts in (name.split(".") for name in modules)
@@ -37,7 +37,7 @@ class SourceFinder(MetaPathFinder, Loader):
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """The import system's question: is this one of ours?"""
-        if fullname not in self._modules and fullname not in self._packages:
+        if fullname not in self.modules and fullname not in self._packages:
             return None
         package = fullname in self._packages
         return ModuleSpec(fullname, self, origin=self._file(fullname), is_package=package)
@@ -45,10 +45,10 @@ class SourceFinder(MetaPathFinder, Loader):
     def exec_module(self, module: ModuleType) -> None:
         """Compile and run the module; tracebacks name ``<agent>/<module>.py``."""
         name = module.__name__
-        source = self._modules.get(name, "")
+        source = self.modules.get(name, "")
         file = self._file(name)
         module.__file__ = file
-        linecache.cache[file] = (len(source), None, source.splitlines(keepends=True), file)
+        linecache.cache[file] = (lambda: source,)  # split into lines only when a traceback asks
         exec(compile(source, file, "exec", dont_inherit=True), module.__dict__)  # noqa: S102  this is the job
 
     @staticmethod
@@ -70,14 +70,52 @@ class Program:
         return cls(dict(answer["modules"]), str(answer["entrypoint"]))
 
     def handle(self, text: str, host: Host) -> tuple[bool, str]:
-        """Serve one input: ``(True, output)`` or ``(False, {code, message, retryable})``. Never raises."""
+        """Serve one input: ``(True, output)`` or ``(False, {code, message, retryable})``. Never raises.
+
+        ``op`` of the input is ``handle`` (or left out), ``tool`` or ``describe``.
+        """
         try:
-            task = Task.from_input(text)
-            if self._handler is None:
-                self._handler = self._load()
-            return True, _result(self._handler(task, host)).to_output()
+            return True, self._serve(text, host)
         except BaseException as error:  # whatever the agent raises is the agent's failure
             return False, error_text(error)
+
+    def _serve(self, text: str, host: Host) -> str:
+        task = Task.from_input(text)
+        if task.op == "handle":
+            return call_handler(self._entry(), task, host).to_output()
+        tools = self._tools()
+        if task.op == "tool":
+            offered = tools.get(str(task.tool))
+            if offered is None:
+                raise Fail(
+                    "abi.tool", f"there is no tool {task.tool!r}; there is {', '.join(tools) or 'none'}"
+                )
+            return call_tool(offered, task.args, task, host).to_output()
+        if task.op == "describe":
+            described = {
+                "inputs": handler_ports(self._entry()),
+                "tools": [tools[name].describe() for name in sorted(tools)],
+            }
+            return json.dumps(described, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+        raise Fail("abi.op", f"this agent cannot do {task.op!r}")
+
+    def _entry(self) -> Any:
+        if self._handler is None:
+            self._handler = self._load()
+        return self._handler
+
+    def _tools(self) -> dict[str, Tool]:
+        """The tools of every module of the agent that is imported by now, by id."""
+        self._entry()
+        found: dict[str, Tool] = {}
+        for name in self.finder.modules:
+            for value in list(vars(sys.modules[name]).values()) if name in sys.modules else ():
+                offered = getattr(value, "__runloop_tool__", None)
+                if not isinstance(offered, Tool):
+                    continue
+                if found.setdefault(offered.id, offered).function is not offered.function:
+                    raise Fail("agent.tools", f"two tools are called {offered.id!r}")
+        return found
 
     def _load(self) -> Any:
         if self.finder not in sys.meta_path:
@@ -90,16 +128,6 @@ class Program:
         return found
 
 
-def _result(value: Any) -> Result:
-    if isinstance(value, Result):
-        return value
-    if isinstance(value, Mapping):
-        return Result(ports={str(name): [item] for name, item in value.items()})
-    raise Fail(
-        "agent.output", f"the handler returned {type(value).__name__}, not a Result or a mapping of ports"
-    )
-
-
 def error_text(error: BaseException) -> str:
     """An exception as the ABI's error object, naming the agent's own line where there is one."""
     retryable = False
@@ -107,6 +135,9 @@ def error_text(error: BaseException) -> str:
         code, message, retryable = error.code, error.message, error.retryable
     elif isinstance(error, HostRefused):
         code, message, retryable = error.code, str(error), error.retryable
+    elif isinstance(error, SyntaxError):
+        code = "agent.syntax"
+        message = f"{error.msg} ({str(error.filename).removeprefix('<agent>/')}:{error.lineno})"
     else:
         code = "agent.exception"
         message = f"{type(error).__name__}: {_words(error)}{_place(error.__traceback__)}"

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["Completion", "Host", "HostRefused", "Transport"]
+__all__ = ["Completion", "Host", "HostRefused", "Response", "Transport"]
 
 Transport = Callable[[str, str], tuple[bool, str]]
 """``(op, JSON arguments) -> (ok, JSON text)``: the one import of a guest, without its exceptions."""
@@ -56,6 +56,34 @@ class Completion:
     def json(self) -> Any:
         """The text parsed as JSON; for calls that gave a ``json_schema``. Raises ValueError otherwise."""
         return json.loads(self.text)
+
+
+@dataclass(frozen=True)
+class Response:
+    """What a web server answered, as it is on record."""
+
+    status: int
+    url: str
+    """Where the answer came from, after redirects."""
+    body: bytes
+    """Decoded (nothing is compressed any more); cut at the limit when ``truncated``."""
+    headers: Mapping[str, str] = field(default_factory=dict)
+    """The few that describe the body; names in lower case."""
+    truncated: bool = False
+
+    @property
+    def ok(self) -> bool:
+        """True for a status of 200 to 299."""
+        return 200 <= self.status <= 299
+
+    @property
+    def text(self) -> str:
+        """The body as UTF-8; what is not becomes U+FFFD."""
+        return self.body.decode("utf-8", "replace")
+
+    def json(self) -> Any:
+        """The body parsed as JSON. Raises ValueError otherwise."""
+        return json.loads(self.body)
 
 
 def _items(answer: Any, key: str) -> list[Any]:
@@ -229,6 +257,49 @@ class Host:
         if isinstance(answer, Mapping) and answer.get("done"):
             return None
         return answer.get("item", answer) if isinstance(answer, Mapping) else answer
+
+    # --- the web and tools ------------------------------------------------------------------------
+
+    def fetch(
+        self,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: str | bytes | None = None,
+        max_bytes: int | None = None,
+    ) -> Response:
+        """One HTTP exchange. Needs capability ``net`` for the host; GET and HEAD only read.
+
+        Any status is an answer, not an error. ``max_bytes`` cuts the body (``truncated``).
+        """
+        args: dict[str, Any] = {"url": url, "method": method, "headers": dict(headers or {})}
+        if isinstance(body, str):
+            args["text"] = body
+        elif body is not None:
+            args["base64"] = base64.b64encode(body).decode()
+        if max_bytes is not None:
+            args["max_bytes"] = max_bytes
+        answer = self.call("http.fetch", args)
+        raw = answer.get("base64")
+        return Response(
+            status=int(answer["status"]),
+            url=str(answer.get("url", url)),
+            body=str(answer.get("text", "")).encode() if raw is None else base64.b64decode(raw),
+            headers=dict(answer.get("headers") or {}),
+            truncated=bool(answer.get("truncated", False)),
+        )
+
+    def tools(self) -> list[dict[str, Any]]:
+        """The agent's own tools: ``{id, description, input_schema, result_schema, granted, missing}``."""
+        return _items(self.call("tool.list"), "tools")
+
+    def call_tool(self, tool: str, args: Mapping[str, Any] | None = None) -> Any:
+        """Call one of the agent's own tools; the answer fits the tool's ``result_schema``.
+
+        A permission that is missing is named in the :class:`HostRefused`.
+        """
+        return self.call("tool.call", {"tool": tool, "args": dict(args or {})})["result"]
 
     # --- effects ----------------------------------------------------------------------------------
 

@@ -133,12 +133,6 @@ def test_an_input_that_breaks_the_abi_is_refused_by_code(text: str) -> None:
     assert answer["code"] in ("abi.input", "abi.op")
 
 
-def test_a_syntax_error_is_a_failure_with_its_place() -> None:
-    ok, answer = serve("def handle(:")
-    assert not ok
-    assert "SyntaxError" in answer["message"]
-
-
 def test_an_entrypoint_that_does_not_exist_is_named() -> None:
     ok, answer = serve("x = 1")
     assert (ok, answer["code"]) == (False, "agent.entrypoint")
@@ -185,3 +179,89 @@ def test_a_failure_is_not_confused_by_names_that_are_no_text() -> None:
 
 def test_fail_is_an_exception_with_words() -> None:
     assert str(Fail("c", "words")) == "words"
+
+
+TOOLED = """
+from __future__ import annotations
+from dataclasses import dataclass
+from runloop.agent import Result, Task, handler, tool
+from runloop.host import Host
+
+@dataclass
+class Count:
+    words: int
+    longest: str
+
+@tool("words.count")
+def count(text: str, least: int = 1, *, host: Host) -> Count:
+    '''How many words a text has.
+
+    More words.
+    '''
+    found = [word for word in text.split() if len(word) >= least]
+    return Count(len(found), max(found, key=len, default=""))
+
+@handler
+def handle(text: str, host: Host, note: str | None = None) -> Count:
+    return count(text, host=host)
+"""
+
+
+def test_a_handler_may_name_its_ports_and_return_a_dataclass() -> None:
+    ok, answer = serve(TOOLED, ports={"text": ["one three", "a bc"]})
+    assert (ok, answer["ports"]) == (True, {"out": [{"words": 2, "longest": "bc"}]})
+
+
+@pytest.mark.parametrize(
+    ("ports", "words"),
+    [
+        ({}, "nothing was given for input port 'text'"),
+        ({"text": [3]}, "input port 'text' must be a string, not an integer"),
+        ({"text": ["a"], "host": ["mine"]}, "there is no input port 'host' of handle"),
+    ],
+)
+def test_a_value_that_is_not_of_the_hinted_type_fails_the_attempt(ports: Any, words: str) -> None:
+    ok, answer = serve(TOOLED, ports=ports)
+    assert not ok
+    assert (answer["code"], answer["message"]) == ("task.arguments", words)
+
+
+def test_an_agent_describes_its_tools_by_their_hints() -> None:
+    ok, answer = serve(TOOLED, json.dumps({"op": "describe"}))
+    assert ok
+    (described,) = answer["tools"]
+    assert (described["id"], described["description"]) == ("words.count", "How many words a text has.")
+    assert described["input_schema"]["properties"] == {
+        "text": {"type": "string"},
+        "least": {"type": "integer", "default": 1},
+    }
+    assert described["result_schema"]["required"] == ["longest", "words"]
+    assert answer["inputs"]["required"] == ["text"]
+
+
+def test_a_tool_is_called_by_its_id_with_json_arguments() -> None:
+    asked = {"op": "tool", "tool": "words.count", "args": {"text": "a bcd", "least": 2}}
+    ok, answer = serve(TOOLED, json.dumps(asked))
+    assert (ok, answer["ports"]) == (True, {"result": [{"words": 1, "longest": "bcd"}]})
+
+
+def test_a_tool_that_is_not_there_and_arguments_that_do_not_fit_are_failures() -> None:
+    for asked, code in [
+        ({"op": "tool", "tool": "words.cut"}, "abi.tool"),
+        ({"op": "tool", "tool": "words.count", "args": {"txt": "x"}}, "task.arguments"),
+        ({"op": "dance"}, "abi.op"),
+    ]:
+        ok, answer = serve(TOOLED, json.dumps(asked))
+        assert (ok, answer["code"]) == (False, code)
+
+
+def test_two_tools_of_one_id_are_refused() -> None:
+    twice = TOOLED + '\n@tool("words.count")\ndef other() -> int: return 1\n'
+    ok, answer = serve(twice, json.dumps({"op": "describe"}))
+    assert (ok, answer["code"]) == (False, "agent.tools")
+
+
+def test_a_syntax_error_names_the_line() -> None:
+    ok, answer = serve("x = 1\ndef handle(:\n")
+    assert (ok, answer["code"]) == (False, "agent.syntax")
+    assert answer["message"].endswith("(guest_agent.py:2)")
