@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from runloop.authoring.toolchains.c import CToolchain
 from runloop.bundle.digest import BundleError, bundle_digest, read_bundle
 from runloop.bundle.manifest import ManifestError
 from runloop.caps.policy import CapsError
@@ -60,7 +61,7 @@ def make(tmp_path: Path) -> Make:
 
 
 def registry(*dirs: Path, pins: dict[str, str] | None = None, unsigned: bool = False) -> Registry:
-    return Registry(dirs, pins=pins or {}, runner_digest=RUNNER, allow_unsigned=unsigned)
+    return Registry(dirs, pins=pins or {}, runners={"python": RUNNER}, allow_unsigned=unsigned)
 
 
 def pins_of(*folders: Path) -> dict[str, str]:
@@ -106,7 +107,7 @@ def test_an_operator_may_allow_unsigned_agents(make: Make) -> None:
     found = registry(make().parent, unsigned=True)
     assert not found.resolve("agent:echo").pinned
     assert [agent.manifest.name for agent in found.list()] == ["echo"]
-    assert found.refused() == {}
+    assert found.refused() == []
 
 
 def test_an_altered_shipped_agent_is_refused_as_altered(make: Make) -> None:
@@ -157,7 +158,7 @@ def test_no_unsigned_agent_takes_the_name_of_a_shipped_one(make: Make, variant: 
     assert caught.value.named_code == "agent.name"
     assert str(mine) in caught.value.message
     assert [agent.dir for agent in found.list()] == [shipped]
-    assert list(found.refused()) == [str(mine)]
+    assert [one.place for one in found.refused()] == [str(mine)]
     unaware = registry(mine.parent, unsigned=True)  # a run that was started before the name was shipped
     with pytest.raises(NotFoundError):
         found.pinned(unaware.resolve("agent:echo@fast" if variant else "agent:echo").pin)
@@ -326,7 +327,7 @@ def test_the_shipped_agents_are_all_accepted() -> None:
         ("mailer", "default"),
         ("writer", "default"),
     ]
-    assert found.refused() == {}
+    assert found.refused() == []
     assert found.resolve("agent:critic@c").manifest.language == "component"
 
 
@@ -349,7 +350,11 @@ def test_the_component_in_c_is_built_from_the_present_sources() -> None:
     built = tomllib.loads((folder / "build.toml").read_text())
     assert built["inputs_digest"] == generator.inputs_digest(folder / built["source"]), "run sdk/c/build.py"
     assert built["blake3"] == blob_digest((folder / "agent.wasm").read_bytes())
-    assert built["zig"] == generator.ZIG
+    pinned = ", ".join(f"{name} {version}" for name, version in sorted(generator.COMPILER.items()))
+    assert built["compiler"] == pinned
+    toolchain = CToolchain()
+    if not toolchain.missing() and toolchain.versions() == generator.COMPILER:  # Debian 12: clang lld
+        assert generator.build(folder) == (folder / "agent.wasm").read_bytes(), "run sdk/c/build.py"
 
 
 @pytest.mark.parametrize("text", [None, "", "[bundles", "bundles = 3"])
@@ -368,7 +373,7 @@ def test_a_copy_of_a_shipped_agent_is_still_that_agent(tmp_path: Path) -> None:
 def test_a_run_keeps_its_agent_when_the_bundle_is_changed_or_removed(make: Make, tmp_path: Path) -> None:
     folder = make()
     registry = Registry(
-        [folder.parent], pins={}, runner_digest=RUNNER, allow_unsigned=True, kept=tmp_path / "kept"
+        [folder.parent], pins={}, runners={"python": RUNNER}, allow_unsigned=True, kept=tmp_path / "kept"
     )
     agent = registry.resolve("agent:echo")
     registry.keep(agent)
@@ -383,7 +388,7 @@ def test_a_run_keeps_its_agent_when_the_bundle_is_changed_or_removed(make: Make,
 def test_a_kept_bundle_that_was_altered_is_not_used(make: Make, tmp_path: Path) -> None:
     folder = make()
     registry = Registry(
-        [folder.parent], pins={}, runner_digest=RUNNER, allow_unsigned=True, kept=tmp_path / "kept"
+        [folder.parent], pins={}, runners={"python": RUNNER}, allow_unsigned=True, kept=tmp_path / "kept"
     )
     agent = registry.resolve("agent:echo")
     registry.keep(agent)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, cast
 
+from runloop.bundle.semver import is_version
 from runloop.errors import UsageError
 from runloop.ops import OPS
 
@@ -24,11 +25,13 @@ __all__ = [
     "ManifestError",
     "PortSpec",
     "PortType",
+    "Reader",
     "check_values",
+    "manifest_of",
     "parse_manifest",
 ]
 
-Language = Literal["python", "component"]
+Language = Literal["python", "javascript", "component"]
 PortType = Literal["any", "string", "object", "list", "boolean", "number"]
 
 MAX_MANIFEST_BYTES = 65_536
@@ -44,12 +47,23 @@ _TYPES: dict[str, tuple[type, ...]] = {
 }
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _MESSAGE = re.compile(r"[a-z]+(\.[a-z][a-z0-9_]*)+\.v\d+\Z")
-_SEMVER = re.compile(
-    r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
-    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z"
-)
 _ENTRY = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*:[A-Za-z_][A-Za-z0-9_]*\Z")
 _FILE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.-]*(/[A-Za-z0-9_][A-Za-z0-9_.-]*)*\Z")
+
+_ENTRYPOINTS: dict[str, tuple[str, Callable[[str], object], str]] = {
+    "python": ("agent:handle", _ENTRY.match, "write module:function, as 'agent:handle'"),
+    "javascript": (
+        "agent.js",
+        lambda it: it.endswith(".js") and _FILE.match(it),
+        "write the main module's path inside the bundle, as 'agent.js'",
+    ),
+    "component": (
+        "agent.wasm",
+        _FILE.match,
+        "write the component's path inside the bundle, as 'agent.wasm'",
+    ),
+}
+"""Language -> the usual entrypoint, what makes one right, how to put it right."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -134,7 +148,7 @@ class Manifest:
     """Implementations of one name differ by variant: ``agent:critic@c``."""
     language: Language = "python"
     entrypoint: str = "agent:handle"
-    """``module:function`` for Python; the file of the component otherwise."""
+    """``module:function`` for Python; otherwise a file: the main module, or the component."""
     description: str = ""
     inputs: Mapping[str, PortSpec] = field(default_factory=dict)
     outputs: Mapping[str, PortSpec] = field(default_factory=dict)
@@ -214,7 +228,7 @@ def _suggest(word: str, known: Iterable[str]) -> str:
 # --- reading --------------------------------------------------------------------------------------
 
 
-class _Reader:
+class Reader:
     """Collects findings while it reads one table after the other."""
 
     def __init__(self, text: str) -> None:
@@ -299,14 +313,15 @@ def parse_manifest(text: str | bytes, *, origin: str = "manifest.toml") -> Manif
         at = re.search(r"at line (\d+)", str(error))
         finding = Finding(line=int(at[1]) if at else 0, what=f"not TOML: {error}", fix="see https://toml.io")
         raise ManifestError(origin, [finding]) from error
-    reader = _Reader(plain)
-    made = _manifest(reader, top)
+    reader = Reader(plain)
+    made = manifest_of(reader, top)
     if reader.findings:
         raise ManifestError(origin, reader.findings)
     return made
 
 
-def _manifest(reader: _Reader, top: Mapping[str, Any]) -> Manifest:
+def manifest_of(reader: Reader, top: Mapping[str, Any]) -> Manifest:
+    """The manifest a TOML document is; what is wrong with it is left with the ``reader``."""
     reader.unknown((), top, _KEYS)
     for key in ("name", "version"):
         if key not in top:
@@ -315,18 +330,14 @@ def _manifest(reader: _Reader, top: Mapping[str, Any]) -> Manifest:
     semver = "write MAJOR.MINOR.PATCH, as semver.org has it"
     message = "write family.kind.vN, as 'intent.draft.write.v1'"
     language = reader.text(
-        ("language",), top, "python", ("python", "component").__contains__, "use 'python' or 'component'"
+        ("language",), top, "python", _ENTRYPOINTS.__contains__, f"use {', '.join(_ENTRYPOINTS)}"
     )
-    entry, fits, fix = (
-        ("agent:handle", _ENTRY.match, "write module:function, as 'agent:handle'")
-        if language == "python"
-        else ("agent.wasm", _FILE.match, "write the component's path inside the bundle, as 'agent.wasm'")
-    )
+    entry, fits, fix = _ENTRYPOINTS[language]
     ports = reader.table(("ports",), top)
     reader.unknown(("ports",), ports, ("in", "out"))
     return Manifest(
         name=reader.text(("name",), top, "", _NAME.match, words),
-        version=reader.text(("version",), top, "0.0.0", _SEMVER.match, semver),
+        version=reader.text(("version",), top, "0.0.0", is_version, semver),
         variant=reader.text(("variant",), top, "default", _NAME.match, words),
         language=cast(Language, language),
         entrypoint=reader.text(("entrypoint",), top, entry, fits, fix),
@@ -339,11 +350,11 @@ def _manifest(reader: _Reader, top: Mapping[str, Any]) -> Manifest:
         limits=_limits(reader, top),
         accepts=reader.text(("accepts",), top, "intent.generic.v1", _MESSAGE.match, message),
         replies=reader.text(("replies",), top, "toolresult.generic.v1", _MESSAGE.match, message),
-        min_runloop=reader.text(("min_runloop",), top, "0.1.0", _SEMVER.match, semver),
+        min_runloop=reader.text(("min_runloop",), top, "0.1.0", is_version, semver),
     )
 
 
-def _ports(reader: _Reader, side: str, ports: Mapping[str, Any]) -> dict[str, PortSpec]:
+def _ports(reader: Reader, side: str, ports: Mapping[str, Any]) -> dict[str, PortSpec]:
     table = reader.table(("ports", side), ports)
     if len(table) > MAX_PORTS:
         reader.wrong(("ports", side), f"more than {MAX_PORTS} ports", "group values in objects")
@@ -373,7 +384,7 @@ def _ports(reader: _Reader, side: str, ports: Mapping[str, Any]) -> dict[str, Po
     return made
 
 
-def _ops(reader: _Reader, top: Mapping[str, Any]) -> tuple[str, ...]:
+def _ops(reader: Reader, top: Mapping[str, Any]) -> tuple[str, ...]:
     value = top.get("ops", [])
     if not isinstance(value, list):
         reader.wrong(("ops",), "'ops' must be a list of host calls", 'write it as ops = ["kb.search"]')
@@ -386,7 +397,7 @@ def _ops(reader: _Reader, top: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(op for op in value if isinstance(op, str)))
 
 
-def _limits(reader: _Reader, top: Mapping[str, Any]) -> Limits:
+def _limits(reader: Reader, top: Mapping[str, Any]) -> Limits:
     table = reader.table(("limits",), top)
     reader.unknown(("limits",), table, _LIMIT_BOUNDS)
     given: dict[str, int] = {}

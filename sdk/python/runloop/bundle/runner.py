@@ -1,4 +1,4 @@
-"""The runner component that executes every Python agent: shipped packed, unpacked once, checked always.
+"""The runner components that execute source, one per language: shipped packed, unpacked once, checked always.
 
 Knows: where its pin is written and how it is packed. Does not know: how it is compiled or run (the runtime).
 """
@@ -9,14 +9,21 @@ import lzma
 import os
 import tempfile
 import tomllib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 from runloop.digest import blob_digest
 from runloop.errors import DivergenceError, FailedError, NotFoundError
 
-__all__ = ["RunnerError", "RunnerPin", "read_pin", "unpack"]
+__all__ = ["RUNNERS", "RunnerError", "RunnerPin", "read_pin", "unpack"]
+
+RUNNERS: Mapping[str, Literal["runner", "runner-js"]] = {
+    "python": "runner",
+    "javascript": "runner-js",
+}
+"""Language -> what its runner is called among what is shipped (``runloop.config.shipped``)."""
 
 MAX_RUNNER_BYTES = 64 * 1024 * 1024
 
@@ -32,12 +39,15 @@ class RunnerPin:
     """``runner.toml``: which component belongs to this build."""
 
     blake3: str
-    """Digest of the unpacked component: ``component_digest`` of every Python agent."""
+    """Digest of the unpacked component: ``component_digest`` of every agent of its language."""
     sha256: str
     size: int
     """Bytes of the unpacked component."""
-    componentize_py: str
     inputs_digest: str
+    componentize_py: str | None = None
+    """Version of the generator, of a runner for Python."""
+    componentize_qjs: str | None = None
+    """The same, of a runner for JavaScript."""
 
 
 def read_pin(folder: Path) -> RunnerPin:

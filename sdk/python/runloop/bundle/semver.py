@@ -1,0 +1,35 @@
+"""Versions, as semver.org (2.0.0) has them: which texts are one, and their order (rule 11).
+
+Does not know: who may go back to an older one.
+"""
+
+from __future__ import annotations
+
+import re
+
+__all__ = ["Precedence", "is_version", "precedence"]
+
+_VERSION = re.compile(
+    r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
+    r"(\+[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?\Z",
+    re.ASCII,
+)
+_MAX_CHARS = 128
+
+Precedence = tuple[int, int, int, bool, tuple[tuple[bool, int, str], ...]]
+
+
+def is_version(text: str) -> bool:
+    """Whether ``text`` is MAJOR.MINOR.PATCH with what may follow, short enough for a file name."""
+    return len(text) <= _MAX_CHARS and _VERSION.match(text) is not None
+
+
+def precedence(version: str) -> Precedence:
+    """A key that sorts valid versions; build metadata (``+…``) does not count."""
+    release, _, before = version.partition("+")[0].partition("-")
+    major, minor, patch = map(int, release.split("."))
+    # A release follows its pre-releases; numbers precede words; a longer list follows its own beginning.
+    words = tuple(
+        (False, int(word), "") if word.isdigit() else (True, 0, word) for word in before.split(".") if word
+    )
+    return major, minor, patch, not before, words
