@@ -1,83 +1,74 @@
-"""Builds an agent written in C: ``python sdk/c/build.py sdk/agents/critic_c critic.c [--zig PYTHON]``.
+"""Builds the shipped agent written in C: ``python sdk/c/build.py sdk/agents/critic_c``.
 
-Compiles the file with zig's C compiler (from a throw-away venv, or with a Python that has ``ziglang``), wraps
-the module into a component (``wrap``), writes ``agent.wasm`` and, in ``build.toml``, what it was made from: a
-test recomputes it. The same inputs give the same bytes. Not part of an installation.
+Compiles and wraps it as ``rlp agent build`` would, with the pinned compiler, writes ``agent.wasm`` and, in
+``build.toml``, what it was made from: a test recomputes it, and builds it again where the compiler is there.
+The same inputs give the same bytes. Not part of an installation.
 """
 
 from __future__ import annotations
 
 import argparse
-import subprocess
+import re
 import sys
 import tempfile
-import venv
 from pathlib import Path
 
+from runloop.authoring import wrap
+from runloop.authoring.toolchains import build_settings
+from runloop.authoring.toolchains.c import FLAGS, CToolchain
 from runloop.digest import blob_digest, framed
 
-__all__ = ["ZIG", "build", "inputs_digest"]
+__all__ = ["COMPILER", "build", "inputs_digest"]
 
-ZIG = "0.17.0"
-"""The pinned compiler."""
+COMPILER = {"clang": "14.0.6", "wasm-ld": "14.0.6"}
+"""The pinned tools: Debian 12's ``clang`` and ``lld``."""
 
 HERE = Path(__file__).resolve().parent
-FLAGS = [
-    "--target=wasm32-freestanding",
-    "-Oz",
-    "-s",
-    "-std=c17",
-    "-Wall",
-    "-Wextra",
-    "-Werror",
-    "-nostdlib",
-    "-fno-builtin",
-    "-Wl,--no-entry",
-    "-Wl,-z,stack-size=131072",
-]
 
 
 def inputs_digest(source: Path) -> str:
-    """Names everything ``agent.wasm`` is made of: source, headers, wrapper, flags, compiler."""
-    files = [source, *sorted(HERE.glob("*.h")), HERE / "wrap.py"]
+    """Names everything ``agent.wasm`` is made of: source, headers it includes, wrapper, flags, compiler."""
+    files = [source, *_headers(source), Path(wrap.__file__)]
     parts = [part for file in files for part in (file.name.encode(), file.read_bytes())]
-    return blob_digest(framed(*parts, " ".join(FLAGS).encode(), ZIG.encode()))
+    return blob_digest(framed(*parts, " ".join(FLAGS).encode(), repr(sorted(COMPILER.items())).encode()))
 
 
-def build(source: Path, python: Path) -> bytes:
-    """The component of one C file, compiled with the zig of ``python``."""
-    sys.path.insert(0, str(HERE))
-    from wrap import wrap
+def _headers(source: Path) -> list[Path]:
+    """The SDK's headers that a file includes, also by way of others, in order of their names."""
+    found: set[str] = set()
+    waiting = [source]
+    while waiting:
+        for name in re.findall(r'#include "([a-z_]+\.h)"', waiting.pop().read_text()):
+            if name not in found:
+                found.add(name)
+                waiting.append(HERE / name)
+    return [HERE / name for name in sorted(found)]
 
-    with tempfile.TemporaryDirectory() as made:
-        module = Path(made) / "module.wasm"
-        command = [python, "-m", "ziglang", "cc", *FLAGS, "-I", HERE, "-o", module, source.name]
-        subprocess.run(command, cwd=source.parent, check=True)
-        return wrap(module.read_bytes())
+
+def build(agent: Path) -> bytes:
+    """The component of one agent's folder."""
+    with tempfile.TemporaryDirectory() as work:
+        return CToolchain().build(agent, Path(work))["agent.wasm"]
 
 
 def main() -> int:
     """Compile, wrap, pin."""
-    parser = argparse.ArgumentParser(description="Builds an agent written in C.")
+    parser = argparse.ArgumentParser(description="Builds the shipped agent written in C.")
     parser.add_argument("agent", type=Path, help="folder of the bundle")
-    parser.add_argument("source", help="the C file in it")
-    parser.add_argument("--zig", type=Path, help=f"a Python that has ziglang {ZIG}")
-    options = parser.parse_args()
-    source = options.agent.resolve() / options.source
-    with tempfile.TemporaryDirectory() as made:
-        python: Path | None = options.zig
-        if python is None:
-            venv.create(made, with_pip=True)
-            python = Path(made) / "bin" / "python"
-            subprocess.run([python, "-m", "pip", "install", "--quiet", f"ziglang=={ZIG}"], check=True)
-        component = build(source, python)
-    (source.parent / "agent.wasm").write_bytes(component)
-    (source.parent / "build.toml").write_text(
+    agent = parser.parse_args().agent.resolve()
+    if (found := CToolchain().versions()) != COMPILER:
+        sys.stderr.write(f"build.py: this machine has {found}; the artefact is pinned to {COMPILER}\n")
+        return 1
+    component = build(agent)
+    source = build_settings(agent)["source"]
+    (agent / "agent.wasm").write_bytes(component)
+    (agent / "build.toml").write_text(
         "# Written by sdk/c/build.py.\n"
-        f'source = "{source.name}"\n'
-        f'inputs_digest = "{inputs_digest(source)}"\n'
+        'language = "c"\n'
+        f'source = "{source}"\n'
+        f'inputs_digest = "{inputs_digest(agent / source)}"\n'
         f'blake3 = "{blob_digest(component)}"\n'
-        f'zig = "{ZIG}"\n'
+        f'compiler = "{", ".join(f"{name} {version}" for name, version in sorted(COMPILER.items()))}"\n'
     )
     sys.stdout.write(f"agent.wasm {len(component)} bytes\n")
     return 0

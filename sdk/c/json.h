@@ -1,7 +1,8 @@
-/* Reads JSON (RFC 8259) into a tree, strictly, for agents in C. Include after runloop.h.
+/* Reads JSON (RFC 8259) into a tree, strictly, and writes it, for agents in C. Include after runloop.h.
  *
  * Strings are decoded to UTF-8 with their length, so they may hold NUL; an escaped lone surrogate becomes its three
- * generalised bytes, as Python keeps it. Of equal keys the last one counts. Knows nothing of writing.
+ * generalised bytes, as Python keeps it. Numbers keep their digits, so integers of any size pass unchanged. Of equal
+ * keys the last one counts.
  */
 #ifndef RUNLOOP_JSON_H
 #define RUNLOOP_JSON_H
@@ -191,7 +192,7 @@ static js_value *js_parse_value(js_reader *in, int depth) {
 }
 
 /* The whole text as one value, or NULL when it is not JSON. */
-static js_value *js_parse(rl_text text) {
+RL_MAYBE static js_value *js_parse(rl_text text) {
     js_reader in = {text.data, text.data + text.size};
     js_value *made = js_parse_value(&in, 0);
     js_blank(&in);
@@ -199,7 +200,7 @@ static js_value *js_parse(rl_text text) {
 }
 
 /* A member of an object, or NULL. */
-static js_value *js_get(const js_value *owner, rl_text key) {
+RL_MAYBE static js_value *js_get(const js_value *owner, rl_text key) {
     js_value *found = NULL;
     if (owner && owner->kind == JS_OBJECT)
         for (js_value *item = owner->first; item; item = item->next)
@@ -208,10 +209,124 @@ static js_value *js_get(const js_value *owner, rl_text key) {
 }
 
 /* The last item of a list, or NULL. */
-static js_value *js_last(const js_value *owner) {
+RL_MAYBE static js_value *js_last(const js_value *owner) {
     js_value *item = owner && owner->kind == JS_LIST ? owner->first : NULL;
     while (item && item->next) item = item->next;
     return item;
+}
+
+RL_MAYBE static int js_is(const js_value *value, js_kind kind) { return value && value->kind == kind; }
+
+/* The text of a string; empty for anything else. */
+RL_MAYBE static rl_text js_text(const js_value *value) { return js_is(value, JS_STRING) ? value->text : RL_TEXT(""); }
+
+/* Whether it is a whole number that fits; `made` gets it. */
+RL_MAYBE static int js_int(const js_value *value, int64_t *made) {
+    if (!js_is(value, JS_NUMBER)) return 0;
+    size_t i = value->text.data[0] == '-';
+    uint64_t sum = 0, most = (uint64_t)INT64_MAX + i;
+    int negative = (int)i;
+    for (; i < value->text.size; i++) {
+        char c = value->text.data[i];
+        if (c < '0' || c > '9' || sum > (most - (uint64_t)(c - '0')) / 10) return 0;
+        sum = sum * 10 + (uint64_t)(c - '0');
+    }
+    *made = negative ? (int64_t)(0 - sum) : (int64_t)sum;
+    return 1;
+}
+
+/* The truth; `otherwise` for what is neither true nor false. */
+RL_MAYBE static int js_bool(const js_value *value, int otherwise) {
+    return js_is(value, JS_TRUE) ? 1 : js_is(value, JS_FALSE) ? 0 : otherwise;
+}
+
+RL_MAYBE static size_t js_count(const js_value *owner) {
+    size_t count = 0;
+    if (js_is(owner, JS_LIST) || js_is(owner, JS_OBJECT))
+        for (const js_value *item = owner->first; item; item = item->next) count++;
+    return count;
+}
+
+/* --- writing --------------------------------------------------------------------------------- */
+
+/* A text as a JSON string, with its quotes. */
+RL_MAYBE static void js_put_string(rl_buffer *to, rl_text text) {
+    static const char hex[] = "0123456789abcdef";
+    RL_PUT(to, "\"");
+    size_t plain = 0;
+    for (size_t i = 0; i < text.size; i++) {
+        unsigned char c = (unsigned char)text.data[i];
+        if (c >= 0x20 && c != '"' && c != '\\') continue;
+        char escape[6] = {'\\', (char)c, '0', '0', hex[c >> 4], hex[c & 15]};
+        size_t size = 2;
+        if (c == '\n')
+            escape[1] = 'n';
+        else if (c < 0x20)
+            escape[1] = 'u', size = 6;
+        rl_put(to, (rl_text){text.data + plain, i - plain});
+        rl_put(to, (rl_text){escape, size});
+        plain = i + 1;
+    }
+    rl_put(to, (rl_text){text.data + plain, text.size - plain});
+    RL_PUT(to, "\"");
+}
+
+RL_MAYBE static void js_put_int(rl_buffer *to, int64_t value) {
+    char digits[20], *at = digits + sizeof digits;
+    uint64_t rest = value < 0 ? 0 - (uint64_t)value : (uint64_t)value;
+    do *--at = (char)('0' + rest % 10);
+    while (rest /= 10);
+    if (value < 0) RL_PUT(to, "-");
+    rl_put(to, (rl_text){at, (size_t)(digits + sizeof digits - at)});
+}
+
+/* Any value; NULL is null. */
+RL_MAYBE static void js_put(rl_buffer *to, const js_value *value) {
+    switch (value ? value->kind : JS_NULL) {
+    case JS_NULL:
+        RL_PUT(to, "null");
+        break;
+    case JS_FALSE:
+        RL_PUT(to, "false");
+        break;
+    case JS_TRUE:
+        RL_PUT(to, "true");
+        break;
+    case JS_NUMBER:
+        rl_put(to, value->text);
+        break;
+    case JS_STRING:
+        js_put_string(to, value->text);
+        break;
+    case JS_LIST:
+    case JS_OBJECT: {
+        int named = value->kind == JS_OBJECT, written = 0;
+        rl_put(to, named ? RL_TEXT("{") : RL_TEXT("["));
+        for (const js_value *item = value->first; item; item = item->next) {
+            if (named && js_get(value, item->key) != item) continue; /* of equal keys the last one counts */
+            if (written++) RL_PUT(to, ",");
+            if (named) js_put_string(to, item->key), RL_PUT(to, ":");
+            js_put(to, item);
+        }
+        rl_put(to, named ? RL_TEXT("}") : RL_TEXT("]"));
+    }
+    }
+}
+
+/* Whether a text is UTF-8: what leaves a guest must be, and half a surrogate pair is not. */
+RL_MAYBE static int js_is_utf8(rl_text text) {
+    const unsigned char *at = (const unsigned char *)text.data, *end = at + text.size;
+    while (at < end) {
+        unsigned char c = *at++;
+        int more = c < 0x80 ? 0 : c >= 0xC2 && c < 0xE0 ? 1 : (c & 0xF0) == 0xE0 ? 2 : c >= 0xF0 && c < 0xF5 ? 3 : -1;
+        if (more < 0 || end - at < more) return 0;
+        if ((c == 0xE0 && *at < 0xA0) || (c == 0xED && *at > 0x9F) || (c == 0xF0 && *at < 0x90) ||
+            (c == 0xF4 && *at > 0x8F))
+            return 0;
+        for (; more; more--)
+            if ((*at++ & 0xC0) != 0x80) return 0;
+    }
+    return 1;
 }
 
 #endif

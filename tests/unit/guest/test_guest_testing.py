@@ -78,3 +78,22 @@ def test_a_call_without_an_answer_in_the_script_fails_the_test() -> None:
 def test_arguments_the_gate_would_refuse_fail_the_test() -> None:
     with pytest.raises(UsageError):
         FakeHost({"kb.search": []}).host.call("kb.search", {"quary": "x"})
+
+
+def test_a_tool_is_called_like_the_function_it_is_and_held_to_no_port(tmp_path: Path) -> None:
+    from tests.unit.authoring.folders import python_agent
+
+    agent = load_agent(python_agent(tmp_path))
+    found = agent.call_tool("asks.requests", text="todo: one\nReally?", limit=1)
+    assert [request["text"] for request in found.value("result")] == ["one"]
+    assert agent.call_tool("asks.requests").code == "task.arguments"
+    assert [tool["id"] for tool in agent.run_input({"op": "describe"}).ports["tools"]] == ["asks.requests"]
+
+
+def test_an_authors_virtual_environment_is_no_part_of_the_agent(tmp_path: Path) -> None:
+    from tests.unit.authoring.folders import python_agent
+
+    folder = python_agent(tmp_path)
+    (folder / ".venv").mkdir()
+    (folder / ".venv" / "python").symlink_to("/usr/bin/python3")
+    assert set(load_agent(folder).modules) == {"agent"}

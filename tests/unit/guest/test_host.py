@@ -28,6 +28,9 @@ def test_every_op_of_the_table_has_a_method_whose_arguments_the_gate_accepts() -
             "artifact.put": {"name": "n", "digest": DIGEST, "size": 2},
             "model.complete": lambda args: {"stream": "s1"} if args.get("stream") else {"text": "hi"},
             "msg.next": iter_answers({"item": "a"}, {"item": "b"}, {"done": True}),
+            "http.fetch": {"status": 200, "url": "https://a.b/", "headers": {}, "text": "{}"},
+            "tool.list": {"tools": [{"id": "weather.get_forecast", "granted": True}]},
+            "tool.call": {"result": {"forecast": "sun"}},
             "mail.send": {"status": "sent", "message_id": "<1@x>"},
         }
     )
@@ -48,6 +51,9 @@ def test_every_op_of_the_table_has_a_method_whose_arguments_the_gate_accepts() -
     assert host.put_artifact("n", b"\xff") == DIGEST
     assert host.complete("hello", template="{{a}}", facts={"a": 1}).text == "hi"
     assert list(host.complete_stream("hello")) == ["a", "b"]
+    assert host.fetch("https://a.b/", headers={"Accept": "x"}, max_bytes=9).json() == {}
+    assert [tool["id"] for tool in host.tools()] == ["weather.get_forecast"]
+    assert host.call_tool("weather.get_forecast", {"city": "Bern"}) == {"forecast": "sun"}
     assert host.send_mail(["a@b.c"], "s", "b", cc=["c@d.e"])["status"] == "sent"
     assert {call.op for call in fake.calls} == set(OPS)
     for call in fake.calls:
@@ -130,3 +136,23 @@ def test_a_completion_parses_its_text_as_json_when_it_was_asked_for() -> None:
     assert (answer.json(), answer.provider, answer.generated) == ({"a": 1}, "rules", False)
     assert Completion("no").raw == {}
     assert json.loads(json.dumps(fake.made("model.complete")[0]["json_schema"])) == {"type": "object"}
+
+
+@pytest.mark.parametrize(
+    ("answer", "body", "ok"),
+    [
+        ({"status": 200, "text": "Föhn", "truncated": True}, "Föhn".encode(), True),
+        ({"status": 404, "base64": "/w=="}, b"\xff", False),
+        ({"status": 204}, b"", True),
+    ],
+)
+def test_a_web_answer_is_bytes_in_whatever_form_it_came(
+    answer: dict[str, Any], body: bytes, ok: bool
+) -> None:
+    fake = FakeHost({"http.fetch": answer})
+    found = fake.host.fetch("https://a.b/", body="x")
+    assert (found.body, found.ok, found.truncated) == (body, ok, answer.get("truncated", False))
+    assert found.text == body.decode("utf-8", "replace")
+    assert fake.made("http.fetch") == [{"url": "https://a.b/", "method": "GET", "headers": {}, "text": "x"}]
+    fake.host.fetch("https://a.b/", method="POST", body=b"\xff")
+    assert fake.made("http.fetch")[1]["base64"] == "/w=="
