@@ -7,13 +7,14 @@ answers from the record). Knows nothing of sockets or policy.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
+from runloop.bundle.tools import Tool
 from runloop.digest import canonical
 from runloop.errors import RunloopError
 from runloop.events import AgentPin
 
-__all__ = ["Answer", "Answerer", "Caller", "HostCall"]
+__all__ = ["Answer", "Answerer", "Caller", "HostCall", "Rewindable"]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -31,6 +32,8 @@ class Caller:
     """Host calls its manifest declares; no other is answered."""
     scheduled_id: int
     """Ledger id of this attempt's ``node.scheduled``: the cause of everything it does."""
+    tools: tuple[Tool, ...] = ()
+    """What its bundle's ``tools.json`` offers it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -79,3 +82,16 @@ class Answerer(Protocol):
     """Answers the host calls of one attempt, in order. Never raises: nothing unwinds through a guest."""
 
     async def answer(self, call: HostCall) -> Answer: ...
+
+
+@runtime_checkable
+class Rewindable(Protocol):
+    """An answerer with a memory: it can give the answers so far again, to a guest that starts again.
+
+    Only an attempt whose answerer is one is recovered after a crash of its worker: without the answers it
+    has heard, executing a guest again would repeat what it did.
+    """
+
+    async def rewind(self) -> None:
+        """The next call is number 0 again. No call is under way when this is called."""
+        ...

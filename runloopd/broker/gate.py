@@ -22,20 +22,32 @@ from runloop.caps.token import TokenError
 from runloop.clock import Clock
 from runloop.digest import blob_digest, canonical
 from runloop.errors import FailedError, RefusedError, RunloopError
-from runloop.events import Draft, Event, HostcallDelivered, MemoryUpdated, Payload, RunFinished
+from runloop.events import (
+    Draft,
+    Event,
+    HostcallDelivered,
+    MemoryUpdated,
+    Payload,
+    QuotaExceeded,
+    QuotaWarned,
+    RunFinished,
+)
 from runloop.ops import OPS, Args, Op, decode_args
 from runloopd.authority.approvals import Approvals
 from runloopd.authority.mint import Mint
 from runloopd.broker.asks import Ask, CapabilityError, Done, GateError, Handler, audit
 from runloopd.broker.calls import Answer, Answerer, Caller, HostCall
 from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
+from runloopd.broker.http_ops import HttpOps
 from runloopd.broker.knowledge_ops import KnowledgeOps
 from runloopd.broker.mail_ops import MailOps
 from runloopd.broker.model_ops import ModelOps
 from runloopd.broker.plain_ops import PlainOps
 from runloopd.broker.ports import BlobPort, Delta, JournalPort, KnowledgePort, MailPort, ModelPort
-from runloopd.broker.quotas import QuotaError, Quotas, check
+from runloopd.broker.providers.web import WebPort
+from runloopd.broker.quotas import RESOURCES, Allowance, QuotaError, Quotas, check
 from runloopd.broker.record import Record, Run, effect_key
+from runloopd.broker.tool_ops import ToolOps
 
 __all__ = ["Gate", "GateOptions"]
 
@@ -53,6 +65,8 @@ class GateOptions:
     """Longest answer of an op without effect."""
     model_deadline_ms: int = 120_000
     mail_deadline_ms: int = 60_000
+    web_deadline_ms: int = 40_000
+    """Longest exchange with a web server; the provider's own bound is shorter and says more."""
     audit_allows: bool = False
     """True: every allowed call is a ``cap.audit``, not only the denied ones."""
 
@@ -69,6 +83,7 @@ class Gate:
         quotas: Quotas,
         models: ModelPort,
         mail: MailPort,
+        web: WebPort,
         knowledge: KnowledgePort,
         clock: Clock,
         entropy: Callable[[int], bytes],
@@ -92,11 +107,13 @@ class Gate:
             clock=clock,
             on_delta=on_delta,
             deadline_ms=self._options.model_deadline_ms,
-            warn_percent=quotas.warn_percent,
+            quotas=quotas,
         )
         post = MailOps(
             mail=mail, approvals=approvals, clock=clock, deadline_ms=self._options.mail_deadline_ms
         )
+        http = HttpOps(web=web)
+        tools = ToolOps(web=web, warn_percent=quotas.warn_percent)
         self._handlers: dict[str, Handler] = {
             "time.now": plain.now,
             "random.bytes": plain.random,
@@ -113,6 +130,9 @@ class Gate:
             "memory.put": self._put_memory,
             "model.complete": model.complete,
             "msg.next": model.next,
+            "http.fetch": http.fetch,
+            "tool.list": tools.list,
+            "tool.call": tools.call,
             "mail.send": post.send,
         }
         assert self._handlers.keys() == OPS.keys()
@@ -130,6 +150,38 @@ class Gate:
         """Wait for the effects that are under way; each has a deadline."""
         while self._under_way:
             await asyncio.wait(self._under_way)
+
+    def allowance(self, run: str, agent: str, node: str, attempt: int) -> tuple[Allowance, list[QuotaWarned]]:
+        """What is left to an attempt that starts now, and the warnings that are due and to be stated.
+
+        Raises :class:`QuotaError` when nothing is left: the attempt must not start then.
+        """
+        known = self._record.run(run)
+        if known is None:
+            raise RefusedError(f"run {run} is not under way", code="gate.no_run")
+        limits, usage = self._record.limits(known, agent), known.usage(agent)
+        left = replace(
+            known.allowance(agent, node, attempt, limits),
+            wall_ms=limits["wall_ms"],
+            wall_used=usage.wall_at(self._clock.now_ms()),
+        )
+        turn = known.attempt(node, attempt).turn
+        warnings: list[QuotaWarned] = []
+        for resource, used, asked in (
+            ("turns", max(0, turn - 1), 1),
+            ("fuel", left.fuel_used, 1),
+            ("wall_ms", left.wall_used, 1),
+        ):
+            warned = known.warned_agent(agent)
+            warnings += check(resource, used, asked, limits[resource], agent=agent, warned=warned)
+        return left, warnings
+
+    def exceeded(self, run: str, agent: str, fact: QuotaExceeded) -> list[Payload]:
+        """The facts of a hard limit, to be stated together: the warning first, if none was given."""
+        known = self._record.run(run)
+        if known is None or fact.resource not in RESOURCES:
+            return [fact]
+        return [*_late_warning(known, fact), fact]
 
     async def call(self, caller: Caller, call: HostCall) -> Answer:
         """Answer one host call. Raises nothing but cancellation, which means that the attempt was stopped:
@@ -186,6 +238,12 @@ class Gate:
 
     async def _finish(self, ask: Ask) -> Answer:
         """Perform, then record, then answer."""
+        try:
+            return await self._performed(ask)
+        finally:
+            self._no_longer_asks(ask)
+
+    async def _performed(self, ask: Ask) -> Answer:
         done = await self._perform(ask)
         try:
             text = self._last_look(ask, done)
@@ -206,7 +264,8 @@ class Gate:
             work = self._handlers[ask.op.name](ask)
             if ask.op.effect not in ("pure", "read"):
                 return await work
-            due = self._clock.now_ms() + self._options.read_deadline_ms
+            far, near = self._options.web_deadline_ms, self._options.read_deadline_ms
+            due = self._clock.now_ms() + (far if ask.op.far else near)
             return await bounded(work, self._clock, due_ms=due, abandoned=None)
         except AbandonedError:
             raise
@@ -237,7 +296,8 @@ class Gate:
         if isinstance(error, CapabilityError):
             facts.append(audit(ask.agent, error.verdict, ask.caller, ask.call))
         elif isinstance(error, QuotaError):
-            facts.append(error.fact(ask.agent))
+            fact = error.fact(ask.agent)
+            facts += [*_late_warning(ask.run, fact), fact] if fact.resource in RESOURCES else [fact]
         return Done.failed(error, facts=facts)
 
     def _authorise(self, ask: Ask) -> None:
@@ -245,7 +305,7 @@ class Gate:
         ask.grants = self._admissible(ask.caller, ask.run)
         if ask.op.name not in ask.caller.ops:
             raise CapabilityError(_undeclared(ask))
-        if ask.op.capability is None:
+        if ask.op.capability is None or ask.op.targeted:
             return
         verdict = ask.grants.allows(ask.op.capability, agent=ask.agent)
         if not verdict.allowed:
@@ -271,19 +331,28 @@ class Gate:
         return verified.grants
 
     def _limit(self, ask: Ask) -> None:
-        """Calls and bytes of this attempt, counted by its record."""
-        limits = self._quotas.attempt
-        usage = ask.run.attempt(ask.caller.node, ask.caller.attempt).usage
+        """What the agent has used in this run, by its record and by its calls that are under way.
+
+        Raises :class:`QuotaError`, which ends the attempt: the same in a replay, from the recorded answer.
+        """
+        limits = self._record.limits(ask.run, ask.agent)
+        usage = ask.run.usage(ask.agent)
         rows = [
-            ("attempt.calls", usage.calls, 1, limits.calls),
-            ("attempt.bytes", usage.bytes, ask.call.request_bytes, limits.bytes),
+            ("calls", usage.calls + len(usage.asking), 1),
+            ("bytes", usage.bytes + sum(usage.asking.values()), ask.call.request_bytes),
+            ("fuel", usage.fuel, ask.call.fuel),
+            ("wall_ms", usage.wall_at(self._clock.now_ms()), 0),
         ]
         if ask.op.name == "mail.send":
-            rows.append(("attempt.mails", usage.mails, 1, limits.mails))
-        warned = ask.run.warned_of(ask.caller.node, ask.caller.attempt)
-        percent = self._quotas.warn_percent
-        for resource, used, asked, limit in rows:
-            ask.facts += check(resource, used, asked, limit, agent=ask.agent, warned=warned, percent=percent)
+            rows.append(("mails", usage.mails, 1))
+        warned = ask.run.warned_agent(ask.agent)
+        for resource, used, asked in rows:
+            ask.facts += check(resource, used, asked, limits[resource], agent=ask.agent, warned=warned)
+        usage.asking[ask.caller.node, ask.caller.attempt, ask.call.index] = ask.call.request_bytes
+
+    def _no_longer_asks(self, ask: Ask) -> None:
+        place = (ask.caller.node, ask.caller.attempt, ask.call.index)
+        ask.run.usage(ask.agent).asking.pop(place, None)
 
     async def _known(self, ask: Ask) -> Done | None:
         """The recorded answer of an effect that was delivered before, in whatever attempt."""
@@ -378,6 +447,15 @@ class _Answerer:
 
     async def answer(self, call: HostCall) -> Answer:
         return await self._gate.call(self._caller, call)
+
+
+def _late_warning(run: Run, fact: QuotaExceeded) -> list[QuotaWarned]:
+    """A limit that was passed in one leap was not warned of; soft comes before hard all the same."""
+    warned = run.warned_agent(fact.agent)
+    if fact.resource in warned:
+        return []
+    warned.add(fact.resource)
+    return [QuotaWarned(agent=fact.agent, resource=fact.resource, limit=fact.limit, used=fact.used)]
 
 
 def _stated(ask: Ask, fact: Payload, causes: tuple[int, ...], label: str | None) -> Draft:

@@ -22,7 +22,7 @@ from runloop.events import (
 from runloop.ops import KbPropose, KbQuery, KbRead, KbSearch, KbWhy, MemoryGet, MemoryPut
 from runloopd.broker.asks import Ask, Done, require
 from runloopd.broker.ports import KnowledgePort
-from runloopd.broker.quotas import QuotaError, Quotas
+from runloopd.broker.quotas import Quotas, check
 
 __all__ = ["KnowledgeOps"]
 
@@ -136,10 +136,24 @@ class KnowledgeOps:
         """The promised write, as a context manager: state the payload while it is open (``pog.memory``)."""
         args = cast(MemoryPut, ask.args)
         namespace = _namespace(ask, args.namespace)
-        keys, limit = self._memory.keys(namespace), self._quotas.attempt.memory_keys
-        if len(keys) >= limit and args.key not in keys:
-            raise QuotaError("memory.keys", limit, len(keys), 1)
+        keys = self._memory.keys(namespace)
+        if args.key not in keys:
+            self._limit_keys(ask, namespace, len(keys))
         return self._memory.put(namespace, args.key, args.value, args.expected_version)
+
+    def _limit_keys(self, ask: Ask, namespace: str, there: int) -> None:
+        """One more key in an agent's own memory is its quota's matter; shared memory is just full."""
+        limits = ask.run.limits.get(ask.agent) or self._quotas.of(ask.agent)
+        limit = limits["memory_keys"]
+        if namespace == f"agent:{ask.agent}":
+            warned = ask.run.warned_agent(ask.agent)
+            ask.facts += check("memory_keys", there, 1, limit, agent=ask.agent, warned=warned)
+        elif there >= limit.hard:
+            raise RefusedError(
+                f"shared memory holds {there} keys; {limit.hard} are allowed",
+                hint="write a key that exists, or raise quotas.memory_keys",
+                code="memory.full",
+            )
 
     async def _refuse_foreign(self, kind: str, name: str, source: str) -> None:
         try:

@@ -33,7 +33,7 @@ from runloopd.broker.ports import (
     ModelPort,
     Reservation,
 )
-from runloopd.broker.quotas import Hold, QuotaError
+from runloopd.broker.quotas import Hold, Limits, QuotaError, Quotas
 
 __all__ = ["ModelOps"]
 
@@ -57,7 +57,7 @@ class ModelOps:
         clock: Clock,
         on_delta: Callable[[Delta], None],
         deadline_ms: int = 120_000,
-        warn_percent: int = 80,
+        quotas: Quotas,
     ) -> None:
         self._models = models
         self._journal = journal
@@ -65,7 +65,7 @@ class ModelOps:
         self._clock = clock
         self._on_delta = on_delta
         self._deadline_ms = deadline_ms
-        self._warn_percent = warn_percent
+        self._quotas = quotas
 
     async def complete(self, ask: Ask) -> Done:
         """``{text, provider, model, generated, finish, …}``, or ``{stream, …}`` when asked to stream."""
@@ -73,13 +73,22 @@ class ModelOps:
         require(ask, "model", "")
         bound = await self._models.estimate(request, lambda target: _permits(ask, target))
         require(ask, "model", bound.target)
-        hold = ask.run.purse.reserve(ask.caller.node, bound.micro_usd, _tokens(bound))
+        hold = self._reserve(ask, bound.micro_usd, _tokens(bound))
         try:
             mark = await self._admit(ask, bound)
             return await self._ask(ask, request, bound, hold, mark)
         except BaseException:
             hold.release()
             raise
+
+    def _limits(self, ask: Ask) -> Limits:
+        return ask.run.limits.get(ask.agent) or self._quotas.of(ask.agent)
+
+    def _reserve(self, ask: Ask, micro_usd: int, tokens: int) -> Hold:
+        """Within the run's budget, the node's, and the agent's quota."""
+        return ask.run.purse.reserve(
+            ask.caller.node, micro_usd, tokens, agent=ask.agent, limits=self._limits(ask)
+        )
 
     async def _admit(self, ask: Ask, bound: Reservation) -> int:
         """State the first mark, and with it what an earlier, lost try of the same call may have cost."""
@@ -88,13 +97,16 @@ class ModelOps:
         if lost is not None:
             try:
                 lost_tokens = _tokens(bound) if bound.micro_usd else 0
-                lost_hold = ask.run.purse.reserve(ask.caller.node, bound.micro_usd, lost_tokens)
+                lost_hold = self._reserve(ask, bound.micro_usd, lost_tokens)
             except QuotaError:
                 ask.facts.append(lost)  # stated with the refusal
                 raise
             marks.insert(0, draft(ask, lost, causes=(ask.run.effects[ask.key].admitted,)))
         try:
-            ask.facts += ask.run.purse.warnings(ask.agent, ask.run.warned_run, self._warn_percent)
+            ask.facts += ask.run.purse.warnings(ask.agent, ask.run.warned_run, self._quotas.warn_percent)
+            ask.facts += ask.run.purse.agent_warnings(
+                ask.agent, self._limits(ask), ask.run.warned_agent(ask.agent)
+            )
             ask.check()
             (*_, mark) = await self._journal.append(*marks, blobs=(ask.args_blob,))
             return mark.id

@@ -1,9 +1,14 @@
-"""What a run may use up: calls, bytes, tokens, money.
+"""What a run and each of its agents may use up: turns, calls, bytes, memory, tokens, fuel, time, money.
 
 Knows: limits, what is spent and reserved, when to warn and when to stop. Does not know: where the figures
 come from (``broker.record`` folds them out of the ledger, so that they are the same after a restart and in
 a replay) or what a call does. Pure bookkeeping, without awaits: between a question and its reservation
 nothing else can happen.
+
+Two kinds, and they end differently. The **budget** of a run and of its nodes belongs to the opening: what
+passes it is refused, and the guest may go on with less. The **quota** of an agent belongs to the operator: at
+its hard limit the attempt ends as FAULTED. The quotas of a run are part of ``run.started``, so that neither a
+restart under another configuration nor a replay judges by other figures.
 
 One purse per run, whatever the number of its agents. Money is exact: a reservation is an upper bound, and
 reservations plus spendings never pass the limit. Tokens before a call are an estimate (two bytes of a
@@ -12,47 +17,107 @@ prompt count as one), because a strict bound would refuse most prompts that fit.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from runloop import config
 from runloop.errors import RefusedError
 from runloop.events import QuotaExceeded, QuotaWarned
 
-__all__ = ["Hold", "Purse", "QuotaError", "Quotas", "Usage", "check"]
+__all__ = [
+    "EXCEEDED",
+    "RESOURCES",
+    "Allowance",
+    "Hold",
+    "Limit",
+    "Limits",
+    "Purse",
+    "QuotaError",
+    "Quotas",
+    "Usage",
+    "check",
+]
+
+EXCEEDED = "quota.exceeded"
+"""Code of a refusal that ends the attempt."""
+
+RESOURCES = ("turns", "calls", "bytes", "memory_keys", "mails", "tokens", "fuel", "wall_ms", "micro_usd")
+"""What is counted of one agent in one run (its memory keys: in all runs)."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limit:
+    """Where a warning is due, and where the end is."""
+
+    soft: int
+    hard: int
+
+
+Limits = Mapping[str, Limit]
+"""Resource -> limit of one agent."""
 
 
 class Quotas:
-    """The limits themselves: of one attempt of a node, and of one run."""
+    """The limits the configuration sets: of every agent, and of one run."""
 
     def __init__(
         self,
-        attempt: config.Quotas | None = None,
+        agents: config.Quotas | None = None,
         run: config.Budgets | None = None,
         *,
         warn_percent: int = 80,
     ) -> None:
-        self.attempt = attempt or config.Quotas()
+        self._agents = agents or config.Quotas()
         self.run = run or config.Budgets()
         """Where the run's own policy says nothing."""
         self.warn_percent = warn_percent
-        """Part of a limit at which the soft warning is stated, once."""
+        """Part of a limit at which the soft warning is stated, once, where no other is set."""
+
+    def of(self, agent: str) -> Limits:
+        """The limits of one agent."""
+        own = self._agents.agents.get(agent, {})
+        return {resource: self._limit(resource, own) for resource in RESOURCES}
+
+    def _limit(self, resource: str, own: Mapping[str, int]) -> Limit:
+        hard = own.get(resource, getattr(self._agents, resource))
+        soft = own.get(f"{resource}_soft", getattr(self._agents, f"{resource}_soft"))
+        # Rounded up: a warning is due when the part is reached, and never behind the end.
+        due = -(-hard * self.warn_percent // 100) if soft is None else min(soft, hard)
+        return Limit(due, hard)
+
+    def to_json(self, agents: Iterable[str]) -> dict[str, dict[str, list[int]]]:
+        """As ``run.started`` keeps them: agent -> resource -> ``[soft, hard]``."""
+        return {
+            agent: {resource: [limit.soft, limit.hard] for resource, limit in self.of(agent).items()}
+            for agent in agents
+        }
+
+    def recorded(self, policy: Mapping[str, Any], agent: str) -> Limits:
+        """The limits a run was started with; what its record does not name is as configured now."""
+        table = policy.get("quotas")
+        found = table.get(agent) if isinstance(table, dict) else None
+        kept = found if isinstance(found, dict) else {}
+        return {
+            resource: Limit(*map(int, kept[resource])) if resource in kept else limit
+            for resource, limit in self.of(agent).items()
+        }
 
 
 class QuotaError(RefusedError):
     """A hard limit was reached; the call was not made."""
 
-    code: ClassVar[str] = "quota.exceeded"
+    code: ClassVar[str] = EXCEEDED
 
     def __init__(self, resource: str, limit: int, used: int, asked: int) -> None:
-        money = resource.endswith("micro_usd")
+        budget = "." in resource
+        words = f"{resource}: {used} of {limit} used or reserved, {asked} more would pass the limit"
         super().__init__(
-            f"{resource}: {used} of {limit} used or reserved, {asked} more would pass the limit",
+            words if budget else f"QUOTA_EXCEEDED: {words}",
             hint="raise the budget of the opening's policy, within the operator's"
-            if money or resource.endswith("tokens")
-            else "raise [quotas] in the configuration",
-            code="budget.exceeded" if money else None,
+            if budget
+            else f"raise quotas.{resource} in the configuration, or quotas.agents.<name>.{resource}",
+            code="budget.exceeded" if budget else None,
             resource=resource,
             limit=limit,
             used=used,
@@ -64,29 +129,88 @@ class QuotaError(RefusedError):
         return QuotaExceeded(agent=agent, resource=self.resource, limit=self.limit, used=self.used)
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Allowance:
+    """What is left to an attempt of its agent's fuel and time when it starts.
+
+    Attempts of one agent that run side by side may each use what was left when they were scheduled.
+    """
+
+    fuel: Limit
+    fuel_used: int
+    wall_ms: Limit | None = None
+    """None in a replay, where the clock decides nothing."""
+    wall_used: int = 0
+
+    @property
+    def fuel_left(self) -> int:
+        return self.fuel.hard - self.fuel_used
+
+    @property
+    def wall_left(self) -> int | None:
+        return None if self.wall_ms is None else self.wall_ms.hard - self.wall_used
+
+
 @dataclass(slots=True)
 class Usage:
-    """What one attempt has used, according to its record."""
+    """What one agent has used in one run, according to its record."""
 
     calls: int = 0
     bytes: int = 0
     """Of requests and answers together."""
     mails: int = 0
+    turns: int = 0
+    fuel: int = 0
+    """Of attempts that have ended."""
+    wall_ms: int = 0
+    """Of instances that are not active any more."""
+    active: dict[str, int] = field(default_factory=dict)
+    """Instance -> since when it is active, unix milliseconds."""
+    waiting: dict[str, int] = field(default_factory=dict)
+    """Instance -> since when it waits for an answer."""
+    waited_for: dict[tuple[str, int], str] = field(default_factory=dict)
+    """Node and attempt -> host call of its newest answer."""
+    asking: dict[tuple[str, int, int], int] = field(default_factory=dict)
+    """Node, attempt, call of what is under way -> bytes of the request: counted, not yet on record."""
+
+    def wall_at(self, now_ms: int) -> int:
+        """Milliseconds of activity up to a moment."""
+        return self.wall_ms + sum(max(0, now_ms - since) for since in self.active.values())
 
 
 def check(
-    resource: str, used: int, asked: int, limit: int, *, agent: str, warned: set[str], percent: int = 80
+    resource: str,
+    used: int,
+    asked: int,
+    limit: Limit | int,
+    *,
+    agent: str,
+    warned: set[str],
+    percent: int = 80,
 ) -> list[QuotaWarned]:
     """Raise :class:`QuotaError` if ``asked`` more pass the limit; else the warning that is due, if any.
 
-    ``warned`` remembers what was warned of; the caller's record restores it from the ledger.
+    ``warned`` remembers what was warned of; the caller's record restores it from the ledger. ``percent`` is
+    for a limit that is only a number: the part of it at which the warning is due.
     """
-    if used + asked > limit:
-        raise QuotaError(resource, limit, used, asked)
-    if (used + asked) * 100 >= limit * percent and resource not in warned:
+    if isinstance(limit, int):
+        limit = Limit(-(-limit * percent // 100), limit)
+    if used + asked > limit.hard:
+        raise QuotaError(resource, limit.hard, used, asked)
+    if used + asked and used + asked >= limit.soft and resource not in warned:
         warned.add(resource)
-        return [QuotaWarned(agent=agent, resource=resource, limit=limit, used=used + asked)]
+        return [QuotaWarned(agent=agent, resource=resource, limit=limit.hard, used=used + asked)]
     return []
+
+
+@dataclass(slots=True)
+class Pot:
+    """Money and tokens of somebody within a run: spent, and held for what is under way."""
+
+    micro_usd: int = 0
+    tokens: int = 0
+    held_micro_usd: int = 0
+    held_tokens: int = 0
 
 
 @dataclass(slots=True)
@@ -97,6 +221,7 @@ class Hold:
     node: str
     micro_usd: int
     tokens: int
+    agent: str = ""
     open: bool = True
 
     def release(self) -> None:
@@ -105,12 +230,15 @@ class Hold:
             self.open = False
             self.purse.held_micro_usd -= self.micro_usd
             self.purse.held_tokens[self.node] -= self.tokens
+            pot = self.purse.pot(self.agent)
+            pot.held_micro_usd -= self.micro_usd
+            pot.held_tokens -= self.tokens
 
     def keep(self) -> None:
         """Book the whole reservation as spent: nobody can tell what became of it."""
         if self.open:
             self.release()
-            self.purse.spend(self.node, self.micro_usd, self.tokens)
+            self.purse.spend(self.node, self.micro_usd, self.tokens, agent=self.agent)
 
 
 @dataclass(slots=True)
@@ -126,8 +254,16 @@ class Purse:
     """Node -> tokens."""
     held_micro_usd: int = 0
     held_tokens: dict[str, int] = field(default_factory=dict)
+    pots: dict[str, Pot] = field(default_factory=dict)
+    """Agent -> its part of all this."""
 
-    def reserve(self, node: str, micro_usd: int, tokens: int) -> Hold:
+    def pot(self, agent: str) -> Pot:
+        """An agent's part."""
+        return self.pots.setdefault(agent, Pot())
+
+    def reserve(
+        self, node: str, micro_usd: int, tokens: int, *, agent: str = "", limits: Limits | None = None
+    ) -> Hold:
         """Set money and tokens aside, or raise :class:`QuotaError`. Never negative, never in part."""
         if micro_usd < 0 or tokens < 0:
             raise ValueError("a reservation is not negative")
@@ -140,17 +276,29 @@ class Purse:
         own = self.spent_tokens.get(node, 0) + self.held_tokens.get(node, 0)
         if node in self.node_tokens and own + tokens > self.node_tokens[node]:
             raise QuotaError(f"node.{node}.tokens", self.node_tokens[node], own, tokens)
+        pot = self.pot(agent)
+        for resource, had, asked in (
+            ("micro_usd", pot.micro_usd + pot.held_micro_usd, micro_usd),
+            ("tokens", pot.tokens + pot.held_tokens, tokens),
+        ):
+            if limits is not None and had + asked > limits[resource].hard:
+                raise QuotaError(resource, limits[resource].hard, had, asked)
         self.held_micro_usd += micro_usd
         self.held_tokens[node] = self.held_tokens.get(node, 0) + tokens
-        return Hold(self, node, micro_usd, tokens)
+        pot.held_micro_usd += micro_usd
+        pot.held_tokens += tokens
+        return Hold(self, node, micro_usd, tokens, agent)
 
-    def spend(self, node: str, micro_usd: int, tokens: int) -> None:
+    def spend(self, node: str, micro_usd: int, tokens: int, *, agent: str = "") -> None:
         """Book what the record says was spent."""
         self.spent_micro_usd += max(0, micro_usd)
         self.spent_tokens[node] = self.spent_tokens.get(node, 0) + max(0, tokens)
+        pot = self.pot(agent)
+        pot.micro_usd += max(0, micro_usd)
+        pot.tokens += max(0, tokens)
 
     def warnings(self, agent: str, warned: set[str], percent: int) -> list[QuotaWarned]:
-        """The soft warnings that are due after a reservation."""
+        """The soft warnings of the run that are due after a reservation."""
         tokens = sum(self.spent_tokens.values()) + sum(self.held_tokens.values())
         money = self.spent_micro_usd + self.held_micro_usd
         found: list[QuotaWarned] = []
@@ -159,7 +307,18 @@ class Purse:
             ("run.tokens", tokens, self.limit_tokens),
         ):
             if used:
-                found += check(
-                    resource, used, 0, max(limit, used), agent=agent, warned=warned, percent=percent
-                )
+                top = max(limit, used)
+                found += check(resource, used, 0, top, agent=agent, warned=warned, percent=percent)
+        return found
+
+    def agent_warnings(self, agent: str, limits: Limits, warned: set[str]) -> list[QuotaWarned]:
+        """The soft warnings of one agent that are due after a reservation."""
+        pot = self.pot(agent)
+        found: list[QuotaWarned] = []
+        for resource, used in (
+            ("micro_usd", pot.micro_usd + pot.held_micro_usd),
+            ("tokens", pot.tokens + pot.held_tokens),
+        ):
+            top = Limit(limits[resource].soft, max(limits[resource].hard, used))
+            found += check(resource, used, 0, top, agent=agent, warned=warned)
         return found

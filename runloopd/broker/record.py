@@ -13,16 +13,23 @@ from typing import Any, cast
 
 from runloop.digest import digest
 from runloop.events import (
+    AgentTransition,
     ArtifactCreated,
+    CapAudit,
     Event,
     HostcallAdmitted,
     HostcallDelivered,
     ModelCalled,
+    NodeFinished,
+    NodeScheduled,
+    Provenance,
     QuotaWarned,
     RunFinished,
+    RunResumed,
     RunStarted,
 )
-from runloopd.broker.quotas import Purse, Quotas, Usage
+from runloop.ops import OPS
+from runloopd.broker.quotas import RESOURCES, Allowance, Limits, Purse, Quotas, Usage
 
 __all__ = ["Attempt", "Delivered", "Effect", "Record", "Run", "effect_key"]
 
@@ -52,7 +59,10 @@ class Attempt:
     """One attempt of a node."""
 
     calls: dict[int, Delivered] = field(default_factory=dict)
-    usage: Usage = field(default_factory=Usage)
+    turn: int = 0
+    """It was the agent's so-maniest in this run, from 1; 0 if nobody scheduled it."""
+    fuel_before: int = 0
+    """Fuel that the agent's attempts had burnt when this one was scheduled."""
 
     def ordinal(self, op: str, args_digest: str, before: int) -> int:
         """How many calls before call number ``before`` had this op and these arguments."""
@@ -84,6 +94,14 @@ class Run:
 
     id: str
     purse: Purse
+    agents: Mapping[str, str] = field(default_factory=dict)
+    """Node -> name of its agent."""
+    limits: Mapping[str, Limits] = field(default_factory=dict)
+    """Agent -> its quotas, as the run was started with."""
+    usages: dict[str, Usage] = field(default_factory=dict)
+    """Agent -> what it has used."""
+    warned_agents: dict[str, set[str]] = field(default_factory=dict)
+    """Agent -> resources of its quota that were warned of."""
     attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     effects: dict[str, Effect] = field(default_factory=dict)
     artifacts: set[str] = field(default_factory=set)
@@ -91,6 +109,16 @@ class Run:
     """Resources of the run that were warned of."""
     warned: dict[tuple[str, int], set[str]] = field(default_factory=dict)
     """Node and attempt -> resources that were warned of."""
+    tools: dict[tuple[str, str], set[tuple[str, int, int]]] = field(default_factory=dict)
+    """Agent and tool -> node, attempt and call of every use that was let through."""
+
+    def usage(self, agent: str) -> Usage:
+        """What an agent has used; nothing yet, if it has done nothing."""
+        return self.usages.setdefault(agent, Usage())
+
+    def allowance(self, agent: str, node: str, number: int, limits: Limits) -> Allowance:
+        """What was left of the agent's fuel when this attempt was scheduled: the same in a replay."""
+        return Allowance(fuel=limits["fuel"], fuel_used=self.attempt(node, number).fuel_before)
 
     def attempt(self, node: str, number: int) -> Attempt:
         """The record of one attempt; an empty one if it has made no call."""
@@ -99,6 +127,10 @@ class Run:
     def warned_of(self, node: str, number: int) -> set[str]:
         """What was warned of in one attempt; the caller adds to it."""
         return self.warned.setdefault((node, number), set())
+
+    def warned_agent(self, agent: str) -> set[str]:
+        """What an agent was warned of; the caller adds to it."""
+        return self.warned_agents.setdefault(agent, set())
 
 
 class Record:
@@ -111,6 +143,10 @@ class Record:
     def run(self, name: str) -> Run | None:
         """The run, or None when it was never started or is over."""
         return self._runs.get(name)
+
+    def limits(self, run: Run, agent: str) -> Limits:
+        """The quotas of an agent in a run."""
+        return run.limits.get(agent) or self._quotas.of(agent)
 
     def fold(self, events: Iterable[Event]) -> None:
         """Take in committed events, in order."""
@@ -132,7 +168,9 @@ class Record:
             limit_tokens=self._quotas.run.run_tokens if tokens is None else int(tokens),
             node_tokens=_node_tokens(started.definition),
         )
-        return Run(name, purse)
+        agents = {node: pin.name for node, pin in started.agents.items()}
+        limits = {agent: self._quotas.recorded(started.policy, agent) for agent in set(agents.values())}
+        return Run(name, purse, agents, limits)
 
 
 def _node_tokens(definition: Mapping[str, Any]) -> dict[str, int]:
@@ -151,18 +189,87 @@ def _fold(run: Run, event: Event) -> None:
             admitted.key, event.id, (admitted.node, admitted.attempt, admitted.call)
         )
     elif event.kind == HostcallDelivered.kind:
-        _deliver(run, event.id, cast(HostcallDelivered, event.payload))
+        delivered = cast(HostcallDelivered, event.payload)
+        _deliver(run, event.id, delivered)
+        _use(run.usage(_agent(run, delivered.node, event)), delivered)
     elif event.kind == ModelCalled.kind:
         called = cast(ModelCalled, event.payload)
-        run.purse.spend(called.node, called.cost_micro_usd, called.input_tokens + called.output_tokens)
+        tokens = called.input_tokens + called.output_tokens
+        run.purse.spend(called.node, called.cost_micro_usd, tokens, agent=_agent(run, called.node, event))
     elif event.kind == ArtifactCreated.kind:
         run.artifacts.add(cast(ArtifactCreated, event.payload).blob)
+    elif event.kind == CapAudit.kind:
+        _use_tool(run, cast(CapAudit, event.payload))
+    elif event.kind == NodeScheduled.kind:
+        _take_turn(run, cast(NodeScheduled, event.payload))
+    elif event.kind == NodeFinished.kind:
+        finished = cast(NodeFinished, event.payload)
+        run.usage(_agent(run, finished.node, event)).fuel += finished.fuel
+    elif event.kind == AgentTransition.kind:
+        _pass_time(run, cast(AgentTransition, event.payload), event.ts_ms)
+    elif event.kind == RunResumed.kind:
+        for usage in run.usages.values():
+            usage.waiting.clear()
+            usage.active.clear()  # what was active then died with its daemon, nobody knows when
     elif event.kind == QuotaWarned.kind:
-        resource, where = cast(QuotaWarned, event.payload).resource, event.provenance
-        if resource.startswith("run."):
-            run.warned_run.add(resource)
-        elif where.node is not None and where.attempt is not None:
-            run.warned_of(where.node, where.attempt).add(resource)
+        _take_warning(run, cast(QuotaWarned, event.payload), event.provenance)
+
+
+def _take_warning(run: Run, warned: QuotaWarned, where: Provenance) -> None:
+    if warned.resource in RESOURCES:
+        run.warned_agent(warned.agent).add(warned.resource)
+    elif warned.resource.startswith("run."):
+        run.warned_run.add(warned.resource)
+    elif where.node is not None and where.attempt is not None:
+        run.warned_of(where.node, where.attempt).add(warned.resource)
+
+
+def _use_tool(run: Run, said: CapAudit) -> None:
+    if (said.capability, said.decision) != ("tools", "allowed"):
+        return
+    if said.node is not None and said.attempt is not None and said.call is not None:
+        uses = run.tools.setdefault((said.agent, said.target), set())
+        uses.add((said.node, said.attempt, said.call))
+
+
+def _agent(run: Run, node: str, event: Event) -> str:
+    return run.agents.get(node) or event.provenance.agent or ""
+
+
+def _take_turn(run: Run, scheduled: NodeScheduled) -> None:
+    usage = run.usage(run.agents.get(scheduled.node, ""))
+    usage.turns += 1
+    attempt = run.attempt(scheduled.node, scheduled.attempt)
+    attempt.turn, attempt.fuel_before = usage.turns, usage.fuel
+
+
+def _is_patient(op: str | None) -> bool:
+    """Whether a call waits for a person or a provider; their answers take the time they take."""
+    row = None if op is None else OPS.get(op)
+    return row is not None and (row.far or row.effect in ("send", "spend"))
+
+
+def _pass_time(run: Run, moved: AgentTransition, now_ms: int) -> None:
+    usage = run.usage(moved.agent)
+    since = usage.active.pop(moved.instance, None)
+    if since is not None:
+        usage.wall_ms += max(0, now_ms - since)
+    asked = usage.waiting.pop(moved.instance, None)
+    waited_for = usage.waited_for.get((moved.node or "", moved.attempt or 0))
+    if asked is not None and not _is_patient(waited_for):
+        usage.wall_ms += max(0, now_ms - asked)  # the daemon was busy for it
+    if moved.after == "ACTIVE":
+        usage.active[moved.instance] = now_ms
+    elif moved.after == "WAITING":
+        usage.waiting[moved.instance] = now_ms
+
+
+def _use(usage: Usage, answer: HostcallDelivered) -> None:
+    usage.asking.pop((answer.node, answer.attempt, answer.call), None)
+    usage.waited_for[answer.node, answer.attempt] = answer.op
+    usage.calls += 1
+    usage.bytes += answer.request_bytes + answer.response_bytes
+    usage.mails += answer.ok and answer.op == "mail.send"
 
 
 def _deliver(run: Run, event: int, answer: HostcallDelivered) -> None:
@@ -176,9 +283,6 @@ def _deliver(run: Run, event: int, answer: HostcallDelivered) -> None:
         result_digest=answer.result_digest,
     )
     attempt.calls[answer.call] = delivered
-    attempt.usage.calls += 1
-    attempt.usage.bytes += answer.request_bytes + answer.response_bytes
-    attempt.usage.mails += answer.ok and answer.op == "mail.send"
     place = (answer.node, answer.attempt, answer.call)
     for effect in run.effects.values():
         if effect.place == place and effect.delivered is None:

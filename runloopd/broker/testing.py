@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 
 from runloop.errors import RefusedError, UsageError
 from runloop.ops import MailSend, ModelComplete
@@ -19,8 +20,9 @@ from runloopd.broker.ports import (
     PreparedMail,
     Reservation,
 )
+from runloopd.broker.providers.web import Permission, WebRequest, WebResponse
 
-__all__ = ["ScriptedMail", "ScriptedModels"]
+__all__ = ["ScriptedMail", "ScriptedModels", "ScriptedWeb"]
 
 
 @dataclass
@@ -141,3 +143,38 @@ class ScriptedMail:
         if self.knows is not None:
             return self.knows
         return "done" if prepared.key in self.sent else "absent"
+
+
+@dataclass
+class ScriptedWeb:
+    """One server for every name, which asks for permission as the real web does. Implements ``WebPort``."""
+
+    body: bytes = b"{}"
+    media_type: str = "application/json"
+    status: int = 200
+    truncated: bool = False
+    address: str = "93.184.215.14"
+    """Where every name leads."""
+    fails: list[BaseException] = field(default_factory=list)
+    """Raised by the next exchanges, in this order."""
+    gate: asyncio.Event | None = None
+    """When given, exchanges wait for it."""
+    requests: list[WebRequest] = field(default_factory=list)
+    """What arrived."""
+
+    async def exchange(self, request: WebRequest, permission: Permission) -> WebResponse:
+        """See the port."""
+        permission.check(request.method, request.place)
+        permission.dial(request.place, request.place.address or ip_address(self.address))
+        self.requests.append(request)
+        if self.gate is not None:
+            await self.gate.wait()
+        if self.fails:
+            raise self.fails.pop(0)
+        return WebResponse(
+            status=self.status,
+            place=request.place,
+            headers={"content-type": self.media_type},
+            body=self.body,
+            truncated=self.truncated,
+        )

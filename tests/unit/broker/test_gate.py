@@ -166,9 +166,9 @@ async def test_the_call_limit_refuses_and_states_it_after_one_warning(tmp_path: 
     assert [answer.ok for answer in answers] == [True] * 5 + [False]
     assert answers[5].value["code"] == "quota.exceeded"
     (warned,) = world.payloads("quota.warned")
-    assert (warned.resource, warned.limit, warned.used) == ("attempt.calls", 5, 4)
+    assert (warned.resource, warned.limit, warned.used) == ("calls", 5, 4)
     (exceeded,) = world.payloads("quota.exceeded")
-    assert (exceeded.resource, exceeded.limit, exceeded.used) == ("attempt.calls", 5, 5)
+    assert (exceeded.resource, exceeded.limit, exceeded.used) == ("calls", 5, 5)
     await world.stop()
 
 
@@ -193,7 +193,7 @@ async def test_bytes_of_requests_and_answers_are_limited(tmp_path: Path) -> None
     assert (await world.call(caller, "random.bytes", {"n": 300})).ok
     answer = await world.call(caller, "random.bytes", {"n": 1})
     assert answer.value["code"] == "quota.exceeded"
-    assert "attempt.bytes" in answer.value["message"]
+    assert "QUOTA_EXCEEDED: bytes" in answer.value["message"]
     await world.stop()
 
 
@@ -222,7 +222,7 @@ async def test_a_broken_handler_is_an_answer_and_on_record(world: World) -> None
 
 
 async def test_an_answer_that_fits_no_frame_is_refused_but_its_cost_is_on_record(tmp_path: Path) -> None:
-    world = await World(tmp_path, ManualClock(), quotas=quotas(run_tokens=10**7)).start()
+    world = await World(tmp_path, ManualClock(), quotas=quotas(run_tokens=10**7, tokens=10**7)).start()
     await world.run()
     caller = await world.caller()
     answer = await world.call(caller, "model.complete", ask("x" * (7 * 1024 * 1024)))

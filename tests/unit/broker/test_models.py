@@ -99,7 +99,7 @@ async def test_a_nodes_token_budget_binds_all_its_attempts(tmp_path: Path) -> No
     assert (await world.call(first, "model.complete", ask("hello!", max_tokens=100))).ok
     second = await world.caller(attempt=2)
     answer = await world.call(second, "model.complete", ask("other!", max_tokens=100))
-    assert answer.value["code"] == "quota.exceeded"
+    assert answer.value["code"] == "budget.exceeded"
     assert "node.draft.tokens" in answer.value["message"]
     other = await world.caller(node="review")
     assert (await world.call(other, "model.complete", ask("hello!", max_tokens=100))).ok

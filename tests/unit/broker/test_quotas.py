@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runloopd.broker.quotas import Purse, QuotaError, check
+from runloop import config
+from runloopd.broker.quotas import RESOURCES, Limit, Purse, QuotaError, Quotas, check
 
 
 def test_a_reservation_that_does_not_fit_takes_nothing() -> None:
@@ -69,3 +70,48 @@ def test_spent_and_held_never_pass_the_limit(limit: int, moves: list[tuple[int, 
         elif end == "keep":
             hold.keep()
         assert 0 <= purse.spent_micro_usd + purse.held_micro_usd <= limit
+
+
+# --- of one agent ---------------------------------------------------------------------------------
+
+
+def test_a_soft_limit_is_a_part_of_the_hard_one_unless_it_is_set() -> None:
+    quotas = Quotas(config.Quotas(calls=10, mails=5, mails_soft=1, turns=3, turns_soft=9))
+    limits = quotas.of("writer")
+    assert set(limits) == set(RESOURCES)
+    assert limits["calls"] == Limit(8, 10)
+    assert limits["mails"] == Limit(1, 5)
+    assert limits["turns"] == Limit(3, 3), "a warning never comes behind the end"
+
+
+def test_an_agent_may_have_a_limit_of_its_own() -> None:
+    quotas = Quotas(config.Quotas(calls=10, agents={"writer": {"calls": 4, "fuel_soft": 1}}))
+    assert quotas.of("writer")["calls"] == Limit(4, 4)
+    assert quotas.of("writer")["fuel"].soft == 1
+    assert quotas.of("mailer")["calls"] == Limit(8, 10)
+
+
+def test_a_run_is_judged_by_the_limits_it_was_started_with() -> None:
+    then = Quotas(config.Quotas(calls=10))
+    now = Quotas(config.Quotas(calls=99, mails=77))
+    policy = {"quotas": then.to_json(["writer"])}
+    del policy["quotas"]["writer"]["mails"]  # a record of before there was such a resource
+    assert now.recorded(policy, "writer")["calls"] == Limit(8, 10)
+    assert now.recorded(policy, "writer")["mails"].hard == 77
+    assert now.recorded({}, "writer") == now.of("writer")
+    assert now.recorded({"quotas": None}, "writer") == now.of("writer")
+
+
+def test_an_agents_money_and_tokens_are_a_part_of_the_runs() -> None:
+    limits = Quotas(config.Quotas(micro_usd=6, tokens=50)).of("a")
+    purse = Purse(limit_micro_usd=100, limit_tokens=1_000)
+    hold = purse.reserve("n", 6, 50, agent="a", limits=limits)
+    for micro_usd, tokens, resource in ((1, 0, "micro_usd"), (0, 1, "tokens")):
+        with pytest.raises(QuotaError, match=rf"QUOTA_EXCEEDED: {resource}: ") as caught:
+            purse.reserve("m", micro_usd, tokens, agent="a", limits=limits)
+        assert caught.value.named_code == "quota.exceeded"
+    purse.reserve("m", 6, 50, agent="b", limits=limits)
+    hold.keep()
+    with pytest.raises(QuotaError):
+        purse.reserve("n", 1, 0, agent="a", limits=limits)
+    assert [w.resource for w in purse.agent_warnings("a", limits, set())] == ["micro_usd", "tokens"]

@@ -34,7 +34,7 @@ from runloopd.broker.gate import Gate, GateOptions
 from runloopd.broker.knowledge import LedgerKnowledge
 from runloopd.broker.ports import Delta
 from runloopd.broker.quotas import Quotas
-from runloopd.broker.testing import ScriptedMail, ScriptedModels
+from runloopd.broker.testing import ScriptedMail, ScriptedModels, ScriptedWeb
 from runloopd.bus.principal import Principal
 from runloopd.journal import Journal
 
@@ -81,6 +81,7 @@ class World:
         self.clock = clock
         self.models = ScriptedModels()
         self.mail = ScriptedMail()
+        self.web = ScriptedWeb()
         self.deltas: list[Delta] = []
         self.quotas = quotas or Quotas()
         self.options = options
@@ -113,6 +114,7 @@ class World:
             quotas=self.quotas,
             models=self.models,
             mail=self.mail,
+            web=self.web,
             knowledge=self.knowledge,
             clock=self.clock,
             entropy=random_bytes(),
@@ -135,7 +137,13 @@ class World:
         await self.stop()
         return await self.start()
 
-    async def run(self, *, policy: dict[str, Any] | None = None, nodes: list[Any] | None = None) -> Event:
+    async def run(
+        self,
+        *,
+        policy: dict[str, Any] | None = None,
+        nodes: list[Any] | None = None,
+        agents: dict[str, AgentPin] | None = None,
+    ) -> Event:
         """Start the run."""
         definition = {"nodes": nodes or []}
         (event,) = await self.journal.append(
@@ -145,7 +153,7 @@ class World:
                     definition=definition,
                     definition_digest=digest(definition),
                     params={},
-                    agents={},
+                    agents=agents or {},
                     engine={},
                     policy=policy or {},
                     principal="operator:1000",
@@ -260,8 +268,8 @@ async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 def quotas(**limits: int) -> Quotas:
     run = {k: v for k, v in limits.items() if k.startswith("run_")}
-    attempt = {k: v for k, v in limits.items() if not k.startswith("run_")}
-    return Quotas(config.Quotas(**attempt), config.Budgets(**run))
+    agents: dict[str, Any] = {k: v for k, v in limits.items() if not k.startswith("run_")}
+    return Quotas(config.Quotas(**agents), config.Budgets(**run))
 
 
 def ask(text: str, **more: Any) -> dict[str, Any]:

@@ -326,8 +326,8 @@ def ceiling(ops: Iterable[str]) -> Policy:
     needed: set[str] = set()
     for op in ops:
         row = OPS.get(op)
-        if row is not None and row.capability is not None:
-            needed.add(row.capability)
+        if row is not None:
+            needed.update(row.also, () if row.capability is None else (row.capability,))
     if "kb_read" in needed:
         needed.add(CONTACTS_RAW)
     return Policy(dict.fromkeys(needed, True))
