@@ -15,6 +15,7 @@ import sys
 from runloopd.runtime import hardening, seccomp
 from runloopd.runtime.engine import COMPILE_LIMITS, ComponentRefused
 from runloopd.runtime.sandbox import compile_component, make_engine
+from runloopd.runtime.shape import check_shape
 
 __all__ = ["EXIT_REFUSED", "EXIT_UNHARDENED", "main"]
 
@@ -48,6 +49,7 @@ def main(arguments: list[str]) -> int:
         _write(result_fd, str(error).encode())
         return EXIT_UNHARDENED
     try:
+        check_shape(wasm)
         _write(result_fd, compile_component(engine, wasm))
     except ComponentRefused as error:
         _write(result_fd, error.message.encode())

@@ -54,7 +54,8 @@ class CompileLimits:
     """Bounds of one compilation, in a process of its own."""
 
     wasm_bytes: int = 64 * 1024 * 1024
-    cwasm_bytes: int = 512 * 1024 * 1024
+    cwasm_bytes: int = 128 * 1024 * 1024
+    """The daemon holds it once while it is authenticated. That of CPython has 36 MiB."""
     cpu_seconds: int = 120
     data_bytes: int = 2 * 1024 * 1024 * 1024
     wall_seconds: float = 240.0

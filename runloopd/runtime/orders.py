@@ -6,6 +6,7 @@ Knows: the shape and the bounds of one attempt. Does not know: processes, socket
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,14 +81,17 @@ class AttemptOrder:
     component_digest: str
     """BLAKE3 of the component, as :meth:`Runtime.prepare` returned it."""
     source: dict[str, str] | None
-    """Python modules by name, for the runner; None for an agent that is its own component."""
+    """Modules by name, for the runner of their language; None for an agent that is its own component."""
     entrypoint: str
-    """``module:function`` for Python source; unused otherwise."""
+    """``module:function`` of Python source, main file of JavaScript; unused otherwise."""
     input: dict[str, Any]
     """JSON object handed to the guest's ``handle``, as canonical text."""
     limits: GuestLimits = field(default_factory=GuestLimits)
     agent: str = ""
     """Name for the lifecycle's events; the node's id when empty."""
+    quota_ends: Mapping[str, GuestError] = field(default_factory=dict)
+    """By the code of an ending: what it means where the bound was not the agent's own but what its quota had
+    left."""
     recorded: bool = False
     """True: a re-execution of what the ledger already tells; nothing about it is stated again."""
 

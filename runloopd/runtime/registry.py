@@ -1,7 +1,12 @@
-"""Which agents are installed, and which exact bytes each of them is.
+"""Which agents may be started, and which exact bytes each of them is.
 
-Knows: where agents lie, which bundles are pinned, how ``agent:name[@variant|@version]`` is resolved, what a
-bundle must hold. Does not know: how an agent is compiled or run, or what the operator leaves of its rights.
+Knows: where agents lie, which bundles are pinned or installed, how ``agent:name[@variant|@version]`` is
+resolved, what a bundle must hold. Does not know: how a bundle comes to be installed (``runtime.installer``),
+how an agent is compiled or run, or what the operator leaves of its rights.
+
+Trust comes first, place second: a shipped agent is itself or nothing, an installed one is the bytes that its
+fact in the ledger names or nothing, and only then come folders nobody vouches for, where the operator allows
+them. No name of the first two is ever served from a folder.
 
 A bundle is read once per question, and its digest, manifest, policy and code come from those same bytes:
 there is no moment between check and use. Nothing is cached, so that a file changed on disk is noticed at the
@@ -11,18 +16,20 @@ next attempt.
 from __future__ import annotations
 
 import contextlib
-import json
 import tempfile
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from openings.definition import PortSpec as OpeningPort
 from openings.definition import PortTable
+from runloop.bundle.config_agent import is_config_agent, read_config_agent
 from runloop.bundle.digest import BundleError, bundle_digest, read_bundle
+from runloop.bundle.installed import Installation, Installations
 from runloop.bundle.manifest import Finding, Manifest, ManifestError, check_values, parse_manifest
+from runloop.bundle.tools import Tool, parse_tools
 from runloop.caps.policy import Policy, ceiling, parse_policy
 from runloop.digest import blob_digest
 from runloop.errors import (
@@ -37,9 +44,37 @@ from runloop.errors import (
 from runloop.events import AgentPin
 from runloopd.runtime.orders import MIB, GuestLimits
 
-__all__ = ["AgentReference", "AgentRefusedError", "InstalledAgent", "Registry", "read_pins"]
+__all__ = [
+    "INTERPRETED",
+    "AgentReference",
+    "AgentRefusedError",
+    "InstalledAgent",
+    "Refusal",
+    "Registry",
+    "read_pins",
+]
 
 MANIFEST = "manifest.toml"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Interpreted:
+    """A language whose agents are source: one shipped runner component executes them."""
+
+    suffix: str
+    package: str = ""
+    """File that stands for its folder, without the suffix."""
+    dotted: bool = True
+    """Modules are called ``a.b``; False: by their paths, ``a/b.js``."""
+
+
+INTERPRETED: Mapping[str, Interpreted] = {
+    "python": Interpreted(suffix=".py", package="__init__"),
+    "javascript": Interpreted(suffix=".js", dotted=False),
+}
+"""Every language that has a runner; agents of any other bring a component of their own."""
+
+Origin = Literal["shipped", "installed", "folder"]
 
 
 class AgentRefusedError(RefusedError):
@@ -93,14 +128,25 @@ class InstalledAgent:
     pin: AgentPin
     pinned: bool
     """Its digest stands in the distribution's pins; False only where unsigned agents are allowed."""
+    origin: Origin = "folder"
+    """Who vouches: the distribution's pins, a fact in the ledger, or nobody."""
+    installation: Installation | None = None
+    """The fact that it was installed by, where it was."""
     policy_text: str
     policy: Policy
     """Its ``policy.caps``; the operator and the token narrow it further."""
     component_path: Path | None
     """Its own component; None: the shared runner executes ``modules``."""
     modules: dict[str, str] | None
-    """Python source by dotted module name; None for a component."""
+    """Source by module name, of a language that has a runner; None for a component."""
     limits: GuestLimits
+    tools: tuple[Tool, ...] = ()
+    """What its ``tools.json`` offers it."""
+
+    @property
+    def dev(self) -> bool:
+        """Signed by nobody but this home's development key: to be shown wherever the agent is."""
+        return self.installation is not None and self.installation.dev
 
     @property
     def ceiling(self) -> Policy:
@@ -128,17 +174,46 @@ class InstalledAgent:
             "bundle_digest": self.bundle_digest,
             "component_digest": self.pin.component_digest,
             "pinned": self.pinned,
+            "origin": self.origin,
+            "dev": self.dev,
+            "publisher": self.installation.publisher if self.installation else None,
+            "key": self.installation.key if self.installation else None,
         }
 
 
-class Registry:
-    """Finds installed agents in ``dirs``, first hit first. A pinned bundle may lie in any of them.
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Refusal:
+    """A place that holds an agent which is not started, and why."""
 
-    ``pins`` are the digests of the bundles that came with this distribution. Any other bundle is refused, and
-    passed over in favour of a pinned one of the same reference, unless ``allow_unsigned``; the name of a
-    shipped agent is never given to another bundle, whatever is allowed.
-    ``runner_digest`` is the digest of the component that executes Python agents. ``kept`` holds a copy, by
-    digest, of every bundle a run was started with, so that the run outlives changes of its agents.
+    place: str
+    name: str
+    """As its manifest says, or else as its folder is called."""
+    reason: str
+    hint: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """For ``agents.list`` and ``doctor``."""
+        return {"place": self.place, "name": self.name, "reason": self.reason, "hint": self.hint}
+
+
+Objection = Callable[[Installation], RunloopError | None]
+"""Asked at every start: why an installed agent must not run any more (its key was revoked), or None."""
+
+
+def _none(_: Installation) -> RunloopError | None:
+    return None
+
+
+class Registry:
+    """Finds agents: pinned and unsigned ones in ``dirs``, first hit first, installed ones in ``kept``.
+
+    ``pins`` are the digests of the bundles that came with this distribution; a pinned bundle may lie in any
+    of the ``dirs``. ``installed`` is what the ledger says, and changes while the daemon lives. Any other
+    bundle is refused unless ``allow_unsigned``; a name that is shipped or installed is never given to it,
+    whatever is allowed.
+    ``runners`` are the digests of the components that execute source, by language. ``kept`` holds, by digest,
+    every bundle that is installed, and a copy of every bundle a run was started with, so that the run
+    outlives changes of its agents.
     """
 
     def __init__(
@@ -146,16 +221,25 @@ class Registry:
         dirs: Sequence[Path],
         *,
         pins: Mapping[str, str],
-        runner_digest: str,
+        runners: Mapping[str, str],
         allow_unsigned: bool = False,
         kept: Path | None = None,
+        installed: Installations | None = None,
+        objection: Objection = _none,
     ) -> None:
         self._dirs = tuple(dirs)
         self._trusted = {digest: name for name, digest in pins.items()}
         self._shipped = frozenset(pins)
-        self._runner_digest = runner_digest
+        self._runners = dict(runners)
         self._allow_unsigned = allow_unsigned
         self._kept = kept
+        self._installed = installed if installed is not None else Installations()
+        self._objection = objection
+
+    @property
+    def shipped(self) -> frozenset[str]:
+        """Names nobody else can have."""
+        return self._shipped
 
     def keep(self, agent: InstalledAgent) -> None:
         """Copy the agent's bundle to the kept ones, all of it or nothing. Does nothing when it is there.
@@ -165,7 +249,7 @@ class Registry:
         """
         if self._kept is None or (self._kept / agent.bundle_digest).is_dir():
             return
-        files = read_bundle(agent.dir)
+        files = _bundle(agent.dir)
         if bundle_digest(files) != agent.bundle_digest:
             raise ConflictError(
                 f"the agent {agent.manifest.name} was changed just now",
@@ -193,9 +277,11 @@ class Registry:
         return Registry(
             [folder, *self._dirs],
             pins={name: digest for digest, name in self._trusted.items()},
-            runner_digest=self._runner_digest,
+            runners=self._runners,
             allow_unsigned=self._allow_unsigned,
             kept=self._kept,
+            installed=self._installed,
+            objection=self._objection,
         )
 
     def resolve(self, use: str) -> InstalledAgent:
@@ -204,6 +290,8 @@ class Registry:
         Raises :class:`NotFoundError`, or says what is wrong with the only bundles that were found.
         """
         reference = AgentReference.parse(use)
+        if reference.name not in self._shipped and self._installed.is_installed(reference.name):
+            return self._resolve_installed(reference)
         refused: RunloopError | None = None
         for folder in self._folders():
             try:
@@ -229,12 +317,61 @@ class Registry:
             code="agent.unknown",
         )
 
-    def pinned(self, pin: AgentPin) -> InstalledAgent:
+    def _resolve_installed(self, reference: AgentReference) -> InstalledAgent:
+        """The bytes the ledger names, or the reason why not; never another bundle instead."""
+        if self._allow_unsigned:
+            # The operator means to run what lies here: do not silently run something else instead.
+            for folder in self._folders():
+                if _may_mean(folder, reference):
+                    raise self._takes_name(folder, reference.name, "installed")
+        variants = [one for one in self._installed if one.name == reference.name]
+        for one in variants:
+            selector = reference.selector or "default"
+            if selector in (one.variant, one.version):
+                return self._installed_agent(one)
+        kept = [one.version for each in variants for one in self._installed.kept(each.name, each.variant)]
+        raise NotFoundError(
+            f"there is no agent {reference}; installed of it: "
+            + ", ".join(f"{one.version} ({one.variant})" for one in variants),
+            hint=f"it is kept, and no longer current: 'rlp agent rollback {reference.name}'"
+            if reference.selector in kept
+            else f"'rlp agent show {reference.name}' lists its versions",
+            code="agent.unknown",
+        )
+
+    def _installed_agent(self, one: Installation) -> InstalledAgent:
+        """An installed agent, its bytes checked now. Raises why it is not started."""
+        objection = self._objection(one)
+        if objection is not None:
+            raise objection
+        return self.stored(one)
+
+    def stored(self, one: Installation) -> InstalledAgent:
+        """A bundle that is or was installed, whoever objects to it; its bytes are checked all the same.
+
+        Raises :class:`AgentRefusedError` when they are missing or not the ones that were installed.
+        """
+        assert self._kept is not None, "without a place to keep them nothing is installed"
+        try:
+            agent = self._read(self._kept / one.bundle, installation=one)
+        except RunloopError as error:
+            if error.named_code == "runner.missing":
+                raise  # the bundle is as it was; this Runloop is another
+            raise _altered(one, error.message) from error
+        if agent.bundle_digest != one.bundle:
+            raise _altered(one, f"its files add up to {agent.bundle_digest[:12]}")
+        return agent
+
+    def pinned(self, pin: AgentPin, *, serving: bool = True) -> InstalledAgent:
         """Exactly the agent a run pinned, its bytes checked again now.
 
+        ``serving``: it is about to act, so whoever objects to it is heard; False to repeat what it did.
         Raises :class:`NotFoundError` when no such bundle is left, :class:`DivergenceError` when it was pinned
         with another runner or component than the present one.
         """
+        installation = self._installed.of_bundle(pin.bundle_digest)
+        if serving and installation is not None and (objection := self._objection(installation)) is not None:
+            raise objection
         kept = [] if self._kept is None else [self._kept / pin.bundle_digest]
         for folder in (*kept, *self._folders()):
             try:
@@ -260,31 +397,52 @@ class Registry:
             code="agent.changed",
         )
 
+    def refused(self) -> Sequence[Refusal]:
+        """Every place that holds an agent which is not started; for ``rlp list`` and ``doctor``."""
+        found = []
+        for folder in self._folders():
+            name = folder.name
+            try:
+                agent = self._read(folder)
+                name = agent.manifest.name
+                if not self._is_startable(agent):
+                    raise self._refusal(agent)
+            except RunloopError as error:
+                found.append(Refusal(place=str(folder), name=name, reason=error.message, hint=error.hint))
+        for one in self._installed:
+            place = f"installed {one.version} ({one.bundle[:12]})"
+            try:
+                if one.name in self._shipped:
+                    raise AgentRefusedError(
+                        f"this version of Runloop ships an agent {one.name} of its own",
+                        hint=f"'rlp agent remove {one.name}' removes the installed one",
+                        code="agent.name",
+                    )
+                self._installed_agent(one)
+            except RunloopError as error:
+                found.append(Refusal(place=place, name=one.name, reason=error.message, hint=error.hint))
+        return found
+
     def list(self) -> Sequence[InstalledAgent]:
         """Every agent that may be started, by name and variant; those that may not are left out."""
         found: dict[tuple[str, str, str], InstalledAgent] = {}
-        for folder in self._folders():
-            try:
-                agent = self._read(folder)
-            except RunloopError:
-                continue
-            if self._is_startable(agent):
-                key = (agent.manifest.name, agent.manifest.variant, agent.manifest.version)
-                found.setdefault(key, agent)
+        for agent in (*self._startable_folders(), *self._startable_installed()):
+            key = (agent.manifest.name, agent.manifest.variant, agent.manifest.version)
+            found.setdefault(key, agent)
         return [found[key] for key in sorted(found)]
 
-    def refused(self) -> dict[str, str]:
-        """Folder -> why the agent in it is not started; for ``doctor``."""
-        why: dict[str, str] = {}
+    def _startable_folders(self) -> Iterator[InstalledAgent]:
         for folder in self._folders():
-            try:
+            with contextlib.suppress(RunloopError):
                 agent = self._read(folder)
-            except RunloopError as error:
-                why[str(folder)] = error.message
-                continue
-            if not self._is_startable(agent):
-                why[str(folder)] = self._refusal(agent).message
-        return why
+                if self._is_startable(agent):
+                    yield agent
+
+    def _startable_installed(self) -> Iterator[InstalledAgent]:
+        for one in self._installed:
+            if one.name not in self._shipped:
+                with contextlib.suppress(RunloopError):
+                    yield self._installed_agent(one)
 
     # --- reading ----------------------------------------------------------------------------------
 
@@ -295,15 +453,17 @@ class Registry:
             except OSError:
                 continue  # a place that does not exist holds no agents
             for folder in inside:
-                if (folder / MANIFEST).is_file():
+                if (folder / MANIFEST).is_file() or is_config_agent(folder):
                     yield folder
 
     def _names(self) -> Sequence[str]:
         return list(dict.fromkeys(agent.manifest.name for agent in self.list()))
 
     def _is_startable(self, agent: InstalledAgent) -> bool:
-        """Pinned, or allowed though unsigned: then under a name that no shipped agent has."""
-        return agent.pinned or (self._allow_unsigned and agent.manifest.name not in self._shipped)
+        """Pinned, or allowed though unsigned: then under a name that nobody else has."""
+        name = agent.manifest.name
+        taken = name in self._shipped or self._installed.is_installed(name)
+        return agent.pinned or (self._allow_unsigned and not taken)
 
     def _refusal(self, agent: InstalledAgent) -> AgentRefusedError:
         name = agent.dir.name
@@ -315,27 +475,44 @@ class Registry:
                 dir=str(agent.dir),
             )
         if self._allow_unsigned and agent.manifest.name in self._shipped:
-            return AgentRefusedError(
-                f"{agent.dir} takes the name of the shipped agent {agent.manifest.name} and is another",
-                hint="give it another name in its manifest.toml, or remove the folder",
-                code="agent.name",
-                dir=str(agent.dir),
-            )
+            return self._takes_name(agent.dir, agent.manifest.name, "shipped")
+        if self._allow_unsigned and self._installed.is_installed(agent.manifest.name):
+            return self._takes_name(agent.dir, agent.manifest.name, "installed")
         return AgentRefusedError(
             f"{agent.dir} holds an agent nobody vouches for",
-            hint="set security.allow_unsigned_agents = true to run agents of your own",
+            hint="build, sign and install it ('rlp agent install --dev-key FILE.rlb'), or set "
+            "security.allow_unsigned_agents = true to run agents of your own",
             code="agent.unsigned",
             dir=str(agent.dir),
         )
 
-    def _read(self, folder: Path) -> InstalledAgent:
-        files = read_bundle(folder)
+    @staticmethod
+    def _takes_name(folder: Path, name: str, whose: str) -> AgentRefusedError:
+        return AgentRefusedError(
+            f"{folder} takes the name of the {whose} agent {name} and is another",
+            hint="give it another name in its manifest.toml, or remove the folder",
+            code="agent.name",
+            dir=str(folder),
+        )
+
+    def _read(self, folder: Path, *, installation: Installation | None = None) -> InstalledAgent:
+        """The agent in a folder. The one place where a bundle on disk becomes bytes in memory."""
+        return self.examine(_bundle(folder), folder, installation=installation)
+
+    def examine(
+        self, files: Mapping[str, bytes], folder: Path, *, installation: Installation | None = None
+    ) -> InstalledAgent:
+        """The agent these files are, read strictly; ``folder`` is where they lie, or will.
+
+        Raises families of :mod:`runloop.errors` for whatever makes them no agent. Says nothing of trust.
+        """
         digest = bundle_digest(files)
         manifest = parse_manifest(_file(files, MANIFEST, folder), origin=str(folder / MANIFEST))
         policy_text = _text(files, manifest.caps, folder)
-        _check_tools(files, manifest, folder)
-        python = manifest.language == "python"
-        component = None if python else _file(files, manifest.entrypoint, folder)
+        tools = parse_tools(_file(files, manifest.tools, folder), origin=str(folder / manifest.tools))
+        language = INTERPRETED.get(manifest.language)
+        component = _file(files, manifest.entrypoint, folder) if language is None else None
+        pinned = digest in self._trusted
         return InstalledAgent(
             manifest=manifest,
             dir=folder,
@@ -345,14 +522,17 @@ class Registry:
                 version=manifest.version,
                 variant=manifest.variant,
                 bundle_digest=digest,
-                component_digest=self._runner_digest if component is None else blob_digest(component),
+                component_digest=self._runner(manifest) if component is None else blob_digest(component),
                 language=manifest.language,
             ),
-            pinned=digest in self._trusted,
+            pinned=pinned,
+            origin="shipped" if pinned else "folder" if installation is None else "installed",
+            installation=installation,
             policy_text=policy_text,
             policy=parse_policy(policy_text, origin=str(folder / manifest.caps)),
-            component_path=None if python else folder / manifest.entrypoint,
-            modules=_modules(files, manifest, folder) if python else None,
+            component_path=folder / manifest.entrypoint if language is None else None,
+            modules=None if language is None else _modules(files, manifest, language, folder),
+            tools=tools,
             limits=GuestLimits(
                 fuel=manifest.limits.fuel,
                 memory_bytes=manifest.limits.memory_mb * MIB,
@@ -360,6 +540,24 @@ class Registry:
                 host_calls=manifest.limits.max_host_calls,
             ),
         )
+
+    def _runner(self, manifest: Manifest) -> str:
+        try:
+            return self._runners[manifest.language]
+        except KeyError:
+            raise NotFoundError(
+                f"this build of Runloop has no runner for {manifest.language}",
+                hint="upgrade runloop",
+                code="runner.missing",
+            ) from None
+
+
+def _altered(one: Installation, why: str) -> AgentRefusedError:
+    return AgentRefusedError(
+        f"the installed agent {one.name} {one.version} is not the one that was installed: {why}",
+        hint=f"install it again, or 'rlp agent remove {one.name}'",
+        code="agent.altered",
+    )
 
 
 def read_pins(folder: Path) -> dict[str, str]:
@@ -383,7 +581,14 @@ def read_pins(folder: Path) -> dict[str, str]:
         ) from error
 
 
+def _bundle(path: Path) -> dict[str, bytes]:
+    """The files of the bundle that a folder holds, or that a config agent's one file stands for."""
+    return read_config_agent(path) if is_config_agent(path) else read_bundle(path)
+
+
 def _may_mean(folder: Path, reference: AgentReference) -> bool:
+    if is_config_agent(folder):
+        return folder.name.partition(".")[0] == reference.name
     try:
         return reference.matches(parse_manifest((folder / MANIFEST).read_bytes()))
     except (OSError, RunloopError):
@@ -408,30 +613,27 @@ def _text(files: Mapping[str, bytes], name: str, folder: Path) -> str:
         raise BundleError(f"{folder / name} is not UTF-8: {error.reason}", hint="save it as UTF-8") from error
 
 
-def _check_tools(files: Mapping[str, bytes], manifest: Manifest, folder: Path) -> None:
-    try:
-        tools = json.loads(_text(files, manifest.tools, folder))
-    except (ValueError, RecursionError) as error:
-        raise BundleError(f"{folder / manifest.tools} is not JSON: {error}", hint="correct it") from error
-    if not isinstance(tools, dict) or tools.get("version") != 1 or not isinstance(tools.get("tools"), list):
-        raise BundleError(
-            f"{folder / manifest.tools} is not a list of tools",
-            hint='write {"version": 1, "tools": []} for an agent without tools',
-        )
-
-
-def _modules(files: Mapping[str, bytes], manifest: Manifest, folder: Path) -> dict[str, str]:
-    """Every Python file of the bundle under its dotted module name; tests of the agent stay behind."""
+def _modules(
+    files: Mapping[str, bytes], manifest: Manifest, language: Interpreted, folder: Path
+) -> dict[str, str]:
+    """Every source file of the bundle under its module's name; tests of the agent stay behind."""
     modules: dict[str, str] = {}
     for path in files:
-        if not path.endswith(".py") or path.startswith("tests/"):
+        if not path.endswith(language.suffix) or path.startswith("tests/"):
             continue
-        name = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
-        modules[name] = _text(files, path, folder)
+        if not language.dotted:
+            modules[path] = _text(files, path, folder)
+            continue
+        bare = path.removesuffix(language.suffix)
+        if language.package:
+            bare = bare.removesuffix(f"/{language.package}")
+        modules[bare.replace("/", ".")] = _text(files, path, folder)
     entry = manifest.entrypoint.partition(":")[0]
     if entry not in modules:
         finding = Finding(
-            line=0, what=f"the entrypoint's module {entry!r} is not in the bundle", fix=f"add {entry}.py"
+            line=0,
+            what=f"the entrypoint's module {entry!r} is not in the bundle",
+            fix=f"add {entry.removesuffix(language.suffix)}{language.suffix}",
         )
         raise ManifestError(str(folder / MANIFEST), [finding])
     return modules

@@ -25,6 +25,8 @@ from runloop.events import GuestError
 from runloop.ids import run_id_to_int
 from runloop.rmp.frame import Frame, FrameReader, WireError
 from runloopd.broker.calls import Answer, Answerer, HostCall
+from runloopd.broker.quotas import EXCEEDED
+from runloopd.runtime.failures import BREACH, CRASHED, NO_WORKER, RESERVED, RETRYABLE
 from runloopd.runtime.orders import AttemptOrder, AttemptResult
 from runloopd.runtime.wire import (
     END,
@@ -45,15 +47,10 @@ Waiting = Callable[[bool], Awaitable[None]]
 """Told True before an attempt is seen to wait for an answer, False before it goes on."""
 
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\Z")
-_RESERVED = frozenset({"guest.trap", "guest.fuel", "guest.deadline", "guest.crashed", "guest.output"})
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
 _EXIT_UNHARDENED = 90
-
-_REASONS = {
-    "guest.deadline": True,
-    "guest.crashed": True,
-}
-"""Whether trying again may help: the others are the guest's own doing, with these inputs and answers."""
+_WORKERS_OWN = frozenset({"guest.trap", "guest.fuel", "guest.deadline", "guest.memory", "guest.output"})
+"""Ends a worker may state; the others are the daemon's to state of a worker."""
 
 
 class Channel(asyncio.Protocol):
@@ -146,6 +143,8 @@ class Session:
         self._overdue = False
         self._loop = asyncio.get_running_loop()
         self._frames = 0
+        self._exceeded: GuestError | None = None
+        """The quota that ends the attempt, once an answer said so."""
         self.calls = 0
         """Calls that reached the answerer."""
         self.fuel = 0
@@ -172,10 +171,13 @@ class Session:
                     return await self._gone()
                 if frame.schema_id == END:
                     return self._ended(decode(frame, End))
-                channel.send(await self._call(decode(frame, CallRequest), frame.size), trace)
+                response = await self._call(decode(frame, CallRequest), frame.size)
+                if self._exceeded is not None:
+                    return self._result(self._exceeded)
+                channel.send(response, trace)
         except (WireError, WorkerProtocolError) as error:
             self.breached = f"the worker broke the protocol: {error.message}"
-            return self._failed("guest.crashed", self.breached)
+            return self._failed(BREACH, self.breached)
         finally:
             self._clock_stands()
             channel.close()
@@ -224,6 +226,9 @@ class Session:
         self._frames += 1
         self._believe_fuel(request.fuel)
         answer = await self._answer(request, size)
+        if not answer.ok and isinstance(answer.value, dict) and answer.value.get("code") == EXCEEDED:
+            # The answer is on record, so that a replay ends in the same place.
+            self._exceeded = GuestError(code=EXCEEDED, message=str(answer.value.get("message"))[:2000])
         text = answer.text
         if len(text) > 7 * 1024 * 1024 or len(text.encode()) > 7 * 1024 * 1024:
             answer = Answer.refusal(
@@ -280,13 +285,14 @@ class Session:
             return self._output(end.text)
         if end.code == "err":
             return self._result(guest_error(end.text))
-        if end.code not in ("guest.trap", "guest.fuel", "guest.deadline", "guest.memory", "guest.output"):
+        if end.code not in _WORKERS_OWN:
             raise WorkerProtocolError(f"an ending called {end.code[:40]!r}")
         return self._failed(end.code, end.text[:500])
 
     def _output(self, text: str) -> AttemptResult:
         try:
-            return self._result(None, checked_output(text))
+            describes = self._order.input.get("op") == "describe"
+            return self._result(None, checked_description(text) if describes else checked_output(text))
         except ValueError as error:
             return self._failed("guest.output", f"the result is not as the ABI demands: {error}")
 
@@ -296,18 +302,20 @@ class Session:
         try:
             status = await asyncio.wait_for(asyncio.shield(asyncio.ensure_future(self._exited)), 5)
         except TimeoutError:
-            return self._failed("guest.crashed", "the worker closed its connection")
+            return self._failed(CRASHED, "the worker closed its connection")
         if status == -signal.SIGSYS:
             self.breached = "the worker made a forbidden system call and was killed"
-            return self._failed("guest.crashed", self.breached)
+            return self._failed(BREACH, self.breached)
         if status == _EXIT_UNHARDENED:
-            return self._failed("guest.crashed", "the worker could not be sandboxed; see 'rlp doctor'")
+            return self._failed(NO_WORKER, "the worker could not be sandboxed; see 'rlp doctor'")
         if status < 0:
-            return self._failed("guest.crashed", f"the worker was killed by {signal_name(-status)}")
-        return self._failed("guest.crashed", f"the worker ended with status {status} and no result")
+            return self._failed(CRASHED, f"the worker was killed by {signal_name(-status)}")
+        return self._failed(CRASHED, f"the worker ended with status {status} and no result")
 
     def _failed(self, code: str, message: str) -> AttemptResult:
-        return self._result(GuestError(code=code, message=message, retryable=_REASONS.get(code, False)))
+        if code in self._order.quota_ends:
+            return self._result(self._order.quota_ends[code])
+        return self._result(GuestError(code=code, message=message, retryable=code in RETRYABLE))
 
     def _result(self, error: GuestError | None, output: dict[str, Any] | None = None) -> AttemptResult:
         return AttemptResult(ok=error is None, output=output, error=error, fuel=self.fuel, calls=self.calls)
@@ -321,17 +329,17 @@ def signal_name(number: int) -> str:
         return f"signal {number}"
 
 
+def checked_description(text: str) -> dict[str, Any]:
+    """What the guest says of itself: an object with a list of tools, believed in nothing else."""
+    value = _object(text)
+    if not isinstance(value.get("tools"), list):
+        raise ValueError("'tools' must be a list")
+    return value
+
+
 def checked_output(text: str) -> dict[str, Any]:
     """The result of ``handle`` as ``{ports, artifacts}``; raises :class:`ValueError` saying what is wrong."""
-    try:
-        value = msgspec.json.decode(text)
-        canonical(value)
-    except (msgspec.DecodeError, RecursionError) as error:
-        raise ValueError(f"not JSON: {error}") from error
-    except RunloopError as error:
-        raise ValueError(error.message) from error
-    if not isinstance(value, dict):
-        raise ValueError("not an object")
+    value = _object(text)
     unknown = set(value) - {"ports", "artifacts"}
     if unknown:
         raise ValueError(f"unknown field {sorted(unknown)[0][:80]!r}")
@@ -346,6 +354,19 @@ def checked_output(text: str) -> dict[str, Any]:
     return {"ports": ports, "artifacts": artifacts}
 
 
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = msgspec.json.decode(text)
+        canonical(value)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise ValueError(f"not JSON: {error}") from error
+    except RunloopError as error:
+        raise ValueError(error.message) from error
+    if not isinstance(value, dict):
+        raise ValueError("not an object")
+    return value
+
+
 def guest_error(text: str) -> GuestError:
     """What a guest returned as its error: ``{code, message, retryable}``, or any text at all."""
     try:
@@ -355,7 +376,7 @@ def guest_error(text: str) -> GuestError:
     if not isinstance(value, dict):
         return GuestError(code="guest.error", message=text[:2000] or "the guest gave no reason")
     code = value.get("code")
-    if not isinstance(code, str) or len(code) > 64 or not _CODE.match(code) or code in _RESERVED:
+    if not isinstance(code, str) or len(code) > 64 or not _CODE.match(code) or code in RESERVED:
         code = "guest.error"
     message = value.get("message")
     return GuestError(

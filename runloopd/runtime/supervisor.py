@@ -23,7 +23,7 @@ import structlog
 from runloop.digest import blob_digest
 from runloop.errors import FailedError, NotFoundError, RefusedError, UsageError
 from runloop.events import AgentTransition, GuestError
-from runloopd.broker.calls import Answerer
+from runloopd.broker.calls import Answerer, Rewindable
 from runloopd.runtime.cache import CompiledCache, sealed_copy
 from runloopd.runtime.engine import (
     COMPILE_LIMITS,
@@ -32,10 +32,11 @@ from runloopd.runtime.engine import (
     engine_version,
     wasmtime_version,
 )
+from runloopd.runtime.failures import MAX_RECOVERIES, NO_WORKER, FailureClass, failure_class
 from runloopd.runtime.hardening import MANDATORY, OPTIONAL
 from runloopd.runtime.lifecycle import State, Trigger, move
 from runloopd.runtime.orders import AttemptOrder, AttemptResult, GuestLimits
-from runloopd.runtime.session import Session
+from runloopd.runtime.session import Session, Waiting
 from runloopd.runtime.workers import Worker, ZygoteGone, ZygoteProcess
 
 __all__ = [
@@ -334,20 +335,52 @@ class Runtime:
                 raise
 
     async def _live(self, order: AttemptOrder, answerer: Answerer, life: _Life, slot: _Slot) -> AttemptResult:
+        """From the first worker to the end, with up to three recoveries from lost workers between."""
+
         async def waiting(waits: bool) -> None:
             await life.waiting(waits)
             await slot.lend(waits)
 
         await life.go(Trigger.SPAWN)
+        recoveries = 0
         try:
             worker = await self._spawn(order)
+            await self._activate(life, worker, Trigger.ACTIVATE)
+            while True:
+                result, breached = await self._execute(order, answerer, worker, waiting)
+                if not _transient(result) or not isinstance(answerer, Rewindable):
+                    break
+                await life.fault(result)
+                if recoveries == MAX_RECOVERIES:
+                    await life.go(Trigger.RECOVERY_EXHAUSTED, f"{recoveries} recoveries did not help")
+                    return result
+                recoveries += 1
+                # Every answer the guest has heard is remembered: it arrives at the same point again.
+                await answerer.rewind()
+                worker = await self._spawn(order)
+                await self._activate(life, worker, Trigger.RECOVERY_SUCCESS)
         except ZygoteGone as error:
-            await life.go(Trigger.BREACH, error.message)
-            failure = GuestError(code="guest.crashed", message=f"no worker: {error.message}", retryable=True)
+            await life.lost(error.message)
+            failure = GuestError(code=NO_WORKER, message=f"no worker: {error.message}", retryable=True)
             return AttemptResult(ok=False, output=None, error=failure, fuel=0, calls=0)
+        await life.end(result, breached)
+        return result
+
+    async def _activate(self, life: _Life, worker: Worker, trigger: Trigger) -> None:
+        """State that the instance is active; a worker whose activity cannot be stated does not live on."""
+        try:
+            await life.go(trigger)
+        except BaseException:
+            worker.kill()
+            worker.release()
+            raise
+
+    async def _execute(
+        self, order: AttemptOrder, answerer: Answerer, worker: Worker, waiting: Waiting
+    ) -> tuple[AttemptResult, str | None]:
+        """One execution in one worker, which is gone afterwards; and why it is not believed, if it is not."""
         self._workers.add(worker)
         try:
-            await life.go(Trigger.ACTIVATE)
             session = Session(
                 order,
                 answerer,
@@ -357,15 +390,13 @@ class Runtime:
                 grace_ms=self._grace_ms,
                 waiting_after_ms=self._waiting_after_ms,
             )
-            result = await session.run(worker.connection)
+            return await session.run(worker.connection), session.breached
         finally:
             # Nothing of an attempt survives it, not even for the time of a transition.
             worker.kill()
             self._workers.discard(worker)
             worker.release()
             self._foresee(_spare_key(order))
-        await life.end(result, session.breached)
-        return result
 
     async def _spawn(self, order: AttemptOrder) -> Worker:
         limits = order.limits
@@ -410,6 +441,10 @@ class Runtime:
             task = asyncio.create_task(self._make_spare(key))
             self._making.add(task)
             task.add_done_callback(self._making.discard)
+
+
+def _transient(result: AttemptResult) -> bool:
+    return result.error is not None and failure_class(result.error.code) is FailureClass.TRANSIENT
 
 
 def _spare_key(order: AttemptOrder) -> _SpareKey:
@@ -497,12 +532,28 @@ class _Life:
             assert result.error is not None
             await self.abandon(f"{result.error.code}: {result.error.message}")
 
+    async def fault(self, result: AttemptResult) -> None:
+        """The worker is lost and another one is to take over: FAULTED, then RECOVERING."""
+        assert result.error is not None
+        reason = f"{result.error.code}: {result.error.message}"
+        await self.go(Trigger.ERROR, reason)
+        await self.go(Trigger.RECOVER, reason)
+
+    async def lost(self, reason: str) -> None:
+        """There is no worker to go on in."""
+        if self.state is State.RECOVERING:
+            await self.go(Trigger.RECOVERY_EXHAUSTED, reason)
+        else:
+            await self.go(Trigger.BREACH, reason)  # the only way out of SPAWNED that the table knows
+
     async def abandon(self, reason: str) -> None:
         """The shortest legal way to the end from wherever the instance is."""
         if self.state in (State.ACTIVE, State.WAITING, State.COMPLETING):
             await self.go(Trigger.ERROR, reason)
         if self.state is State.FAULTED:
             await self.go(Trigger.ABANDON, reason)
+        elif self.state is State.RECOVERING:
+            await self.go(Trigger.RECOVERY_EXHAUSTED, reason)
         elif self.state is State.SPAWNED:
             await self.go(Trigger.BREACH, reason)
 
@@ -529,6 +580,7 @@ def _read_component(path: Path) -> bytes:
     if len(wasm) > COMPILE_LIMITS.wasm_bytes:
         raise ComponentRefused(f"{path.name} is larger than {COMPILE_LIMITS.wasm_bytes} bytes")
     if not wasm.startswith(COMPONENT_HEADER):
-        kind = "a core module; wrap it (sdk/c/wrap.py)" if wasm.startswith(b"\0asm") else "no WebAssembly"
+        core = "a core module; 'rlp agent build' makes a component of it"
+        kind = core if wasm.startswith(b"\0asm") else "no WebAssembly"
         raise ComponentRefused(f"{path.name} is not a component in binary form: {kind}")
     return wasm

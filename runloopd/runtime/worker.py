@@ -199,7 +199,7 @@ class Session:
     def _source(self) -> tuple[bool, str]:
         self._sources += 1
         if self._start.source is None or self._sources > _SOURCE_CALLS:
-            return _refusal("op.unknown", "agent.source is for the Python runner alone")
+            return _refusal("op.unknown", "agent.source is for runners alone")
         return True, self._start.source
 
 

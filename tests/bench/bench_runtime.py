@@ -28,6 +28,7 @@ from runloopd.runtime.supervisor import AttemptOrder, GuestLimits, Runtime
 from tests.unit.runtime.guests import calling
 
 RUNNER = Path(__file__).parents[2] / "sdk" / "runner" / "runner.wasm.xz"
+RUNNER_JS = Path(__file__).parents[2] / "sdk" / "js" / "runner" / "runner.wasm.xz"
 RUN = "0b7c0b7c-0000-4000-8000-000000000001"
 SOURCE = """
 from runloop.agent import handler
@@ -36,6 +37,12 @@ from runloop.agent import handler
 def handle(task, host):
     host.now_ms()
     return {"ports": {}}
+"""
+SOURCE_JS = """
+exports.handle = (task, host) => {
+  host.nowMs();
+  return {};
+};
 """
 INPUT = {
     "op": "handle",
@@ -71,14 +78,14 @@ def spread(label: str, seconds: list[float]) -> None:
     )
 
 
-def order(component: str, source: dict[str, str] | None) -> AttemptOrder:
+def order(component: str, source: dict[str, str] | None, entrypoint: str = "agent:handle") -> AttemptOrder:
     return AttemptOrder(
         run=RUN,
         node="n",
         attempt=1,
         component_digest=component,
         source=source,
-        entrypoint="agent:handle",
+        entrypoint=entrypoint,
         input=INPUT,
         limits=GuestLimits(),
     )
@@ -186,7 +193,10 @@ async def bench(scratch: Path) -> None:
     small = scratch / "small.wasm"
     small.write_bytes(calling("time.now", "{}"))
 
-    ours = {blob_digest(runner.read_bytes())}
+    runner_js = scratch / "runner-js.wasm"
+    runner_js.write_bytes(lzma.decompress(RUNNER_JS.read_bytes()))
+
+    ours = {blob_digest(runner.read_bytes()), blob_digest(runner_js.read_bytes())}
     runtime = Runtime(cache_dir=scratch / "cache", mac_key=b"b" * 32, max_spares=0, ours=ours)
     began = time.perf_counter()
     await runtime.start()
@@ -194,14 +204,15 @@ async def bench(scratch: Path) -> None:
         f"runtime start, zygote and four probes of the sandbox: {1000 * (time.perf_counter() - began):.0f} ms"
     )
     agents = []
-    for name, path, source in (
-        ("C-sized component", small, None),
-        ("Python source", runner, {"agent": SOURCE}),
+    for name, path, source, entrypoint in (
+        ("C-sized component", small, None, ""),
+        ("Python source", runner, {"agent": SOURCE}, "agent:handle"),
+        ("JavaScript source", runner_js, {"agent.js": SOURCE_JS}, "agent.js"),
     ):
         began = time.perf_counter()
         component = await runtime.prepare(path)
         print(f"prepare {name}, nothing in the cache: {1000 * (time.perf_counter() - began):.0f} ms")
-        agents.append((name, path, order(component, source)))
+        agents.append((name, path, order(component, source, entrypoint)))
     for name, _, what in agents:
         await cold_starts(runtime, what, 5)
         first, whole = await cold_starts(runtime, what, 200)

@@ -111,6 +111,6 @@ async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House
         runner = await runtime.prepare(unpack(SDK / "runner", cache))
         assert runner == read_pin(SDK / "runner").blake3
         agents = SDK / "agents"
-        yield House(runtime, Registry([agents], pins=read_pins(agents), runner_digest=runner), runner)
+        yield House(runtime, Registry([agents], pins=read_pins(agents), runners={"python": runner}), runner)
     finally:
         await runtime.close()

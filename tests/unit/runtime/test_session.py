@@ -160,7 +160,8 @@ async def test_a_worker_that_breaks_the_protocol_is_not_believed(lie: str) -> No
     await play.worker.hear(Start)
     await play.worker.say(*LIES[lie])
     result = await asyncio.wait_for(play.result, 10)
-    assert result.error is not None and result.error.code == "guest.crashed"
+    assert result.error is not None
+    assert (result.error.code, result.error.retryable) == ("guest.breach", False)
     assert play.session.breached is not None
 
 
@@ -185,25 +186,26 @@ async def test_more_calls_than_allowed_are_a_breach_because_the_worker_should_ha
 
 
 @pytest.mark.parametrize(
-    ("status", "why", "breach"),
+    ("status", "why", "code"),
     [
-        (-signal.SIGSEGV, "SIGSEGV", False),
-        (-signal.SIGABRT, "SIGABRT", False),
-        (-signal.SIGSYS, "forbidden system call", True),
-        (90, "could not be sandboxed", False),
-        (0, "status 0 and no result", False),
-        (92, "status 92", False),
+        (-signal.SIGSEGV, "SIGSEGV", "guest.crashed"),
+        (-signal.SIGABRT, "SIGABRT", "guest.crashed"),
+        (-signal.SIGSYS, "forbidden system call", "guest.breach"),
+        (90, "could not be sandboxed", "guest.no_worker"),
+        (0, "status 0 and no result", "guest.crashed"),
+        (92, "status 92", "guest.crashed"),
     ],
 )
-async def test_a_worker_that_dies_tells_by_its_status(status: int, why: str, breach: bool) -> None:
+async def test_a_worker_that_dies_tells_by_its_status(status: int, why: str, code: str) -> None:
     play = Play(order())
     await play.worker.hear(Start)
     play.worker.leave()
     play.exited.set_result(status)
     result = await play.result
-    assert result.error is not None and result.error.code == "guest.crashed" and result.error.retryable
+    assert result.error is not None and result.error.code == code
+    assert result.error.retryable is (code != "guest.breach")
     assert why in result.error.message
-    assert (play.session.breached is not None) is breach
+    assert (play.session.breached is not None) is (code == "guest.breach")
 
 
 async def test_a_worker_that_overruns_is_killed_by_the_second_clock() -> None:
