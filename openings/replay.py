@@ -534,7 +534,7 @@ class _Replay:
             self._gap("the run is not finished", extra=True)
 
 
-HOST_SIDE = frozenset({"guest.deadline", "guest.crashed"})
+HOST_SIDE = frozenset({"guest.breach", "guest.crashed", "guest.deadline"})
 """Ends of an attempt that the wall clock or the machine decided, not the guest: its calls can be compared,
 its end cannot."""
 

@@ -15,7 +15,19 @@ from pathlib import Path
 from pog.errors import LedgerCorruptError, LedgerVersionError
 from runloop.errors import NotFoundError
 
-__all__ = ["LEDGER", "VIEWS", "FileKind", "check_identity", "connect_reader", "connect_writer"]
+__all__ = [
+    "LEDGER",
+    "VIEWS",
+    "FileKind",
+    "OutdatedError",
+    "check_identity",
+    "connect_reader",
+    "connect_writer",
+]
+
+
+class OutdatedError(LedgerVersionError):
+    """Views of an earlier build: nothing is lost, they are folded anew."""
 
 
 class FileKind:
@@ -26,7 +38,7 @@ class FileKind:
 
 
 LEDGER = FileKind("ledger", 0x524C4F47, 1)
-VIEWS = FileKind("views", 0x524C5657, 1)
+VIEWS = FileKind("views", 0x524C5657, 2)
 
 
 def connect_writer(path: Path, *, synchronous: str) -> sqlite3.Connection:
@@ -90,6 +102,11 @@ def check_identity(connection: sqlite3.Connection, path: Path, kind: FileKind) -
     if version > kind.version:
         raise LedgerVersionError(
             f"{path} is of version {version}, this build knows {kind.version}", hint="upgrade runloop"
+        )
+    if version < kind.version:
+        raise OutdatedError(
+            f"{path} is of version {version}, this build writes {kind.version}",
+            hint="'rlp daemon start' makes it anew from the ledger",
         )
 
 

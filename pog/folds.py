@@ -35,6 +35,10 @@ TABLES: dict[str, str] = {
     "cap_audit": "event",
     "quotas": "event",
     "instances": "agent, instance",
+    "held_agents": "agent",
+    "agents": "name, variant, bundle",
+    "agent_indexes": "publisher",
+    "trust_changes": "event",
     "searchables": "id",
 }
 """Every table of the views, with the columns that order it."""

@@ -21,7 +21,7 @@ import msgspec
 from pog import sql
 from pog.anchor import read_anchor
 from pog.chain import GENESIS, Row, decode_row, head_statement, link
-from pog.connection import LEDGER, VIEWS, connect_reader
+from pog.connection import LEDGER, VIEWS, OutdatedError, connect_reader
 from pog.errors import LedgerCorruptError, LedgerVersionError
 from pog.folds import TABLES, Folds, create_tables
 from pog.materializer import fold_rows
@@ -479,6 +479,9 @@ def _open_views(
         views = stack.enter_context(closing(connect_reader(Path(views_path), VIEWS)))
         views.execute("BEGIN")
         views.execute("SELECT event FROM cursor").fetchone()
+    except OutdatedError as error:
+        report.warnings.append(f"the views were not compared: {error.message}")
+        return None
     except (RunloopError, sqlite3.DatabaseError) as error:
         report.add("views", f"they cannot be read: {error}")
         return None

@@ -15,7 +15,7 @@ import threading
 from pathlib import Path
 
 from pog.chain import GENESIS, Row, decode_row
-from pog.connection import VIEWS, check_identity, connect_writer
+from pog.connection import VIEWS, OutdatedError, check_identity, connect_writer
 from pog.errors import LedgerCorruptError, ViewsError
 from pog.folds import TABLES, Folds, create_tables
 from pog.reader import Reader
@@ -235,14 +235,21 @@ def _quarantine(connection: sqlite3.Connection, row: Row, error: Exception) -> N
 def _connect(path: Path) -> sqlite3.Connection:
     try:
         return _open(path)
+    except OutdatedError:
+        _remove(path)  # of an earlier build: what it lacks is in the ledger, and so is the rest
+        return _open(path)
     except sqlite3.DatabaseError as error:
         if not str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             raise ViewsError(f"{path} cannot be opened: {error}", hint="rlp doctor") from error
     # Not a database any more. Views are only a fold: keep the damaged file aside and start over.
     path.replace(path.with_name(path.name + ".damaged"))
-    for suffix in ("-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
+    _remove(path)
     return _open(path)
+
+
+def _remove(path: Path) -> None:
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def _open(path: Path) -> sqlite3.Connection:

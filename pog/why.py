@@ -32,6 +32,12 @@ _ROOTS = frozenset(
         "daemon.started",
         "daemon.stopped",
         "agent.transition",
+        "agent.quarantined",
+        "agent.released",
+        "agent.installed",
+        "agent.removed",
+        "agent.index_seen",
+        "trust.changed",
         "token.issued",
         "token.revoked",
     }
@@ -147,7 +153,7 @@ def why(reader: Reader, ref: str | int) -> Explanation:
     queue = [target]
     for event_id in queue:  # grows while it is walked: breadth first
         event = events[event_id] = reader.event(event_id)
-        if not event.provenance.causes and event.kind not in _ROOTS:
+        if not event.provenance.causes and not _is_root(event):
             severed.append(Severed(event=event_id, missing="cause", reason=f"{event.kind} names no cause"))
         for cause in event.provenance.causes:
             reason = _broken(reader, event_id, cause)
@@ -297,6 +303,11 @@ def _rank(kind: str, name: str) -> int:
     return _ORIGIN_FIELDS.index(place) if place in _ORIGIN_FIELDS else len(_ORIGIN_FIELDS)
 
 
+def _is_root(event: Event) -> bool:
+    """Whether it may stand at the beginning. What is asked outside of any run, a person has asked for."""
+    return event.kind in _ROOTS or (event.kind == "action.requested" and event.run is None)
+
+
 def _broken(reader: Reader, event_id: int, cause: int) -> str | None:
     if cause >= event_id:
         return "a cause cannot be younger than its effect"
@@ -378,6 +389,18 @@ def _grants(reader: Reader, hops: Iterable[Hop]) -> tuple[tuple[Grant, ...], lis
     return tuple(found.values()), lost
 
 
+_HOW = {
+    "install": "installed",
+    "upgrade": "upgraded to",
+    "downgrade": "went down to",
+    "rollback": "rolled back to",
+    "swap": "swapped for the author's next build",
+}
+_TRUST = {
+    "add": "now trusts the publisher",
+    "remove": "no longer trusts the publisher",
+    "revoke": "revoked",
+}
 _WORDS: dict[str, Callable[[Any], str]] = {
     "daemon.started": lambda p: f"daemon {p.build} started",
     "daemon.stopped": lambda p: f"daemon stopped: {p.reason}",
@@ -412,6 +435,17 @@ _WORDS: dict[str, Callable[[Any], str]] = {
     "cap.audit": lambda p: f"{p.capability} for {p.op} {p.decision}: {p.reason}",
     "policy.changed": lambda p: f"{p.principal} changed {p.capability} of {p.agent}: {p.change}",
     "agent.transition": lambda p: f"{p.agent} went from {p.before} to {p.after}",
+    "agent.quarantined": lambda p: f"{p.name} was quarantined: {p.reason}",
+    "agent.released": lambda p: f"{p.principal} released {p.name}: {p.reason}",
+    "agent.installed": lambda p: (
+        f"{p.principal} {_HOW[p.how]} {p.name} {p.agent_version} of {p.publisher or 'this home'}"
+        + (" (development key)" if p.dev else "")
+    ),
+    "agent.removed": lambda p: f"{p.principal} removed {p.name} {p.agent_version}",
+    "agent.index_seen": lambda p: f"index {p.serial} of {p.publisher} read, good until {p.expires}",
+    "trust.changed": lambda p: (
+        f"{p.principal} {_TRUST[p.change]} {p.subject}" + (f": {p.reason}" if p.reason else "")
+    ),
     "quota.warned": lambda p: f"{p.agent} has used {p.used} of {p.limit} {p.resource}",
     "quota.exceeded": lambda p: f"{p.agent} used up {p.limit} {p.resource}",
     "timer.set": lambda p: f"timer {p.timer} set",

@@ -58,12 +58,15 @@ def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> li
     action: dict[str, Any] = approval["action"]
     recipients = [str(one) for one in action.get("recipients") or []]
     rows: list[tuple[str, str]] = [("recipients", ", ".join(recipients))] if recipients else []
-    rows += [
-        ("what", bare(action)),
-        ("by", f"{action.get('agent', '?')}, bundle {str(action.get('bundle', '?'))[:16]}"),
-        ("run", f"{approval.get('run', '?')}, node {approval.get('node', '?')}"),
-        ("leaves to", str(action.get("resource", "?"))),
-    ]
+    rows.append(("what", bare(action)))
+    if approval.get("run") is None:  # asked by the operator himself: the content says it all
+        rows.append(("changes", str(action.get("resource", "?"))))
+    else:
+        rows += [
+            ("by", f"{action.get('agent', '?')}, bundle {str(action.get('bundle', '?'))[:16]}"),
+            ("run", f"{approval.get('run', '?')}, node {approval.get('node', '?')}"),
+            ("leaves to", str(action.get("resource", "?"))),
+        ]
     if action.get("amount_micro_usd"):
         rows.append(("costs", f"{action['amount_micro_usd'] / 1_000_000:.6f} USD"))
     if approval.get("expires_ms"):

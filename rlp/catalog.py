@@ -11,13 +11,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rlp.session import Session
-from runloop.errors import RunloopError
+from runloop.errors import NotFoundError, RunloopError
 
 if TYPE_CHECKING:
     from openings.definition import Opening, PortTable
     from runloop.bundle.manifest import Manifest
 
-__all__ = ["Listing", "agents", "manifests", "openings", "routable"]
+__all__ = ["Installed", "Listing", "agents", "installed", "manifests", "openings", "routable"]
+
+_INSTALLED = "SELECT name, variant, bundle, dev FROM agents WHERE state = 'current' ORDER BY name, variant"
+_MAX_INSTALLED = 10_000
 
 
 def openings(session: Session) -> Iterator[tuple[Path, Opening | None]]:
@@ -110,22 +113,76 @@ def _keep(store: Path, text: str) -> None:
         return
 
 
-def manifests(session: Session) -> Iterator[tuple[Path, Manifest]]:
-    """Every installed agent's directory and manifest; what cannot be read is passed over."""
+class Installed(NamedTuple):
+    """An agent that was installed, as the views tell."""
+
+    name: str
+    variant: str
+    bundle: str
+    """Name of its folder among the kept bundles."""
+    dev: bool
+    """Signed with this home's development key only."""
+
+
+def installed(session: Session) -> list[Installed]:
+    """What is installed; nothing where there are no views yet (a daemon makes them at its start)."""
+    from contextlib import closing
+
+    from pog.query import Knowledge
+
+    views = session.home.views_db
+    if not views.exists():
+        return []
+    try:
+        with closing(Knowledge(views)) as knowledge:
+            found = knowledge.query(_INSTALLED, [], _MAX_INSTALLED, raw=True)
+    except RunloopError as error:
+        session.console.detail(f"passed over {views}: {error.message}")
+        return []
+    return [Installed(row["name"], row["variant"], row["bundle"], bool(row["dev"])) for row in found.rows]
+
+
+def manifests(session: Session) -> Iterator[tuple[Path, Manifest | RunloopError]]:
+    """Every agent's directory and manifest, or what is wrong with it.
+
+    Shipped names and installed ones are never another folder's, as in the daemon's registry.
+    """
+    from runloop.config import shipped
+
+    folders = [
+        file.parent for place in session.paths.agents_dirs for file in sorted(place.glob("*/manifest.toml"))
+    ]
+    here = installed(session)
+    kept = session.home.kept_dir
+    ours = {_name(folder) for folder in folders if folder.parent == shipped("agents")}
+    taken = {one.name for one in here} - ours
+    seen: set[tuple[str, str, str]] = set()
+    for folder in (*(kept / one.bundle for one in here if one.name not in ours), *folders):
+        found = _manifest(folder)
+        if isinstance(found, RunloopError):
+            yield folder, found
+            continue
+        key = (found.name, found.variant, found.version)
+        if key not in seen and (folder.parent == kept or found.name not in taken):
+            seen.add(key)
+            yield folder, found
+
+
+def _manifest(folder: Path) -> Manifest | RunloopError:
     from runloop.bundle.manifest import parse_manifest
 
-    seen: set[tuple[str, str, str]] = set()
-    for directory in session.paths.agents_dirs:
-        for file in sorted(directory.glob("*/manifest.toml")):
-            try:
-                found = parse_manifest(file.read_bytes(), origin=str(file))
-            except (RunloopError, OSError) as error:
-                session.console.detail(f"passed over {file}: {error}")
-                continue
-            key = (found.name, found.variant, found.version)
-            if key not in seen:
-                seen.add(key)
-                yield file.parent, found
+    file = folder / "manifest.toml"
+    try:
+        return parse_manifest(file.read_bytes(), origin=str(file))
+    except RunloopError as error:
+        return error
+    except OSError as error:
+        return NotFoundError(f"{file} cannot be read: {error.strerror}")
+
+
+def _name(folder: Path) -> str | None:
+    found = _manifest(folder)
+    return None if isinstance(found, RunloopError) else found.name
 
 
 def agents(session: Session) -> dict[str, PortTable]:
@@ -134,6 +191,8 @@ def agents(session: Session) -> dict[str, PortTable]:
 
     found: dict[str, PortTable] = {}
     for _, manifest in manifests(session):
+        if isinstance(manifest, RunloopError):
+            continue
         table = PortTable(
             in_={n: PortSpec(type=p.type, required=p.required) for n, p in manifest.inputs.items()},
             out={n: PortSpec(type=p.type, required=p.required) for n, p in manifest.outputs.items()},

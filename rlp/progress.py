@@ -55,6 +55,8 @@ class Progress:
         self._agents = {node: pin["name"] for node, pin in payload["agents"].items()}
         self._width = max([8, *map(len, self._agents)])
         self._console.say(f"{payload['opening']}  run {event['run']}", "bold")
+        for name in (payload.get("origin") or {}).get("dev") or ():
+            self._console.say(f"  dev: {name} is signed with this home's development key only", "yellow")
 
     def _on_run_resumed(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
         self._console.say(f"  resumed: {payload['reason']}", "yellow")

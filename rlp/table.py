@@ -60,6 +60,21 @@ _APPROVAL = Argument("approval", "approval id, or the beginning of one")
 _NOTE = Option("note", ("--note",), "a remark that is kept with the decision", "text", "", "TEXT")
 _OPENING = Argument("opening", "name of an opening, or path of a YAML file")
 
+_FOLDER = Argument("folder", "the agent's folder; the current one otherwise", optional=True)
+_KEYS = (
+    Option("key", ("--key",), "sign with the private key in this file", "text", None, "FILE"),
+    Option(
+        "dev_key", ("--dev-key",), "sign with this home's own key, made on first use; for trying things out"
+    ),
+)
+
+_AGENT = Argument("agent", "name of the agent, or NAME@VARIANT")
+_ALLOWED = (
+    Option("dev_key", ("--dev-key",), "take a bundle signed with this home's development key"),
+    Option("allow_downgrade", ("--allow-downgrade",), "take an older version than was installed here"),
+    Option("allow_stale_index", ("--allow-stale-index",), "go by an index of agents whose time is over"),
+)
+
 GLOBAL: tuple[Option, ...] = (
     Option("json", ("--json",), "data as JSON (one object per line for lists and streams)"),
     Option("quiet", ("-q", "--quiet"), "no talk on stderr"),
@@ -186,6 +201,128 @@ COMMANDS: tuple[Command, ...] = (
             Option("correlation", ("--correlation",), "only lines of this run", "text", None, "RUN"),
         ),
     ),
+    Command(
+        "agent scaffold", "authoring:scaffold", "write the folder of a new agent",
+        (Argument("name", "name of the agent: lower-case letters, digits, underscores"),),
+        (
+            Option("lang", ("-l", "--lang"), "python, rust, ts, js or c", "text", "python", "LANGUAGE"),
+            Option("dir", ("--dir",), "where to; otherwise a folder of its name", "text", None, "DIR"),
+        ),
+        "A manifest, the rights it asks for, source with a handler and a tool, tests, a README. Overwrites "
+        "nothing; needs no network, no toolchain and no daemon.",
+    ),
+    Command(
+        "agent lint", "authoring:lint", "report every mistake in an agent's folder, with file and line",
+        (_FOLDER,), (), "Exit 2 when there are errors; warnings alone are no failure.",
+    ),
+    Command(
+        "agent test", "authoring:test", "run an agent's tests: its own, a fake host, the real sandbox",
+        (_FOLDER,),
+        (
+            Option(
+                "sandbox_only", ("--sandbox-only",),
+                "leave out what runs outside the sandbox: the way to try a stranger's source",
+            ),
+        ),
+        "Every case of tests/cases.toml runs in a worker with the agent's own limits and rights; host calls "
+        "are judged as the gate judges and answered by the case. Nothing is sent, spent or recorded.",
+    ),
+    Command(
+        "agent build", "authoring:build", "make the bundle of an agent's folder",
+        (_FOLDER,),
+        (
+            Option("output", ("-o", "--output"), "instead of NAME-VERSION.rlb here", "text", None, "FILE"),
+            *_KEYS,
+            Option("no_describe", ("--no-describe",), "do not complete tools.json in the sandbox"),
+        ),
+        "The same source gives the same bytes, wherever and whenever it is built. A folder or a config agent's "
+        "file will do. Without a key the bundle is not signed, and cannot be installed.",
+    ),
+    Command(
+        "agent sign", "authoring:sign", "sign a bundle, in place of any signature it has",
+        (Argument("bundle", "the .rlb file"),), _KEYS,
+    ),
+    Command(
+        "dev", "dev:dev", "serve an agent as it is being written: build, sign and swap at every change",
+        (Argument("source", "its folder, or a config agent's file; otherwise this folder", optional=True),),
+        (Option("once", ("--once",), "build and serve it once, do not watch"),),
+        "A broken build leaves the last good one serving and says why. Signed with this home's development "
+        "key; a person is asked for the first build, and for each that asks for more than the last.",
+    ),
+    Command(
+        "agent install", "agent:install", "judge a bundle file and, after a person's yes, install it",
+        (Argument("bundle", "the .rlb file"),), _ALLOWED,
+        "Signature, publisher, version and content are judged first; then the rights it asks for are shown, "
+        "and a person decides: here on a terminal, else it is parked (exit 5).",
+    ),
+    Command(
+        "agent upgrade", "agent:upgrade", "put another version in the place of an installed agent",
+        (Argument("bundle", "the .rlb file, or the agent's name: then the newest of the configured index"),),
+        _ALLOWED,
+        "Shows what it asked for before, what it asks for now, and what it used in its last runs.",
+    ),
+    Command(
+        "agent rollback", "agent:rollback", "go back to the previous version of an agent",
+        (_AGENT,), (),
+        "At once when that version may do no more than the present one; else a person is asked.",
+    ),
+    Command(
+        "agent remove", "agent:remove", "serve no new run with an agent",
+        (_AGENT,),
+        (Option("release_name", ("--release-name",), "let another publisher take the name"),),
+        "Runs under way, and replays, keep the bytes they began with.",
+    ),
+    Command("agent list", "agent:list_", "list agents by who vouches for them, and those that are refused"),
+    Command(
+        "agent show", "agent:show", "show one agent: what it is, who signed it, what it may do, its versions",
+        (_AGENT,),
+    ),
+    Command(
+        "agent key", "agent:key", "make a key to sign bundles with, or show one, and how others trust it",
+        (
+            Argument("file", "where the private key lies, or will"),
+            Argument("publisher", "the name you publish under"),
+        ),
+    ),
+    Command("trust list", "trust:list_", "list who may publish agents here, and what was revoked"),
+    Command(
+        "trust add", "trust:add", "trust a publisher's key, after a person's yes",
+        (
+            Argument("publisher", "a name for the publisher"),
+            Argument("key", "its public key, ed25519:..."),
+        ),
+        (
+            Option("names", ("--name",), "agent names it may publish; * stands for anything", "texts",
+                   metavar="PATTERN"),
+            Option("capabilities", ("--capability",), "all its agents may ask for; else anything", "texts",
+                   metavar="NAME"),
+            Option("expires", ("--expires",), "until when, as 2027-01-31", "text", None, "DATE"),
+        ),
+        "A second key of a publisher is added beside the first, so that keys can be rotated.",
+    ),
+    Command(
+        "trust remove", "trust:remove", "trust a publisher no longer; what is installed stays",
+        (Argument("publisher", "as 'rlp trust list' names it"),),
+    ),
+    Command(
+        "trust revoke", "trust:revoke", "believe a key or a bundle no more, and stop what it is behind",
+        (Argument("what", "key id, public key, or bundle digest"),),
+        (Option("reason", ("--reason",), "why; kept, and shown to whoever is refused", "text", "not given",
+                "TEXT"),),
+    ),
+    Command("agent held", "quarantine:held", "list the agents that may not run, and why"),
+    Command(
+        "agent quarantine", "quarantine:quarantine", "keep an agent from running until it is released",
+        (Argument("agent", "name of the agent"),),
+        (Option("reason", ("--reason",), "kept with the decision", "text", "asked to", "TEXT"),),
+        "Its attempts under way are answered no more; new ones are refused (agent.quarantined). Holds across "
+        "restarts and upgrades. The daemon does the same by itself to an agent that keeps crashing.",
+    ),
+    Command(
+        "agent release", "quarantine:release", "let a quarantined agent run again",
+        (Argument("agent", "name of the agent"),),
+        (Option("reason", ("--reason",), "kept with the decision", "text", "asked to", "TEXT"),),
+    ),
     Command("doctor", "doctor:doctor", "look for what is wrong here; needs no daemon"),
     Command(
         "daemon start", "daemon:start", "start this user's daemon",
@@ -209,7 +346,9 @@ COMMANDS: tuple[Command, ...] = (
 
 GROUPS: dict[str, str] = {
     "kb": "the knowledge base",
+    "agent": "agents: what is installed, and who may run",
     "cap": "capabilities of agents",
+    "trust": "who may publish agents",
     "daemon": "this user's daemon",
     "config": "configuration",
 }

@@ -9,8 +9,9 @@ import asyncio
 import getpass
 import os
 import random
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterator, Mapping
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -21,14 +22,19 @@ from pog.materializer import Materializer
 from pog.query import Knowledge
 from pog.reader import Reader
 from runloop import __version__
-from runloop.bundle.runner import read_pin, unpack
+from runloop.bundle.installed import INSTALL_KINDS, Installations
+from runloop.bundle.keyfile import DEV_KEY, read_key
+from runloop.bundle.runner import RUNNERS, read_pin, unpack
+from runloop.bundle.signature import PublicKey
 from runloop.clock import SystemClock
 from runloop.config import Config, Paths, shipped
-from runloop.errors import RunloopError
-from runloop.events import AgentTransition, DaemonStarted, DaemonStopped, Draft, Provenance
+from runloop.errors import NotFoundError, RunloopError
+from runloop.events import AgentTransition, DaemonStarted, DaemonStopped, Draft, Event, Provenance
 from runloop.ids import RunId, run_id_to_int
 from runloop.rmp import topics
-from runloopd.authority.approvals import Approvals
+from runloopd.authority.anchors import Anchors
+from runloopd.authority.approvals import APPROVAL_KINDS, Approvals
+from runloopd.authority.desk import Desk
 from runloopd.authority.keyring import Keyring
 from runloopd.authority.mint import Mint
 from runloopd.authority.policies import AgentRights, Policies
@@ -37,21 +43,32 @@ from runloopd.broker.knowledge import LedgerKnowledge
 from runloopd.broker.mail import MailBroker
 from runloopd.broker.models import ModelBroker
 from runloopd.broker.ports import Delta
+from runloopd.broker.providers.web import Web
 from runloopd.broker.quotas import Quotas
 from runloopd.broker.secrets import SecretStore, keyring_lookup
 from runloopd.bus.bus import Bus
 from runloopd.bus.principal import DAEMON
 from runloopd.bus.refusals import RefusalLog
 from runloopd.bus.socket import SocketServer
+from runloopd.gateway.agents import AgentMethods
 from runloopd.gateway.control import Control
+from runloopd.gateway.describe import Descriptions
 from runloopd.journal import Journal
 from runloopd.runs.attempts import BusAttempts
 from runloopd.runs.replayer import Replayer
 from runloopd.runs.service import Runs
+from runloopd.runs.trial import Trial
+from runloopd.runtime.breaker import Breaker
+from runloopd.runtime.indexes import Indexes
+from runloopd.runtime.installer import Installer
 from runloopd.runtime.mailbox import Mailbox
 from runloopd.runtime.orders import AttemptOrder
+from runloopd.runtime.quarantine import KINDS as QUARANTINE_KINDS
+from runloopd.runtime.quarantine import Quarantine
 from runloopd.runtime.registry import Registry, read_pins
+from runloopd.runtime.store import Store
 from runloopd.runtime.supervisor import Runtime
+from runloopd.runtime.uses import Usage
 
 __all__ = ["Daemon"]
 
@@ -60,6 +77,8 @@ log = structlog.get_logger(__name__)
 BUILD = __version__
 DRAIN_MS = 10_000
 """How long SIGTERM lets working attempts go on."""
+FAILURES_LOOKBACK = 20_000
+"""Events in which a daemon that starts looks for failures that count; older ones are no longer a storm."""
 TOKEN_MARGIN_MS = 86_400_000
 """A run's tokens outlive the approvals it may wait for by a day."""
 
@@ -90,7 +109,7 @@ class Daemon:
     def _later(self, close: Any, *args: Any) -> None:
         self._stack.push_async_callback(close, *args)
 
-    async def _build(self) -> None:
+    async def _build(self) -> None:  # noqa: PLR0915  (one service after the other, read top to bottom)
         config, paths, clock = self._config, self._paths, self._clock
         paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         keyring = Keyring.open(paths.keys_dir)
@@ -129,28 +148,46 @@ class Daemon:
             expiry_ms=config.security.approval_expiry_ms,
             undo_window_ms=config.security.undo_window_ms,
         )
+        installed = Installations.folded(reader.events(kinds=INSTALL_KINDS))
+        desk = Desk(approvals)
+        anchors = Anchors(paths.trust_file, journal, approvals, desk)
+        store = Store(paths.kept_dir)
+        runner_digests = {name: read_pin(shipped(place)).blake3 for name, place in RUNNERS.items()}
         registry = Registry(
             paths.agents_dirs,
             pins=read_pins(shipped("agents")),
-            runner_digest=read_pin(shipped("runner")).blake3,
+            runners=runner_digests,
             allow_unsigned=config.security.allow_unsigned_agents,
-            kept=paths.home / "bundles",
+            kept=store.kept,
+            installed=installed,
+            objection=anchors.objection,
         )
         policies = Policies(paths.overrides_dir, lambda: rights_of(registry), journal, mint)
+        quarantine = self._quarantine = Quarantine(
+            journal,
+            mint,
+            Breaker(failures=config.breaker.failures, window_ms=config.breaker.window_ms),
+        )
+        quarantine.restore(held_before(reader, ledger.head.id))
+        self._later(quarantine.close)
 
         # The gate and what it guards.
         secrets = SecretStore(environ=os.environ, file=paths.home / "secrets.toml", keyring=keyring_lookup)
         models = ModelBroker(config.models, secrets=secrets, clock=clock, jitter=random.random)
         self._later(models.close)
+        web = Web(authorities=config.security.web_authorities)
+        self._later(web.close)
+        quotas = Quotas(config.quotas, config.budgets)
         gate = Gate(
             journal=journal,
             mint=mint,
             approvals=approvals,
-            quotas=Quotas(config.quotas, config.budgets),
+            quotas=quotas,
             models=models,
             mail=MailBroker.configured(
                 config.mail, outbox=paths.outbox, user=getpass.getuser(), secrets=secrets
             ),
+            web=web,
             knowledge=knowledge,
             clock=clock,
             entropy=os.urandom,
@@ -163,7 +200,7 @@ class Daemon:
             cache_dir=paths.cache_dir,
             mac_key=keyring.cache_key,
             on_transition=self._moved,
-            ours={read_pin(shipped("runner")).blake3},
+            ours=set(runner_digests.values()),
         )
         await runtime.start()
         self._later(runtime.close)
@@ -171,17 +208,22 @@ class Daemon:
         self._later(mailbox.close)
 
         # Runs.
+        runners = {
+            name: await asyncio.to_thread(unpack, shipped(place), paths.cache_dir)
+            for name, place in RUNNERS.items()
+        }
         attempts = BusAttempts(
             bus=bus,
             mailbox=mailbox,
             runtime=runtime,
             registry=registry,
-            runner_path=await asyncio.to_thread(unpack, shipped("runner"), paths.cache_dir),
+            runners=runners,
             mint=mint,
             policies=policies,
             gate=gate,
             journal=journal,
             reader=reader,
+            quarantine=quarantine,
         )
         runs = self._runs = Runs(
             bus=bus,
@@ -194,7 +236,42 @@ class Daemon:
             clock=clock,
             engine_versions=lambda: {"logic": openings_engine.LOGIC, **runtime.engine},
             budgets=config.budgets,
+            quotas=quotas,
+            quarantine=quarantine,
         )
+        trial = Trial(
+            examine=registry.examine,
+            sandbox=lambda cache: Runtime(
+                cache_dir=cache or paths.cache_dir, mac_key=keyring.cache_key, max_workers=1, max_spares=0
+            ),
+            runners=runners,
+            prepare=runtime.prepare,
+            quotas=Quotas(config.quotas, config.budgets),
+        )
+        usage = Usage(knowledge, scans.blob)
+        installer = Installer(
+            store=store,
+            installed=installed,
+            registry=registry,
+            anchors=anchors,
+            desk=desk,
+            approvals=approvals,
+            journal=journal,
+            blobs=scans,
+            clock=clock,
+            used=usage.used,
+            void_tokens=lambda agent, reason, actor: mint.revoke_agent(agent, reason, actor=actor),
+            prepare=attempts.prepare,
+            dev_key=lambda: dev_public(paths.keys_dir),
+            indexes=Indexes(
+                index_place(config),
+                installed=installed,
+                trust=anchors.trust,
+                journal=journal,
+                clock=clock,
+            ),
+        )
+        self._later(desk.close)
         # Faces.
         control = Control(
             bus=bus,
@@ -204,14 +281,28 @@ class Daemon:
             approvals=approvals,
             knowledge=knowledge,
             policies=policies,
+            quarantine=quarantine,
             clock=clock,
             status=self._status,
             stop=self._asked_to_stop,
+            more=AgentMethods(
+                installer=installer,
+                anchors=anchors,
+                desk=desk,
+                registry=registry,
+                clock=clock,
+                describe=Descriptions(registry, installed, policies, usage).describe,
+                trial=trial,
+            ).rows(),
         )
         self._later(control.close)
 
         gate.restore(unfinished)
-        approvals.restore(unfinished)
+        # What the operator asked for outside of any run is not over while it is unanswered.
+        outside = [event for event in reader.events(kinds=APPROVAL_KINDS) if event.run is None]
+        approvals.restore(sorted((*unfinished, *outside), key=lambda event: event.id))
+        await asyncio.to_thread(installer.sweep)
+        desk.resume()
         self._background(approvals.expire_loop())
         await journal.append(
             Draft(
@@ -298,6 +389,7 @@ class Daemon:
             "views": self._journal.views_cursor,
             "active_runs": self._runs.active(),
             "agents_ready": self._prepared,
+            "agents_held": [held["agent"] for held in self._quarantine.show()],
             "workers": self._runtime.workers,
             "layers": self._runtime.layers(),
             "engine": self._runtime.engine,
@@ -313,6 +405,29 @@ class Daemon:
     def _asked_to_stop(self, drain: bool) -> None:
         self._drain_ms = DRAIN_MS if drain else 0
         self._stop.set()
+
+
+def index_place(config: Config) -> Path | None:
+    """Where the operator said the index of agents lies."""
+    place = config.security.agent_index
+    return Path(place).expanduser() if place is not None else None
+
+
+def dev_public(keys_dir: Path) -> PublicKey | None:
+    """The public half of this home's development key; None while there is none."""
+    try:
+        return read_key(keys_dir / DEV_KEY).public
+    except NotFoundError:
+        return None
+
+
+def held_before(reader: Reader, head: int) -> Iterator[Event]:
+    """What the ledger says of quarantines: every decision, and the newest of the failures that count."""
+    recent = max(0, head - FAILURES_LOOKBACK)
+    for event in reader.events(kinds=QUARANTINE_KINDS[:2]):
+        if event.id <= recent:
+            yield event
+    yield from reader.events(kinds=QUARANTINE_KINDS, after=recent)
 
 
 def rights_of(registry: Registry) -> Mapping[str, AgentRights]:

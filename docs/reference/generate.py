@@ -111,7 +111,13 @@ def field_table(fields: tuple[Field, ...]) -> list[str]:
 
 # --- config.md ------------------------------------------------------------------------------------
 
-_NARROW = {"smaller": "smaller", "larger": "larger", "false": "to false", "earlier": "to an earlier choice"}
+_NARROW = {
+    "smaller": "smaller",
+    "larger": "larger",
+    "false": "to false",
+    "earlier": "to an earlier choice",
+    "fixed": "not at all",
+}
 
 
 def config_page() -> str:
@@ -149,6 +155,8 @@ def config_page() -> str:
         lines += table(("key", "type", "default", "narrowing", "meaning"), rows)
         if section == "models":
             lines += _providers(kinds)
+        if section == "quotas":
+            lines += _AGENT_QUOTAS
     return "\n".join(lines).rstrip() + "\n"
 
 
@@ -174,6 +182,16 @@ def _providers(kinds: Mapping[str, Type]) -> list[str]:
         "",
         *table(("key", "type", "default", "narrowing", "meaning"), rows),
     ]
+
+
+_AGENT_QUOTAS = [
+    "### `[quotas.agents.<name>]`",
+    "",
+    "Any key of `[quotas]` again, for one agent. A user's figure is never wider than the operator's system",
+    "file allows, be it there for this agent or for all. A run keeps the figures it began with: neither",
+    "a restart under another configuration nor a replay judges by others.",
+    "",
+]
 
 
 def _rule_cells(rule: config.Rule, default: Any) -> tuple[str, str, str, str]:

@@ -175,6 +175,45 @@ VALUES (:event, :agent, :change, :capability, :before, :after, :principal, :ts_m
 INSERT INTO cap_audit (event, run, agent, capability, op, target, decision, reason, node, attempt, call, audited_ms)
 VALUES (:event, :run, :agent, :capability, :op, :target, :decision, :reason, :node, :attempt, :call, :ts_ms);
 
+-- name: agent.quarantined
+INSERT INTO held_agents (agent, bundle, reason, stated_by, principal, since_ms, event)
+VALUES (:name, :bundle, :reason, :by, :principal, :ts_ms, :event)
+ON CONFLICT (agent) DO UPDATE
+SET bundle = excluded.bundle, reason = excluded.reason, stated_by = excluded.stated_by,
+    principal = excluded.principal, since_ms = excluded.since_ms, event = excluded.event;
+
+-- name: agent.released
+DELETE FROM held_agents WHERE agent = :name;
+
+-- name: agent.installed
+UPDATE agents SET state = 'kept' WHERE name = :name AND variant = :variant AND state <> 'kept';
+INSERT INTO agents (name, variant, version, bundle, state, publisher, key, dev, how, archive_sha256,
+                    attestation_blob, principal, approval, installed_ms, event)
+VALUES (:name, :variant, :agent_version, :bundle, 'current', :publisher, :key, :dev, :how, :archive_sha256,
+        :attestation_blob, :principal, :approval, :ts_ms, :event)
+ON CONFLICT (name, variant, bundle) DO UPDATE
+SET state = 'current', publisher = excluded.publisher, key = excluded.key, dev = excluded.dev, how = excluded.how,
+    archive_sha256 = excluded.archive_sha256, attestation_blob = excluded.attestation_blob,
+    principal = excluded.principal, approval = excluded.approval, installed_ms = excluded.installed_ms,
+    event = excluded.event;
+UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval;
+
+-- name: agent.removed
+UPDATE agents SET state = 'removed' WHERE name = :name AND variant = :variant AND state = 'current';
+
+-- name: agent.index_seen
+INSERT INTO agent_indexes (publisher, serial, expires, index_digest, seen_ms, event)
+VALUES (:publisher, :serial, :expires, :index_digest, :ts_ms, :event)
+ON CONFLICT (publisher) DO UPDATE
+SET serial = excluded.serial, expires = excluded.expires, index_digest = excluded.index_digest,
+    seen_ms = excluded.seen_ms, event = excluded.event
+WHERE excluded.serial > agent_indexes.serial;
+
+-- name: trust.changed
+INSERT INTO trust_changes (event, change, subject, before, after, reason, approval, principal, changed_ms)
+VALUES (:event, :change, :subject, :before, :after, :reason, :approval, :principal, :ts_ms);
+UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval;
+
 -- name: quota.warned
 INSERT INTO quotas (event, run, agent, resource, max, used, exceeded, noted_ms)
 VALUES (:event, :run, :agent, :resource, :limit, :used, 0, :ts_ms);

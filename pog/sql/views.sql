@@ -1,4 +1,4 @@
--- The views, version 1: a fold of the ledger, kept in a file of their own so that they can be thrown away.
+-- The views, version 2: a fold of the ledger, kept in a file of their own so that they can be thrown away.
 -- Times are unix milliseconds, money millionths of a US dollar. Columns named *_event hold ledger ids; columns
 -- that hold a JSON text say so. Everything in here can be computed again from the ledger (`rlp kb rebuild`).
 
@@ -283,6 +283,60 @@ CREATE TABLE instances (
     event      INTEGER NOT NULL,
     updated_ms INTEGER NOT NULL,
     PRIMARY KEY (agent, instance)
+) STRICT;
+
+-- Agents that may not run until the operator releases them.
+CREATE TABLE held_agents (
+    agent     TEXT    NOT NULL PRIMARY KEY,
+    bundle    TEXT,
+    reason    TEXT    NOT NULL,
+    stated_by TEXT    NOT NULL, -- breaker, operator
+    principal TEXT    NOT NULL,
+    since_ms  INTEGER NOT NULL,
+    event     INTEGER NOT NULL
+) STRICT;
+
+-- Every bundle that is or was installed; one of each name and variant may be current. `rlp kb query` sees it.
+CREATE TABLE agents (
+    name           TEXT    NOT NULL,
+    variant        TEXT    NOT NULL,
+    version        TEXT    NOT NULL,
+    bundle         TEXT    NOT NULL,
+    state          TEXT    NOT NULL, -- current, kept, removed
+    publisher      TEXT    NOT NULL,
+    key            TEXT    NOT NULL,
+    dev            INTEGER NOT NULL,
+    how            TEXT    NOT NULL, -- install, upgrade, downgrade, rollback
+    archive_sha256 TEXT    NOT NULL,
+    attestation_blob TEXT  NOT NULL,
+    principal      TEXT    NOT NULL,
+    approval       TEXT,
+    installed_ms   INTEGER NOT NULL,
+    event          INTEGER NOT NULL,
+    PRIMARY KEY (name, variant, bundle)
+) STRICT;
+
+-- The newest index of each publisher that was judged good; an older one is refused.
+CREATE TABLE agent_indexes (
+    publisher    TEXT PRIMARY KEY,
+    serial       INTEGER NOT NULL,
+    expires      TEXT    NOT NULL,
+    index_digest TEXT    NOT NULL,
+    seen_ms      INTEGER NOT NULL,
+    event        INTEGER NOT NULL
+) STRICT;
+
+-- Who was allowed to publish agents, and since when not.
+CREATE TABLE trust_changes (
+    event      INTEGER PRIMARY KEY,
+    change     TEXT    NOT NULL, -- add, remove, revoke
+    subject    TEXT    NOT NULL,
+    before     TEXT    NOT NULL, -- JSON
+    after      TEXT    NOT NULL, -- JSON
+    reason     TEXT    NOT NULL,
+    approval   TEXT,
+    principal  TEXT    NOT NULL,
+    changed_ms INTEGER NOT NULL
 ) STRICT;
 
 -- What can be found by words. `ref` is the contact or document.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlp import approval as held
+from rlp import install as installing
 from rlp.ask import ask
 from rlp.follow import Follower
 from rlp.output import ago, moment
@@ -39,7 +40,7 @@ def _row(approval: dict[str, Any]) -> dict[str, Any]:
         "state": _word(approval["state"]),
         "what": held.bare(approval["action"]),
         "recipients": approval["action"].get("recipients"),
-        "run": approval["run"][:8],
+        "run": (approval["run"] or "")[:8],
         "expires": moment(approval["expires_ms"]) if approval["state"] == "open" else None,
     }
 
@@ -65,7 +66,10 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
     if not session.json:
         for line in held.describe(found, content, width=console.width):
             console.say(line)
-    if session.interactive and not yes:
+    if session.interactive and not yes and found.get("op") in installing.WIDENING:
+        if not installing.confirm(session, found, content):
+            raise _waits(found)
+    elif session.interactive and not yes:
         assert session.stdin is not None
         while (answer := ask(session.stdin, console.err, "approve? [y/N/v] (v shows every byte) ")) in (
             "v",
@@ -74,11 +78,17 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
             for line in held.raw_lines(content, width=console.width):
                 console.note(line)
         if answer not in ("y", "yes"):
-            raise ParkedError(
-                f"{found['approval']} still waits", hint=f"'rlp deny {found['approval']}' refuses it for good"
-            )
-    code = _decided(session, held.decide(session, found, "approve", note), found)
+            raise _waits(found)
+    decided = held.decide(session, found, "approve", note)
+    if found["run"] is None:  # nobody waits for it but us: tell what came of it
+        return installing.outcome(session, found["approval"])
+    code = _decided(session, decided, found)
     return _awaited(session, found) if wait else code
+
+
+def _waits(approval: dict[str, Any]) -> ParkedError:
+    name = approval["approval"]
+    return ParkedError(f"{name} still waits", hint=f"'rlp deny {name}' refuses it for good")
 
 
 def _awaited(session: Session, approval: dict[str, Any]) -> Exit:
@@ -131,5 +141,6 @@ def _decided(session: Session, decided: dict[str, Any], approval: dict[str, Any]
     window = session.config.security.undo_window_ms
     if decided["state"] == "active" and decided.get("dispatch_after_ms") and window:
         session.console.say(f"it leaves in {ago(window)}; 'rlp undo {approval['approval']}' takes it back")
-    session.console.say(f"'rlp trace {approval['run'][:8]}' shows how the run goes on")
+    if approval["run"] is not None:
+        session.console.say(f"'rlp trace {approval['run'][:8]}' shows how the run goes on")
     return Exit.OK

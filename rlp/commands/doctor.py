@@ -9,8 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from rlp import catalog
 from rlp.output import size
 from rlp.session import Session, read_key
+from runloop.bundle.runner import RUNNERS
 from runloop.config import shipped
 from runloop.errors import RunloopError
 from runloop.exits import Exit
@@ -19,6 +21,8 @@ __all__ = ["Check", "doctor"]
 
 FREE_BYTES = 200 * 1024 * 1024
 """Below this the ledger may soon refuse to write, and then nothing is dispatched."""
+MAX_REFUSED = 5
+"""Agents that are named one by one when they are refused."""
 WASMTIME = (50, 0, 1)
 """Oldest engine without known holes; its major version is the only one that fits."""
 
@@ -64,6 +68,9 @@ def _all(session: Session) -> Iterator[Check]:
         ("shipped", _shipped),
         ("ledger", _ledger),
         ("daemon", _daemon),
+        ("trust", _trust),
+        ("unsigned", _unsigned),
+        ("agents", _agents),
     ]
     for name, check in checks:
         try:
@@ -161,12 +168,14 @@ def _wasm(session: Session) -> Check:
 def _shipped(session: Session) -> Check:
     agents = sum((place / "manifest.toml").exists() for place in shipped("agents").iterdir())
     openings = len(list(shipped("openings").glob("*.yaml")))
-    runner = [place for place in shipped("runner").iterdir() if place.name.startswith("runner.wasm")]
-    if not runner:
-        return Check("shipped", "bad", f"no runner component in {shipped('runner')}", "install runloop again")
-    return Check(
-        "shipped", "ok", f"{agents} agents, {openings} openings, runner {size(runner[0].stat().st_size)}"
-    )
+    runners = {}
+    for language, place in RUNNERS.items():
+        packed = shipped(place) / "runner.wasm.xz"
+        if not packed.is_file():
+            return Check("shipped", "bad", f"no runner component in {packed.parent}", "install runloop again")
+        runners[language] = size(packed.stat().st_size)
+    sizes = ", ".join(f"{language} runner {bytes}" for language, bytes in runners.items())
+    return Check("shipped", "ok", f"{agents} agents, {openings} openings, {sizes}")
 
 
 def _ledger(session: Session) -> Check:
@@ -187,4 +196,50 @@ def _daemon(session: Session) -> Check:
         return Check("daemon", "ok", "not running; it is started when needed")
     found: dict[str, Any] = session.ask("status")
     version, pid = found.get("version"), found.get("pid")
+    if held := found.get("agents_held"):
+        return Check(
+            "daemon", "warning", f"pid {pid}; quarantined: {', '.join(held)}", "'rlp agent held' tells why"
+        )
     return Check("daemon", "ok", f"version {version}, pid {pid}, {session.paths.socket}")
+
+
+def _trust(session: Session) -> Check:
+    from runloop.bundle.trust import parse_trust
+
+    file = session.home.trust_file
+    if not file.exists():
+        return Check("trust", "ok", "no publisher is trusted; 'rlp trust add' changes that")
+    if file.stat().st_mode & 0o022:
+        return Check("trust", "bad", f"others may write {file}", f"chmod go-w {file}")
+    found = parse_trust(file.read_bytes(), origin=str(file))
+    names = ", ".join(found.anchors) or "nobody"
+    return Check("trust", "ok", f"{names}; {len(found.revoked)} revoked")
+
+
+def _unsigned(session: Session) -> Check:
+    origin = session.config.origins["security.allow_unsigned_agents"]
+    if not session.config.security.allow_unsigned_agents:
+        return Check("unsigned", "ok", "agents nobody vouches for are refused")
+    return Check(
+        "unsigned",
+        "warning",
+        f"security.allow_unsigned_agents is on ({origin.where}): any folder of agents is run",
+        "turn it off again when you are done trying things out",
+    )
+
+
+def _agents(session: Session) -> Check:
+    """What is here and is not started, and what nobody but this home vouches for."""
+    if session.running() is not None:
+        rows: list[dict[str, Any]] = session.ask("agents.refused")["refused"]
+        refused = [(str(row["place"]), str(row["reason"])) for row in rows]
+    else:
+        found = catalog.manifests(session)
+        refused = [(str(path), it.message) for path, it in found if isinstance(it, RunloopError)]
+    dev = sorted({one.name for one in catalog.installed(session) if one.dev})
+    said = [f"{len(refused)} refused"] if refused else []
+    said += [f"{place}: {reason}" for place, reason in refused[:MAX_REFUSED]]
+    said += [f"dev: {', '.join(dev)}"] if dev else []
+    if said:
+        return Check("agents", "warning", "; ".join(said), "'rlp agent list' names each")
+    return Check("agents", "ok", "every agent that is here can be started")

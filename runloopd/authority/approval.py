@@ -68,7 +68,8 @@ class ApprovalError(ConflictError):
 class Question:
     """What a person is asked: everything a decision is bound to."""
 
-    run: str
+    run: str | None
+    """The run that waits; None for what the operator asked for outside of any (an install)."""
     node: str
     attempt: int
     call: int
@@ -125,7 +126,7 @@ class Approval:
     """One question and where it stands. Only :class:`Approvals` writes to it."""
 
     id: str
-    run: str
+    run: str | None
     node: str
     attempt: int
     call: int
@@ -178,12 +179,17 @@ class Approval:
         return {
             "v": 1,
             "approval": self.id,
-            "run": self.run,
+            "run": self.run or "",
             "node": self.node,
             "action": self.action,
             "action_digest": self.action_digest,
             "expires_ms": self.expires_ms,
         }
+
+    @property
+    def undoable(self) -> bool:
+        """What the operator asked for outside of any run happens at once; it has a way back of its own."""
+        return self.run is not None
 
     def answer(self) -> Decided:
         """Where it stands."""

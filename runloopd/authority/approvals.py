@@ -20,11 +20,13 @@ from runloop.events import (
     ActionClaimed,
     ActionDecided,
     ActionRequested,
+    AgentInstalled,
     CapAudit,
     Draft,
     EmailSent,
     Event,
     Provenance,
+    TrustChanged,
 )
 from runloopd.authority.approval import (
     FINAL,
@@ -40,10 +42,19 @@ from runloopd.authority.approval import (
 from runloopd.authority.mint import Appender
 from runloopd.bus.principal import DAEMON, Principal
 
-__all__ = ["Approval", "ApprovalError", "Approvals", "Decided", "Question"]
+__all__ = ["APPROVAL_KINDS", "Approval", "ApprovalError", "Approvals", "Decided", "Question"]
 
 T = TypeVar("T")
 
+APPROVAL_KINDS = (
+    ActionRequested.kind,
+    ActionDecided.kind,
+    ActionClaimed.kind,
+    EmailSent.kind,
+    AgentInstalled.kind,
+    TrustChanged.kind,
+)
+"""What the state of an approval is folded from."""
 _PREFIX = 6
 """Fewest characters that name an approval."""
 _WORDS = {"approve": "approved", "deny": "denied", "undo": "undone"}
@@ -103,7 +114,7 @@ class Approvals:
         same = self._of_effect(run, node, key, args_digest)
         return same[-1] if same and same[-1].state != "voided" else None
 
-    def _of_effect(self, *effect: str) -> list[Approval]:
+    def _of_effect(self, *effect: str | None) -> list[Approval]:
         """Every approval of ``(run, node, key, args_digest)``, oldest first."""
         return [a for a in self._approvals.values() if (a.run, a.node, a.key, a.args_digest) == effect]
 
@@ -183,7 +194,8 @@ class Approvals:
                 )
             await self._expire(approval)
             self._check_decision(approval, decision)
-            due = self._clock.now_ms() + self._undo_window_ms if decision == "approve" else 0
+            window = self._undo_window_ms if approval.undoable else 0
+            due = self._clock.now_ms() + window if decision == "approve" else 0
             await self._settle(approval, _WORDS[decision], principal, note, dispatch_after_ms=due)
             return approval.answer()
 
@@ -370,7 +382,8 @@ class Approvals:
     # --- time and restarts ------------------------------------------------------------------------
 
     def restore(self, events: Iterable[Event]) -> None:
-        """Fold the ledger's events of unfinished runs, in order: call once, before anything else."""
+        """Fold the ledger's events of unfinished runs, and those outside of any run, in order: call once,
+        before anything else."""
         for event in events:
             if event.kind == ActionRequested.kind:
                 self._take_request(event, cast(ActionRequested, event.payload))
@@ -383,8 +396,9 @@ class Approvals:
                 approval = self._approvals.get(cast(ActionClaimed, event.payload).approval)
                 if approval is not None and approval.state == "active":
                     self._move(approval, "dispatching")
-            elif event.kind == EmailSent.kind:
-                approval = self._approvals.get(cast(EmailSent, event.payload).approval)
+            elif event.kind in (EmailSent.kind, AgentInstalled.kind, TrustChanged.kind):
+                done = cast(EmailSent | AgentInstalled | TrustChanged, event.payload).approval
+                approval = self._approvals.get(done) if done is not None else None
                 if approval is not None and approval.state == "dispatching":
                     self._move(approval, "consumed")
 
@@ -392,6 +406,23 @@ class Approvals:
         """Drop the approvals of a run that is over; the ledger keeps them."""
         for name in [a.id for a in self._approvals.values() if a.run == run]:
             del self._approvals[name]
+
+    def retire(self, name: str) -> None:
+        """Drop one approval outside of any run whose end has come; the ledger keeps it."""
+        approval = self._approvals.get(name)
+        if approval is not None and approval.run is None and approval.state in FINAL:
+            del self._approvals[name]
+
+    async def void_one(self, name: str, why: str) -> None:
+        """Void an approval nobody may use any more; one that is settled, or in use, stays as it is."""
+        approval = self.find(name)
+
+        async def void() -> None:
+            async with approval.lock:
+                if approval.state in ("open", "active"):
+                    await self._void(approval, why)
+
+        await self._whole(void())
 
     async def expire_loop(self) -> None:
         """Expire questions as their time comes; runs until cancelled. For the daemon's task group."""
@@ -473,7 +504,6 @@ class Approvals:
         approval.changed.set()
 
     def _take_request(self, event: Event, asked: ActionRequested) -> Approval:
-        assert event.run is not None
         approval = self._approvals[asked.approval] = Approval(
             id=asked.approval,
             run=event.run,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
@@ -24,12 +24,14 @@ from runloop.errors import ConflictError, NotFoundError, RefusedError, RunloopEr
 from runloop.events import Draft, Provenance, decode_payload
 from runloop.ids import RunId
 from runloop.rmp import topics
-from runloopd.authority.approvals import Approvals
+from runloopd.authority.approvals import APPROVAL_KINDS, Approvals
 from runloopd.broker.ports import KnowledgePort
 from runloopd.bus.bus import Bus, Delivery
 from runloopd.bus.principal import DAEMON, Principal
+from runloopd.gateway.methods import Params, Row
 from runloopd.journal import Journal
 from runloopd.runs.service import Runs, Submission
+from runloopd.runtime.quarantine import Quarantine
 
 __all__ = ["Control", "Policies"]
 
@@ -39,20 +41,12 @@ IMPORTABLE = ("contact.upserted", "document.imported")
 """What ``kb.import`` may state: a client can bring knowledge in, never history."""
 
 
-APPROVAL_KINDS = ("action.requested", "action.decided", "action.claimed", "email.sent")
-"""What the state of an approval is folded from."""
-
-
 Place = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 """An event id, as every client can say it: JSON numbers are exact up to here."""
 _MAX_RUNS = 1_000
 _MAX_EVENTS = 5_000
 _MAX_HITS = 100
 _MAX_ROWS = 10_000
-
-
-class Params(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of every method's parameters."""
 
 
 class Nothing(Params, frozen=True, kw_only=True):
@@ -136,6 +130,16 @@ class Revoke(Params, frozen=True, kw_only=True):
     token: str | None = None
 
 
+class QuarantineAgent(Params, frozen=True, kw_only=True):
+    agent: str
+    reason: str
+
+
+class ReleaseAgent(Params, frozen=True, kw_only=True):
+    agent: str
+    reason: str = "released by the operator"
+
+
 class Stop(Params, frozen=True, kw_only=True):
     drain: bool = True
 
@@ -189,9 +193,11 @@ class Control:
         approvals: Approvals,
         knowledge: KnowledgePort,
         policies: Policies,
+        quarantine: Quarantine,
         clock: Clock,
         status: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
+        more: Sequence[Row] = (),
     ) -> None:
         self._bus = bus
         self._journal = journal
@@ -200,19 +206,21 @@ class Control:
         self._approvals = approvals
         self._knowledge = knowledge
         self._policies = policies
+        self._quarantine = quarantine
         self._clock = clock
         self._status = status
         self._stop = stop
         self._tasks: set[asyncio.Task[None]] = set()
-        self._methods = self._table()
+        self._methods = self._table(more)
         self._subscriptions = [
             bus.subscribe(topics.CTRL, self._asked, principal=DAEMON),
             bus.subscribe(topics.ACTION_DECISION, self._decided, principal=DAEMON),
         ]
 
-    def _table(self) -> dict[str, Method]:
+    def _table(self, more: Sequence[Row]) -> dict[str, Method]:
         """Every method there is, written out. What tells of the user's life needs the operator."""
-        rows: list[tuple[str, type[Params], Callable[[Principal, Any], Awaitable[Any]], bool]] = [
+        rows: list[Row] = [
+            *more,
             ("status", Nothing, self._status_of, False),
             ("agents.list", Nothing, self._list_agents, False),
             ("run.submit", Submit, self._submit, True),
@@ -231,6 +239,9 @@ class Control:
             ("cap.list", ListCaps, self._list_caps, True),
             ("cap.grant", Grant, self._grant, True),
             ("cap.revoke", Revoke, self._revoke, True),
+            ("agent.held", Nothing, self._list_held, True),
+            ("agent.quarantine", QuarantineAgent, self._quarantine_agent, True),
+            ("agent.release", ReleaseAgent, self._release_agent, True),
             ("daemon.stop", Stop, self._stop_daemon, True),
         ]
         return {
@@ -394,7 +405,7 @@ class Control:
         history.restore(await asyncio.to_thread(lambda: list(self._reader.events(kinds=APPROVAL_KINDS))))
         active.update(self._runs.active())  # runs come and go while the ledger is read
         for approval in history.list():
-            if approval.run not in active:
+            if approval.run is not None and approval.run not in active:
                 approval.state = "voided"  # its run ended before anybody answered
         return history
 
@@ -424,6 +435,15 @@ class Control:
 
     async def _revoke(self, principal: Principal, params: Revoke) -> Any:
         return await self._policies.revoke(principal, params.agent, params.capability, params.token)
+
+    async def _list_held(self, _: Principal, __: Nothing) -> Any:
+        return {"agents": self._quarantine.show()}
+
+    async def _quarantine_agent(self, principal: Principal, params: QuarantineAgent) -> Any:
+        return await self._quarantine.impose(principal, params.agent, params.reason)
+
+    async def _release_agent(self, principal: Principal, params: ReleaseAgent) -> Any:
+        return await self._quarantine.lift(principal, params.agent, params.reason)
 
     async def _stop_daemon(self, _: Principal, params: Stop) -> Any:
         self._stop(params.drain)

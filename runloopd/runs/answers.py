@@ -37,16 +37,30 @@ class RecordedAnswerer:
             self.mismatch = found
         return Answer.refusal(DivergenceError(self.mismatch.what, code=self.mismatch.code))
 
+    async def rewind(self) -> None:
+        """Serve the record from its beginning; what was found to differ stays found."""
+        self.served = 0
+
 
 class ResumingAnswerer:
     """Recorded answers while there are any, then the gate: an attempt taken up again after a crash."""
 
     def __init__(
-        self, calls: Sequence[HostcallDelivered], blob: Callable[[str], bytes], live: Answerer
+        self,
+        recorded: Callable[[], Sequence[HostcallDelivered]],
+        blob: Callable[[str], bytes],
+        live: Answerer,
     ) -> None:
-        self._count = len(calls)
-        self._recorded = RecordedAnswerer(calls, blob)
+        """``recorded``: reads the answers of this attempt that are in the ledger now."""
+        self._read = recorded
+        self._blob = blob
         self._live = live
+        self._take_record()
+
+    def _take_record(self) -> None:
+        calls = self._read()
+        self._count = len(calls)
+        self._recorded = RecordedAnswerer(calls, self._blob)
 
     async def answer(self, call: HostCall) -> Answer:
         if call.index < self._count or self._recorded.mismatch is not None:
@@ -54,3 +68,8 @@ class ResumingAnswerer:
             # before the crash is no longer known to be what it would do now.
             return await self._recorded.answer(call)
         return await self._live.answer(call)
+
+    async def rewind(self) -> None:
+        """The worker was lost: everything answered so far is in the ledger, and is heard again."""
+        if self._recorded.mismatch is None:
+            self._take_record()

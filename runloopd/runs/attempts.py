@@ -7,7 +7,8 @@ recorded answers are the head of what the guest hears, the gate the tail.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -30,6 +31,7 @@ from runloop.events import (
     NodeScheduled,
     Payload,
     Provenance,
+    QuotaExceeded,
     RunStarted,
 )
 from runloop.ids import RunId, run_id_to_int
@@ -38,12 +40,15 @@ from runloopd.authority.mint import Mint, Minted
 from runloopd.authority.policies import Policies
 from runloopd.broker.calls import Caller
 from runloopd.broker.gate import Gate
+from runloopd.broker.quotas import EXCEEDED, Allowance, QuotaError
 from runloopd.bus.bus import Bus, ComposedFrame, Delivery
 from runloopd.bus.principal import DAEMON
 from runloopd.journal import Journal
 from runloopd.runs.answers import ResumingAnswerer
+from runloopd.runtime.failures import BREACH
 from runloopd.runtime.mailbox import REQUEST, Mailbox, Order
-from runloopd.runtime.orders import AttemptOrder
+from runloopd.runtime.orders import AttemptOrder, GuestLimits
+from runloopd.runtime.quarantine import Quarantine
 from runloopd.runtime.registry import InstalledAgent, Registry
 from runloopd.runtime.supervisor import Runtime
 
@@ -77,9 +82,15 @@ def _last(ports: dict[str, Any]) -> dict[str, Any]:
 
 
 def order_for(
-    run: str, scheduled: NodeScheduled, pin: AgentPin, agent: InstalledAgent, given: dict[str, Any]
+    run: str,
+    scheduled: NodeScheduled,
+    pin: AgentPin,
+    agent: InstalledAgent,
+    given: dict[str, Any],
+    allowance: Allowance,
 ) -> AttemptOrder:
-    """The sandbox's order for an attempt: the same for live, recovery and replay."""
+    """The sandbox's order for an attempt: the same for live, recovery and replay, but for the clock."""
+    limits, ends = _within(agent.limits, allowance)
     return AttemptOrder(
         run=run,
         node=scheduled.node,
@@ -89,8 +100,28 @@ def order_for(
         source=agent.modules,
         entrypoint=agent.manifest.entrypoint,
         input=guest_input(run, scheduled, pin, given, agent.manifest.accepts),
-        limits=agent.limits,
+        limits=limits,
+        quota_ends=ends,
     )
+
+
+def _within(limits: GuestLimits, left: Allowance) -> tuple[GuestLimits, dict[str, GuestError]]:
+    """The agent's own bounds, or what its quota has left where that is less; and what reaching that means."""
+    ends: dict[str, GuestError] = {}
+    if left.fuel_left < limits.fuel:
+        limits = replace(limits, fuel=max(1, left.fuel_left))
+        error = QuotaError("fuel", left.fuel.hard, left.fuel_used, limits.fuel)
+        ends["guest.fuel"] = GuestError(code=EXCEEDED, message=error.message)
+    if left.wall_ms is not None and left.wall_left is not None and left.wall_left < limits.guest_ms:
+        limits = replace(limits, guest_ms=max(1, left.wall_left))
+        error = QuotaError("wall_ms", left.wall_ms.hard, left.wall_used, limits.guest_ms)
+        # Still a deadline by its code: what the clock decides, a replay cannot decide again.
+        ends["guest.deadline"] = GuestError(code="guest.deadline", message=error.message)
+    return limits, ends
+
+
+_CUTS = {EXCEEDED: "fuel", "guest.deadline": "wall_ms"}
+"""Code of an attempt that its quota cut -> the resource."""
 
 
 class BusAttempts:
@@ -103,24 +134,26 @@ class BusAttempts:
         mailbox: Mailbox,
         runtime: Runtime,
         registry: Registry,
-        runner_path: Path,
+        runners: Mapping[str, Path],
         mint: Mint,
         policies: Policies,
         gate: Gate,
         journal: Journal,
         reader: Reader,
+        quarantine: Quarantine,
     ) -> None:
-        """``runner_path``: the component of Python agents."""
+        """``runners``: language -> the component that executes its source."""
         self._bus = bus
         self._mailbox = mailbox
         self._runtime = runtime
         self._registry = registry
-        self._runner_path = runner_path
+        self._runners = dict(runners)
         self._mint = mint
         self._policies = policies
         self._gate = gate
         self._journal = journal
         self._reader = reader
+        self._quarantine = quarantine
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._bounds: dict[str, asyncio.Task[Policy]] = {}
         bus.subscribe("rlp/runs/*", self._replied, principal=DAEMON)
@@ -149,11 +182,13 @@ class BusAttempts:
 
     async def prepare(self, agent: InstalledAgent) -> None:
         """Make the agent's component ready in the sandbox, compiling it if this is its first time."""
-        await self._runtime.prepare(agent.component_path or self._runner_path)
+        await self._runtime.prepare(agent.component_path or self._runners[agent.manifest.language])
 
     async def _execute(
         self, run: str, this: NodeScheduled, pin: AgentPin, started: Event, scheduled: Event
     ) -> dict[str, Any]:
+        await self._quarantine.check(pin.name)
+        allowance = await self._allowance(run, this, scheduled, pin)
         agent = self._registry.pinned(pin)
         await self.prepare(agent)
         token = await self._node_token(run, this, agent, started, scheduled)
@@ -166,14 +201,23 @@ class BusAttempts:
             token_id=token.id,
             ops=frozenset(agent.manifest.ops),
             scheduled_id=scheduled.id,
+            tools=agent.tools,
         )
-        before = self._reader.events(run=run, after=scheduled.id, kinds=(HostcallDelivered.kind,))
-        recorded = recorded_calls(before, this.node, this.attempt)
+
+        def recorded() -> Sequence[HostcallDelivered]:
+            before = self._reader.events(run=run, after=scheduled.id, kinds=(HostcallDelivered.kind,))
+            return recorded_calls(before, this.node, this.attempt)
+
         answerer = ResumingAnswerer(recorded, self._reader.blob, self._gate.answerer(caller))
         given = decode_input(self._reader.blob(this.input_blob))
         if faults := agent.input_faults(given.get("ports", {})):
             raise UsageError(f"{this.node}: {'; '.join(faults)}", code="node.input")
-        result = await self._exchange(run, scheduled, order_for(run, this, pin, agent, given), answerer, pin)
+        order = order_for(run, this, pin, agent, given, allowance)
+        result = await self._exchange(run, scheduled, order, answerer, pin)
+        await self._state_cut(order, scheduled, pin, allowance, result)
+        if (result.get("error") or {}).get("code") == BREACH:
+            # Whatever made the worker lie may have been used to narrow and pass its rights on.
+            await self._mint.revoke(token.id, f"breach by {pin.name} in {this.node}")
         return _checked(agent, result)
 
     async def _exchange(
@@ -211,6 +255,35 @@ class BusAttempts:
         finally:
             self._replies.pop(reply_to, None)
             self._mailbox.forget(key)
+
+    # --- quotas -----------------------------------------------------------------------------------
+
+    async def _allowance(self, run: str, this: NodeScheduled, scheduled: Event, pin: AgentPin) -> Allowance:
+        """What the agent's quota leaves to this attempt; refuses it, on record, when that is nothing."""
+        try:
+            left, warnings = self._gate.allowance(run, pin.name, this.node, this.attempt)
+        except QuotaError as error:
+            facts = self._gate.exceeded(run, pin.name, error.fact(pin.name))
+            await self._journal.append(*(self._draft(run, scheduled, pin, fact) for fact in facts))
+            raise
+        if warnings:
+            await self._journal.append(*(self._draft(run, scheduled, pin, fact) for fact in warnings))
+        return left
+
+    async def _state_cut(
+        self, order: AttemptOrder, scheduled: Event, pin: AgentPin, left: Allowance, result: dict[str, Any]
+    ) -> None:
+        """State that the quota ended the attempt between two calls; at a call the gate has said so."""
+        error = result.get("error") or {}
+        end = next((e for e in order.quota_ends.values() if e.message == error.get("message")), None)
+        if end is None or end.code != error.get("code"):
+            return
+        resource = _CUTS[end.code]
+        limit = left.fuel if resource == "fuel" else left.wall_ms
+        assert limit is not None
+        fact = QuotaExceeded(agent=pin.name, resource=resource, limit=limit.hard, used=limit.hard)
+        facts = self._gate.exceeded(order.run, pin.name, fact)
+        await self._journal.append(*(self._draft(order.run, scheduled, pin, fact) for fact in facts))
 
     # --- tokens -----------------------------------------------------------------------------------
 

@@ -14,8 +14,10 @@ from openings.replay import AttemptOutcome, Reexecute, ReplayReport, replay
 from pog.reader import Reader
 from runloop.digest import digest
 from runloop.errors import NotFoundError, RunloopError
-from runloop.events import Event, NodeScheduled
+from runloop.events import Event, NodeScheduled, RunFinished
 from runloop.ids import RunId
+from runloopd.broker.quotas import Quotas
+from runloopd.broker.record import Record
 from runloopd.runs.answers import RecordedAnswerer
 from runloopd.runs.attempts import BusAttempts, decode_input, order_for
 from runloopd.runtime.registry import Registry
@@ -45,24 +47,31 @@ class Replayer:
 
     async def _drive(self, run: RunId, events: list[Event]) -> ReplayReport:
         steps = replay(events)
+        # What each attempt's quota had left is folded from the record, as it was when the run was live.
+        record = Record(Quotas())
+        record.fold(event for event in events if event.kind != RunFinished.kind)
         try:
             demand = next(steps)
             while True:
-                demand = steps.send(await self._reexecute(run, demand))
+                demand = steps.send(await self._reexecute(run, demand, record))
         except StopIteration as finished:
             return cast(ReplayReport, finished.value)
 
-    async def _reexecute(self, run: RunId, demand: Reexecute) -> AttemptOutcome:
+    async def _reexecute(self, run: RunId, demand: Reexecute, record: Record) -> AttemptOutcome:
         """Run one attempt again on its record."""
         scheduled = cast(NodeScheduled, demand.scheduled.payload)
         answerer = RecordedAnswerer(demand.recorded, self._reader.blob)
         try:
-            agent = self._registry.pinned(demand.pin)
+            agent = self._registry.pinned(demand.pin, serving=False)
             given = decode_input(self._reader.blob(scheduled.input_blob))
         except RunloopError as error:
             return AttemptOutcome.unavailable(error.message)
         await self._attempts.prepare(agent)
-        order = replace(order_for(run, scheduled, demand.pin, agent, given), recorded=True)
+        known = record.run(run)
+        assert known is not None, "the record begins with run.started"
+        limits = record.limits(known, demand.pin.name)
+        left = known.allowance(demand.pin.name, demand.node, demand.attempt, limits)
+        order = replace(order_for(run, scheduled, demand.pin, agent, given, left), recorded=True)
         result = await self._runtime.run_attempt(order, answerer)
         return AttemptOutcome(
             ok=result.ok,

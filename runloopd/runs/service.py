@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -36,12 +36,14 @@ from runloop.events import (
 from runloop.ids import RunId, new_run_id, run_id_to_int
 from runloop.rmp import topics
 from runloopd.authority.approvals import Approvals
+from runloopd.broker.quotas import Quotas
 from runloopd.bus.bus import Bus
 from runloopd.bus.principal import DAEMON, Principal
 from runloopd.journal import Journal
 from runloopd.runs.attempts import BusAttempts
 from runloopd.runs.replayer import Replayer
 from runloopd.runs.runner import Runner
+from runloopd.runtime.quarantine import Quarantine
 from runloopd.runtime.registry import InstalledAgent, Registry
 
 __all__ = ["Runs", "Submission"]
@@ -82,6 +84,8 @@ class Runs:
         clock: Clock,
         engine_versions: Callable[[], dict[str, Any]],
         budgets: Budgets,
+        quotas: Quotas,
+        quarantine: Quarantine,
     ) -> None:
         self._bus = bus
         self._journal = journal
@@ -93,6 +97,8 @@ class Runs:
         self._clock = clock
         self._engine_versions = engine_versions
         self._budgets = budgets
+        self._quotas = quotas
+        self._quarantine = quarantine
         self._runners: dict[str, Runner] = {}
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -151,6 +157,8 @@ class Runs:
         installed = [f"agent:{agent.manifest.name}" for agent in self._registry.list()]
         params = check(reading, ports, wish.params, installed=installed)
         opening = bind(reading.opening, ports)
+        for name in sorted({agent.pin.name for agent in agents.values()}):
+            await self._quarantine.check(name)
         for agent in agents.values():
             # Before the run exists: compiling an agent for the first time is not a node's time.
             await self._attempts.prepare(agent)
@@ -165,15 +173,12 @@ class Runs:
                     params=params,
                     agents={node.id: agents[node.use].pin for node in opening.nodes},
                     engine=self._engine_versions(),
-                    policy=self._limits(opening),
-                    principal=principal.label,
-                    origin={
-                        "via": "cli",
-                        "prompt": None,
-                        "interactive": False,
-                        "source_path": wish.path,
-                        **wish.origin,
+                    policy={
+                        **self._limits(opening),
+                        "quotas": self._quotas.to_json(sorted({agent.pin.name for agent in agents.values()})),
                     },
+                    principal=principal.label,
+                    origin=_origin(wish, agents),
                 ),
                 actor=principal.label,
                 run=run,
@@ -288,3 +293,17 @@ class Runs:
         self._bus.publish(frame)
         if isinstance(event.payload, RunFinished):
             log.info("run_finished", run=event.run, outcome=event.payload.outcome)
+
+
+def _origin(wish: Submission, agents: Mapping[str, InstalledAgent]) -> dict[str, Any]:
+    """Where the run comes from. Whom nobody but this home vouches for is named, whatever the client says."""
+    said = {name: value for name, value in wish.origin.items() if name != "dev"}
+    dev = sorted({agent.manifest.name for agent in agents.values() if agent.dev})
+    return {
+        "via": "cli",
+        "prompt": None,
+        "interactive": False,
+        "source_path": wish.path,
+        **said,
+        **({"dev": dev} if dev else {}),
+    }

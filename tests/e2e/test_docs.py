@@ -134,12 +134,12 @@ def test_an_agent_written_by_the_howto_runs(home: Home, tmp_path: Path) -> None:
     Reader(home, tmp_path / "variables").follow(DOCS / "howto" / "write-an-agent.md")
 
 
-def test_without_the_configuration_of_the_howto_the_agent_is_refused(home: Home, tmp_path: Path) -> None:
+def test_without_its_signature_the_agent_of_the_howto_is_refused(home: Home, tmp_path: Path) -> None:
     Reader(home, tmp_path / "variables").follow(DOCS / "howto" / "write-an-agent.md")
-    (home.path / "config.toml").unlink()
-    home.rlp("daemon", "stop").check()
-    refused = home.rlp("run", "count_words", "-p", "text=one").check(4)
-    assert "security.allow_unsigned_agents = true" in refused.err
+    folder = home.path / "work" / "asks"
+    home.rlp("agent", "build", "-o", "plain.rlb", cwd=folder).check()
+    refused = home.rlp("agent", "upgrade", "plain.rlb", "--dev-key", cwd=folder).check(4)
+    assert "not signed" in refused.err
 
 
 @pytest.mark.parametrize("name", ["use-a-local-model", "send-over-smtp"])
@@ -159,7 +159,10 @@ def test_every_key_a_howto_sets_is_one_the_reference_lists() -> None:
         for block in blocks_of(page):
             if block.kind != "toml":
                 continue
-            for section, values in tomllib.loads(block.text).items():
+            tables = tomllib.loads(block.text)
+            if not all(isinstance(table, dict) for table in tables.values()):
+                continue  # a trust file, a manifest: a configuration has tables only
+            for section, values in tables.items():
                 for key in values.keys() - {"providers"}:
                     assert f"`{section}.{key}`" in reference, f"{page.name}: {section}.{key}"
                 for provider in values.get("providers", {}).values():

@@ -20,8 +20,10 @@ from typing import Any, Literal, NamedTuple, cast
 from runloop.errors import NotFoundError, UsageError
 
 __all__ = [
+    "AGENT_QUOTA_RULES",
     "MAX_SOCKET_PATH",
     "RULES",
+    "Breaker",
     "Budgets",
     "Config",
     "ConfigError",
@@ -112,6 +114,8 @@ class Security(NamedTuple):
     undo_window_ms: int = 5_000
     approval_expiry_ms: int = 604_800_000
     allow_unsigned_agents: bool = False
+    agent_index: str | None = None
+    web_authorities: str | None = None
 
 
 class Kb(NamedTuple):
@@ -141,13 +145,49 @@ class Budgets(NamedTuple):
 
 
 class Quotas(NamedTuple):
-    """``[quotas]``: upper bounds of one node's attempt."""
+    """``[quotas]``: what one agent may use up in one run; ``[quotas.agents.<name>]``: another figure for one.
 
-    calls: int = 1_000
+    At a hard limit the attempt ends as FAULTED. ``<resource>_soft`` is where a warning is stated before; left
+    out, at 80 % of the hard limit.
+    """
+
+    turns: int = 1_000
+    """Attempts of its nodes."""
+    calls: int = 10_000
+    """Host calls."""
     bytes: int = 67_108_864
     """Bytes of host-call requests and answers together."""
     memory_keys: int = 10_000
+    """Keys in its own memory, whatever run wrote them."""
     mails: int = 10
+    tokens: int = 1_000_000
+    """Tokens of model calls, beside the run's own budget."""
+    fuel: int = 2_000_000_000_000
+    """Instructions, roughly."""
+    wall_ms: int = 900_000
+    """Milliseconds in which it computes, or has the daemon compute for it; waiting for a person or a model
+    does not count."""
+    micro_usd: int = 10_000_000
+    """Money, beside the run's own budget."""
+    turns_soft: int | None = None
+    calls_soft: int | None = None
+    bytes_soft: int | None = None
+    memory_keys_soft: int | None = None
+    mails_soft: int | None = None
+    tokens_soft: int | None = None
+    fuel_soft: int | None = None
+    wall_ms_soft: int | None = None
+    micro_usd_soft: int | None = None
+    agents: Mapping[str, Mapping[str, int]] = {}
+    """Agent -> key of this section -> its own figure."""
+
+
+class Breaker(NamedTuple):
+    """``[breaker]``: when an agent that keeps failing is quarantined."""
+
+    failures: int = 8
+    """Crashes, traps and breaches of one agent within the window."""
+    window_ms: int = 600_000
 
 
 class Logging(NamedTuple):
@@ -174,6 +214,7 @@ class Config(NamedTuple):
     mail: Mail = Mail()
     budgets: Budgets = Budgets()
     quotas: Quotas = Quotas()
+    breaker: Breaker = Breaker()
     logging: Logging = Logging()
     origins: Mapping[str, Origin] = {}
     """Dotted key -> origin, for every key that has a value."""
@@ -186,6 +227,8 @@ class Config(NamedTuple):
         for key in RULES:
             section, name = key.split(".")
             values[key] = getattr(getattr(self, section), _FIELD.get(key, name))
+        for agent, own in self.quotas.agents.items():
+            values |= {f"quotas.agents.{agent}.{name}": value for name, value in own.items()}
         for provider in self.models.providers.values():
             stem = f"models.providers.{provider.name}"
             for name in PROVIDER_RULES:
@@ -208,12 +251,25 @@ class Rule(NamedTuple):
     choices: tuple[str, ...] = ()
     low: int | None = None
     high: int | None = None
-    narrow: Literal["smaller", "larger", "false", "earlier"] | None = None
+    narrow: Literal["smaller", "larger", "false", "earlier", "fixed"] | None = None
     """How a user may depart from the operator's system file: only in this direction (``earlier``: towards
-    the front of ``choices``). None: freely."""
+    the front of ``choices``), or not at all (``fixed``). None: freely."""
 
 
 _DAY_MS = 86_400_000
+
+_QUOTAS: Mapping[str, tuple[str, int, int]] = {
+    "turns": ("attempts of one agent in a run", 1, 10**9),
+    "calls": ("host calls of one agent in a run", 1, 10**9),
+    "bytes": ("bytes in and out of one agent's host calls in a run", 1, 10**12),
+    "memory_keys": ("memory keys of one agent", 0, 10**9),
+    "mails": ("mails one agent may ask for in a run", 0, 10**6),
+    "tokens": ("tokens of one agent's model calls in a run", 0, 10**12),
+    "fuel": ("units of fuel of one agent in a run", 1, 2**53 - 1),
+    "wall_ms": ("milliseconds one agent keeps itself or the daemon busy in a run", 1, 366 * _DAY_MS),
+    "micro_usd": ("millionths of a US dollar one agent may spend in a run", 0, 10**12),
+}
+"""Resource -> what it counts, and the bounds of its limit."""
 
 RULES: Mapping[str, Rule] = {
     "runtime.socket_path": Rule("str", "Unix socket of the daemon"),
@@ -228,6 +284,13 @@ RULES: Mapping[str, Rule] = {
     ),
     "security.allow_unsigned_agents": Rule(
         "bool", "run agents nobody vouches for, from ./agents and the home", narrow="false"
+    ),
+    "security.agent_index": Rule(
+        "str", "index of agents, or the folder it lies in: asked at every install, and refused when stale",
+        narrow="fixed",
+    ),
+    "security.web_authorities": Rule(
+        "str", "PEM file of certificates that web servers may prove themselves with, beside the system's"
     ),
     "kb.synchronous": Rule(
         "str", "how hard SQLite writes the ledger", choices=("EXTRA", "FULL", "NORMAL"), narrow="earlier"
@@ -244,10 +307,18 @@ RULES: Mapping[str, Rule] = {
         "int", "most a run may cost, in millionths of a US dollar", low=0, high=10**12, narrow="smaller"
     ),
     "budgets.run_tokens": Rule("int", "most tokens a run may use", low=0, high=10**12, narrow="smaller"),
-    "quotas.calls": Rule("int", "host calls of one attempt", low=1, high=10**9, narrow="smaller"),
-    "quotas.bytes": Rule("int", "bytes in and out of one attempt", low=1, high=10**12, narrow="smaller"),
-    "quotas.memory_keys": Rule("int", "memory keys of one agent", low=0, high=10**9, narrow="smaller"),
-    "quotas.mails": Rule("int", "mails one attempt may ask for", low=0, high=10**6, narrow="smaller"),
+    **{
+        f"quotas.{resource}{part}": Rule("int", f"{words}{doc}", low=low, high=high, narrow="smaller")
+        for resource, (doc, low, high) in _QUOTAS.items()
+        for part, words in (("", "most "), ("_soft", "a warning comes at so many "))
+    },
+    "breaker.failures": Rule(
+        "int", "crashes, traps and breaches of an agent before it is quarantined", low=1, high=10_000,
+        narrow="smaller",
+    ),
+    "breaker.window_ms": Rule(
+        "int", "milliseconds within which they count together", low=1_000, high=_DAY_MS, narrow="larger"
+    ),
     "logging.level": Rule("str", "least level written", choices=("debug", "info", "warning", "error")),
 }  # fmt: skip
 """Every fixed key of version 1, dotted. Providers have their own (:data:`PROVIDER_RULES`)."""
@@ -265,15 +336,34 @@ PROVIDER_RULES: Mapping[str, Rule] = {
 }  # fmt: skip
 """Keys under ``models.providers.<name>``."""
 
+AGENT_QUOTA_RULES: Mapping[str, Rule] = {
+    key.removeprefix("quotas."): rule for key, rule in RULES.items() if key.startswith("quotas.")
+}
+"""Keys under ``quotas.agents.<name>``."""
+
 _FIELD = {"mail.from": "sender"}
 _PROVIDERS = "models.providers."
+_AGENT_QUOTAS = "quotas.agents."
 
 
 def _rule(key: str) -> Rule | None:
     if key.startswith(_PROVIDERS):
         name, _, rest = key.removeprefix(_PROVIDERS).partition(".")
         return PROVIDER_RULES.get(rest) if _is_provider_name(name) else None
+    if key.startswith(_AGENT_QUOTAS):
+        name, _, rest = key.removeprefix(_AGENT_QUOTAS).partition(".")
+        return AGENT_QUOTA_RULES.get(rest) if _is_provider_name(name) and "-" not in name else None
     return RULES.get(key)
+
+
+def _floor(key: str, system: Mapping[str, _Found]) -> Any:
+    """What the system file says of a key: for an agent's own quota, if nothing else, of the quota itself."""
+    if key in system:
+        return system[key].value
+    if key.startswith(_AGENT_QUOTAS):
+        general = f"quotas.{key.rpartition('.')[2]}"
+        return system[general].value if general in system else None
+    return None
 
 
 def _is_provider_name(name: str) -> bool:
@@ -295,6 +385,9 @@ def _unknown(key: str) -> str:
     if key.startswith(_PROVIDERS):
         name = key.removeprefix(_PROVIDERS).partition(".")[0]
         known = [f"{_PROVIDERS}{name}.{rest}" for rest in PROVIDER_RULES]
+    elif key.startswith(_AGENT_QUOTAS):
+        name = key.removeprefix(_AGENT_QUOTAS).partition(".")[0]
+        known = [f"{_AGENT_QUOTAS}{name}.{rest}" for rest in AGENT_QUOTA_RULES]
     close = difflib.get_close_matches(key, known, n=1, cutoff=0.6)
     if not close:  # right word, wrong section
         last = key.rpartition(".")[2]
@@ -414,6 +507,8 @@ def _widens(rule: Rule, floor: Any, value: Any) -> bool:
             return bool(value and not floor)
         case "earlier":
             return rule.choices.index(value) > rule.choices.index(floor)
+        case "fixed":
+            return bool(value != floor)
     return False
 
 
@@ -442,10 +537,12 @@ def load(
     for layer in layers:
         for key, found in layer.items():
             rule = cast(Rule, _rule(key))
-            if key in system and _widens(rule, system[key].value, found.value):
+            floor = _floor(key, system)
+            if found.origin.layer != "system" and floor is not None and _widens(rule, floor, found.value):
+                said = system.get(key) or system[f"quotas.{key.rpartition('.')[2]}"]
                 warnings.append(
                     f"{found.origin.where}: '{key}' = {found.value!r} is wider than the system's "
-                    f"{system[key].value!r} ({system[key].origin.where}); ignored"
+                    f"{floor!r} ({said.origin.where}); ignored"
                 )
             else:
                 chosen[key] = found
@@ -459,12 +556,16 @@ def load(
 def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
     sections: dict[str, dict[str, Any]] = {name: {} for name in Config._fields[:-2]}
     providers: dict[str, dict[str, Any]] = {}
+    agents: dict[str, dict[str, int]] = {}
     origins = {key: Origin("default", "") for key in RULES}
     for key, found in chosen.items():
         origins[key] = found.origin
         if key.startswith(_PROVIDERS):
             name, _, rest = key.removeprefix(_PROVIDERS).partition(".")
             providers.setdefault(name, {})[rest] = found.value
+        elif key.startswith(_AGENT_QUOTAS):
+            name, _, rest = key.removeprefix(_AGENT_QUOTAS).partition(".")
+            agents.setdefault(name, {})[rest] = found.value
         else:
             section, _, name = key.partition(".")
             sections[section][_FIELD.get(key, name)] = found.value
@@ -474,6 +575,7 @@ def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
         plain = {rest: value for rest, value in values.items() if "." not in rest}
         made[name] = Provider(name=name, price=Price(**price) if price else None, **plain)
     sections["models"]["providers"] = made
+    sections["quotas"]["agents"] = agents
     return Config(
         runtime=Runtime(**sections["runtime"]),
         models=Models(**sections["models"]),
@@ -482,6 +584,7 @@ def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
         mail=Mail(**sections["mail"]),
         budgets=Budgets(**sections["budgets"]),
         quotas=Quotas(**sections["quotas"]),
+        breaker=Breaker(**sections["breaker"]),
         logging=Logging(**sections["logging"]),
         origins=origins,
         warnings=warnings,
@@ -491,6 +594,7 @@ def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
 def _check_together(config: Config, findings: list[str]) -> None:
     """What no single key can tell."""
     findings.extend(_check_mail(config.mail))
+    findings.extend(_check_quotas(config.quotas))
     default = config.models.default
     if default and default not in {*config.models.providers, "rules", "ollama"}:
         known = ", ".join([*config.models.providers, "ollama", "rules"])
@@ -502,6 +606,21 @@ def _check_together(config: Config, findings: list[str]) -> None:
             findings.append(
                 f"'models.providers.{provider.name}' has both 'api_key_env' and 'secret'; keep one"
             )
+
+
+def _check_quotas(quotas: Quotas) -> list[str]:
+    """A warning that would come after the end."""
+    findings = []
+    plain = {name: getattr(quotas, name) for name in AGENT_QUOTA_RULES}
+    tables = {"quotas": {}, **{f"quotas.agents.{name}": own for name, own in quotas.agents.items()}}
+    for stem, own in tables.items():
+        said = {**plain, **own}
+        findings += [
+            f"'{stem}.{name}_soft' is {said[f'{name}_soft']}, beyond the limit itself ({said[name]})"
+            for name in _QUOTAS
+            if (said[f"{name}_soft"] or 0) > said[name] and (not own or {name, f"{name}_soft"} & own.keys())
+        ]
+    return findings
 
 
 def _check_mail(mail: Mail) -> list[str]:
@@ -600,6 +719,16 @@ class Paths(NamedTuple):
         return self.keys_dir / "ledger.head"
 
     @property
+    def trust_file(self) -> Path:
+        """Who may publish agents here, as this user decided."""
+        return self.home / "trust.toml"
+
+    @property
+    def kept_dir(self) -> Path:
+        """Bundles by digest: installed ones, and those that runs pinned."""
+        return self.home / "bundles"
+
+    @property
     def overrides_dir(self) -> Path:
         """Operator overrides of agents' capabilities, ``<agent>.toml``."""
         return self.home / "caps" / "overrides"
@@ -639,7 +768,7 @@ class Paths(NamedTuple):
         )
 
 
-def shipped(what: Literal["agents", "runner", "openings"]) -> Path:
+def shipped(what: Literal["agents", "config-agent", "runner", "runner-js", "openings"]) -> Path:
     """Directory of what came with this distribution, in an installed wheel or in a checkout.
 
     Raises :class:`NotFoundError` when the installation is incomplete.
@@ -648,7 +777,9 @@ def shipped(what: Literal["agents", "runner", "openings"]) -> Path:
     checkout = package.parent.parent  # sdk/python/runloop -> sdk
     places = {
         "agents": (package / "_shipped" / "agents", checkout / "agents"),
+        "config-agent": (package / "_shipped" / "config-agent", checkout / "config_agent"),
         "runner": (package / "_shipped" / "runner", checkout / "runner"),
+        "runner-js": (package / "_shipped" / "runner-js", checkout / "js" / "runner"),
         "openings": (package.parent / "openings" / "library", checkout.parent / "openings" / "library"),
     }[what]
     for place in places:

@@ -26,7 +26,12 @@ __all__ = [
     "ActionClaimed",
     "ActionDecided",
     "ActionRequested",
+    "AgentIndexSeen",
+    "AgentInstalled",
     "AgentPin",
+    "AgentQuarantined",
+    "AgentReleased",
+    "AgentRemoved",
     "AgentTransition",
     "ArtifactCreated",
     "CapAudit",
@@ -60,6 +65,7 @@ __all__ = [
     "TimerSet",
     "TokenIssued",
     "TokenRevoked",
+    "TrustChanged",
     "decode_payload",
     "encode_payload",
 ]
@@ -98,7 +104,7 @@ class AgentPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     variant: str
     bundle_digest: str
     component_digest: str
-    """BLAKE3 of the WebAssembly component that executes: the shared runner for Python agents."""
+    """BLAKE3 of the WebAssembly component that executes: the shared runner of a language's agents."""
     language: str
 
 
@@ -504,6 +510,99 @@ class AgentTransition(Payload, frozen=True, kw_only=True):
     attempt: int | None = None
 
 
+class AgentQuarantined(Payload, frozen=True, kw_only=True):
+    """An agent may not run any more: it failed too often, or the operator said so."""
+
+    kind: ClassVar[str] = "agent.quarantined"
+    name: str
+    bundle: str | None
+    """Digest of the bundle that failed; the quarantine is of the name, whatever bundle answers to it."""
+    reason: str
+    evidence: list[int]
+    """Ledger ids of the failures that were too many; empty when the operator did it."""
+    by: Literal["breaker", "operator"]
+    principal: str
+
+
+class AgentReleased(Payload, frozen=True, kw_only=True):
+    """The operator let a quarantined agent run again; its failures are counted anew."""
+
+    kind: ClassVar[str] = "agent.released"
+    name: str
+    reason: str
+    principal: str
+
+
+class AgentInstalled(Payload, frozen=True, kw_only=True):
+    """From here on new runs are served by this bundle. Stating it is the commit of every install."""
+
+    kind: ClassVar[str] = "agent.installed"
+    name: str
+    variant: str
+    agent_version: str
+    bundle: str
+    """Digest of the bundle: where its bytes are kept, and what they must add up to at every read."""
+    archive_sha256: str
+    """SHA-256 of ``bundle.tar``, for foreign tools: what the signature names."""
+    attestation_blob: str
+    """The attestations it was judged by, as they lay in the bundle file."""
+    publisher: str
+    """Whose anchor vouched for it; empty for a bundle of this home's own development key."""
+    key: str
+    """Id of the key that signed it."""
+    dev: bool
+    """Signed with the development key, and installed because ``--dev-key`` said so."""
+    how: Literal["install", "upgrade", "downgrade", "rollback", "swap"]
+    """``swap``: the author's next build, which may do no more than the one a person said yes to."""
+    replaces: str | None
+    """Digest of the bundle that served until now."""
+    caps_digest: str
+    """Of the capability difference as it was shown to the person."""
+    approval: str | None
+    """The person's yes; None for a rollback that grants nothing new."""
+    principal: str
+    """Who asked for it: ``operator:<uid>``."""
+
+
+class AgentRemoved(Payload, frozen=True, kw_only=True):
+    """New runs are not served by this agent any more. Runs under way keep the bytes they began with."""
+
+    kind: ClassVar[str] = "agent.removed"
+    name: str
+    variant: str
+    agent_version: str
+    bundle: str
+    released: bool
+    """True: the name is free for another publisher; else it stays with the one who had it."""
+    principal: str
+
+
+class AgentIndexSeen(Payload, frozen=True, kw_only=True):
+    """An index of agents was read and judged good; an older one is refused from here on."""
+
+    kind: ClassVar[str] = "agent.index_seen"
+    publisher: str
+    serial: int
+    expires: str
+    index_digest: str
+
+
+class TrustChanged(Payload, frozen=True, kw_only=True):
+    """The operator changed who may publish agents here. Stated before the trust file is written."""
+
+    kind: ClassVar[str] = "trust.changed"
+    change: Literal["add", "remove", "revoke"]
+    subject: str
+    """The publisher for ``add`` and ``remove``, the key id or bundle digest for ``revoke``."""
+    before: dict[str, Any]
+    after: dict[str, Any]
+    """The entry as the file has it; empty where there is none."""
+    reason: str
+    approval: str | None
+    """The person's yes; None where trust only shrank."""
+    principal: str
+
+
 class QuotaWarned(Payload, frozen=True, kw_only=True):
     """A soft limit was passed."""
 
@@ -556,6 +655,12 @@ KINDS: dict[str, type[Payload]] = {
         CapAudit,
         PolicyChanged,
         AgentTransition,
+        AgentQuarantined,
+        AgentReleased,
+        AgentInstalled,
+        AgentRemoved,
+        AgentIndexSeen,
+        TrustChanged,
         QuotaWarned,
         QuotaExceeded,
     )

@@ -21,7 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from runloop.bundle.digest import read_bundle
+from runloop.authoring.source import modules_of, read_source
+from runloop.authoring.toolchains.python import PythonToolchain
 from runloop.bundle.manifest import Manifest, check_values, parse_manifest
 from runloop.guest import Program
 from runloop.host import Host
@@ -145,6 +146,10 @@ class AgentUnderTest:
             {"op": "handle", "ports": given, "with": dict(with_ or {})} | _context(context), host
         )
 
+    def call_tool(self, id: str, /, *, host: FakeHost | None = None, **args: Any) -> Outcome:
+        """One call of a tool; its answer is on port ``result``."""
+        return self.run_input({"op": "tool", "tool": id, "args": args} | _context(None), host)
+
     def run_input(self, value: Any, host: FakeHost | None = None) -> Outcome:
         """One attempt on any input, right or wrong."""
         program = Program(self.modules, self.manifest.entrypoint)
@@ -153,6 +158,8 @@ class AgentUnderTest:
         answer = json.loads(text)
         if not ok:
             return Outcome(False, **answer)
+        if isinstance(value, Mapping) and value.get("op", "handle") != "handle":
+            return Outcome(True, answer.get("ports", {"tools": answer.get("tools", [])}))
         faults = check_values(self.manifest.outputs, answer["ports"], direction="output")
         if faults:
             raise AssertionError("; ".join(faults))
@@ -160,13 +167,9 @@ class AgentUnderTest:
 
 
 def load_agent(folder: str | Path) -> AgentUnderTest:
-    """Read a Python agent's bundle from its folder."""
-    files = read_bundle(Path(folder))
-    modules = {
-        path.removesuffix(".py").removesuffix("/__init__").replace("/", "."): data.decode()
-        for path, data in files.items()
-        if path.endswith(".py") and not path.startswith("tests/")
-    }
+    """Read a Python agent from its folder."""
+    files = read_source(Path(folder), PythonToolchain.leftovers)
+    modules = {name: files[path].decode() for name, path in modules_of(files).items()}
     return AgentUnderTest(parse_manifest(files["manifest.toml"]), modules)
 
 

@@ -6,7 +6,7 @@ must be held. The gate walks this table; nothing that is not in it can be called
 Effect classes, weakest first:
 
 ``pure``      sees nothing of the user's (clock, random, log); recorded once.
-``read``      reads the user's knowledge; recorded once.
+``read``      reads the user's knowledge, or the web; recorded once.
 ``write``     changes Runloop's own state; recorded as admitted and delivered.
 ``spend``     may cost money; as ``write``, under a budget reserved before and reconciled after.
 ``send``      leaves the machine or cannot be undone; as ``write``, and only after a person approved.
@@ -156,6 +156,35 @@ class MsgNext(Args, frozen=True, kw_only=True):
     stream: str
 
 
+class HttpFetch(Args, frozen=True, kw_only=True):
+    """Read from a web server. Answer: ``{status, url, headers, text|base64, size, truncated}``.
+
+    Any status is an answer. GET and HEAD are served; what changes something elsewhere is refused.
+    """
+
+    url: str
+    method: str = "GET"
+    headers: dict[str, str] = {}
+    """None that names a host, frames the message or carries cookies."""
+    text: str | None = None
+    """The body, for a method that has one; or ``base64``."""
+    base64: str | None = None
+    max_bytes: int = 262_144
+    """1 to 4 194 304; what the unpacked body has beyond is cut off (``truncated``)."""
+
+
+class ToolList(Args, frozen=True, kw_only=True):
+    """The agent's own tools. Answer: ``{tools: [{id, description, input_schema, granted, missing, …}]}``."""
+
+
+class ToolCall(Args, frozen=True, kw_only=True):
+    """Call one of the agent's own tools; each names the capabilities it needs. Answer: ``{result}``."""
+
+    tool: str
+    args: dict[str, Any] = {}
+    """Fit the tool's ``input_schema``; the result fits its ``result_schema``."""
+
+
 class MailSend(Args, frozen=True, kw_only=True):
     """Send a mail, once a person approved its bytes. Answer: ``{status, message_id, recipients, …}``."""
 
@@ -176,6 +205,12 @@ class Op:
     effect: Effect
     capability: str | None
     """Key of ``policy.caps`` that must be granted; None: every guest may."""
+    targeted: bool = False
+    """The op checks its capability itself, before anything else: the refusal then names the target."""
+    far: bool = False
+    """Though it only reads, it waits for somebody outside this machine."""
+    also: tuple[str, ...] = ()
+    """Capabilities that what it calls may need, beyond its own."""
 
 
 OPS: dict[str, Op] = {
@@ -196,6 +231,9 @@ OPS: dict[str, Op] = {
         Op(name="artifact.put", args=ArtifactPut, effect="write", capability=None),
         Op(name="model.complete", args=ModelComplete, effect="spend", capability="model"),
         Op(name="msg.next", args=MsgNext, effect="read", capability=None),
+        Op(name="http.fetch", args=HttpFetch, effect="read", capability="net", targeted=True, far=True),
+        Op(name="tool.list", args=ToolList, effect="read", capability=None),
+        Op(name="tool.call", args=ToolCall, effect="read", capability=None, far=True, also=("net",)),
         Op(name="mail.send", args=MailSend, effect="send", capability="mail"),
     )
 }

@@ -12,7 +12,17 @@ from typing import Any
 import pytest
 
 from runloop import config
-from runloop.config import PROVIDER_RULES, RULES, Config, ConfigError, Origin, Paths, load, shipped
+from runloop.config import (
+    AGENT_QUOTA_RULES,
+    PROVIDER_RULES,
+    RULES,
+    Config,
+    ConfigError,
+    Origin,
+    Paths,
+    load,
+    shipped,
+)
 from runloop.errors import NotFoundError, UsageError
 
 Read = Callable[..., Config]
@@ -43,7 +53,7 @@ def test_every_rule_has_its_field_and_every_field_its_rule() -> None:
         f"{section}.{ {'sender': 'from'}.get(name, name) }"
         for section in Config._fields[:-2]
         for name in getattr(Config(), section)._fields
-    } - {"models.providers"}
+    } - {"models.providers", "quotas.agents"}
     assert fields == set(RULES)
 
 
@@ -65,6 +75,8 @@ OTHER: dict[str, Any] = {
     "security.undo_window_ms": 9_000,
     "security.approval_expiry_ms": 60_000,
     "security.allow_unsigned_agents": True,
+    "security.agent_index": "/srv/agents",
+    "security.web_authorities": "/etc/ssl/ours.pem",
     "kb.synchronous": "NORMAL",
     "mail.provider": "smtp",
     "mail.from": "me@example.org",
@@ -75,10 +87,26 @@ OTHER: dict[str, Any] = {
     "mail.password_env": "MAIL_PASSWORD",
     "budgets.run_micro_usd": 7,
     "budgets.run_tokens": 8,
+    "quotas.turns": 3,
     "quotas.calls": 9,
     "quotas.bytes": 10,
     "quotas.memory_keys": 11,
-    "quotas.mails": 12,
+    "quotas.mails": 7,
+    "quotas.tokens": 13,
+    "quotas.fuel": 14,
+    "quotas.wall_ms": 15,
+    "quotas.micro_usd": 16,
+    "quotas.turns_soft": 1,
+    "quotas.calls_soft": 2,
+    "quotas.bytes_soft": 3,
+    "quotas.memory_keys_soft": 4,
+    "quotas.mails_soft": 5,
+    "quotas.tokens_soft": 6,
+    "quotas.fuel_soft": 7,
+    "quotas.wall_ms_soft": 8,
+    "quotas.micro_usd_soft": 9,
+    "breaker.failures": 3,
+    "breaker.window_ms": 5_000,
     "logging.level": "debug",
 }
 
@@ -259,6 +287,15 @@ def test_what_the_system_sets_can_only_be_narrowed(read: Read, key: str, wider: 
     assert obeyed.warnings == ()
 
 
+def test_the_index_of_agents_the_system_sets_is_not_exchanged(read: Read) -> None:
+    system = '[security]\nagent_index = "/srv/agents"\n'
+    found = read('[security]\nagent_index = "/home/me/agents"\n', system)
+    assert found.security.agent_index == "/srv/agents"
+    (warning,) = found.warnings
+    assert "security.agent_index" in warning
+    assert read('[security]\nagent_index = "/home/me/agents"\n').security.agent_index == "/home/me/agents"
+
+
 def test_without_a_system_file_the_user_may_widen_the_default(read: Read) -> None:
     found = read("[security]\nundo_window_ms = 0\n")
     assert found.security.undo_window_ms == 0
@@ -371,3 +408,47 @@ def test_what_the_daemon_would_refuse_at_start_is_found_when_the_file_is_read(
     with pytest.raises(ConfigError) as caught:
         read(text)
     assert [found for found in caught.value.findings if finding in found]
+
+
+# --- quotas ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", sorted(AGENT_QUOTA_RULES))
+def test_every_quota_can_be_another_for_one_agent(read: Read, name: str) -> None:
+    found = read(f"[quotas.agents.writer]\n{name} = 1\n")
+    assert found.quotas.agents == {"writer": {name: 1}}
+    assert found.flat()[f"quotas.agents.writer.{name}"] == 1
+    assert found.origins[f"quotas.agents.writer.{name}"].layer == "user"
+    by_environment = read(environ={f"RUNLOOP__QUOTAS__AGENTS__WRITER__{name.upper()}": "1"})
+    assert by_environment.quotas == found.quotas
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("[quotas.agents.writer]\ncall = 1\n", "did you mean 'quotas.agents.writer.calls'"),
+        ("[quotas.agents.Writer]\ncalls = 1\n", "unknown key 'quotas.agents.Writer.calls'"),
+        ("[quotas.agents.a-b]\ncalls = 1\n", "unknown key 'quotas.agents.a-b.calls'"),
+        ("[quotas.agents.writer]\ncalls = 0\n", "must be between 1 and"),
+        ("[quotas]\nagents = 3\n", "unknown key 'quotas.agents'"),
+        ("[quotas]\ncalls = 5\ncalls_soft = 6\n", "'quotas.calls_soft' is 6, beyond the limit itself (5)"),
+        ("[quotas]\ncalls_soft = 6\n[quotas.agents.a]\ncalls = 5\n", "'quotas.agents.a.calls_soft' is 6"),
+    ],
+)
+def test_a_quota_that_makes_no_sense_is_told(read: Read, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as wrong:
+        read(text)
+    assert says in str(wrong.value)
+
+
+def test_an_agents_own_quota_is_not_wider_than_the_systems(read: Read) -> None:
+    found = read("[quotas.agents.writer]\ncalls = 100\nmails = 100\n", "[quotas]\ncalls = 50\n")
+    assert found.quotas.agents == {"writer": {"mails": 100}}
+    (warning,) = found.warnings
+    assert "'quotas.agents.writer.calls' = 100 is wider than the system's 50" in warning
+    granted = read("", "[quotas]\ncalls = 50\n[quotas.agents.writer]\ncalls = 500\n")
+    assert granted.quotas.agents == {"writer": {"calls": 500}}
+    kept = read(
+        "[quotas.agents.writer]\ncalls = 501\n", "[quotas]\ncalls=50\n[quotas.agents.writer]\ncalls = 500\n"
+    )
+    assert kept.quotas.agents == {"writer": {"calls": 500}}

@@ -87,7 +87,7 @@ class Desk:
         clock, quiet = ManualClock(), Quiet()
         parts: dict[str, Any] = {
             "bus": Bus(clock), "journal": None, "reader": self.ledger, "runs": quiet, "approvals": quiet,
-            "knowledge": self.knows, "policies": None, "clock": clock, "status": dict,
+            "knowledge": self.knows, "policies": None, "quarantine": None, "clock": clock, "status": dict,
             "stop": lambda drain: None,
         }  # fmt: skip
         self.control = Control(**parts)

@@ -13,6 +13,8 @@ from runloop.digest import blob_digest
 from runloop.events import (
     KINDS,
     ActionClaimed,
+    AgentQuarantined,
+    AgentReleased,
     AgentTransition,
     CapAudit,
     HostcallAdmitted,
@@ -167,6 +169,24 @@ def test_a_whole_history_is_folded_and_nothing_is_quarantined(store: Store) -> N
 def test_every_block_of_the_fold_is_of_a_kind_that_exists() -> None:
     assert Folds().kinds <= set(KINDS)
     assert set(KINDS) - Folds().kinds == {"daemon.started", "daemon.stopped", "timer.set", "timer.fired"}
+
+
+def test_who_is_quarantined_is_a_view_and_a_release_empties_it(store: Store) -> None:
+    def held(name: str, reason: str) -> AgentQuarantined:
+        return AgentQuarantined(
+            name=name, bundle=None, reason=reason, evidence=[1], by="breaker", principal="daemon"
+        )
+
+    store.holding(
+        facts.draft(held("writer", "flaps")),
+        facts.draft(held("mailer", "flaps")),
+        facts.draft(AgentReleased(name="writer", reason="mended", principal="operator:1000")),
+        facts.draft(held("mailer", "flaps again")),
+    )
+    assert cells(store, "SELECT * FROM quarantine") == []
+    assert cells(store, "SELECT agent, reason, stated_by FROM held_agents") == [
+        ("mailer", "flaps again", "breaker")
+    ]
 
 
 def test_a_waiting_approval_shows_in_node_and_run(store: Store) -> None:

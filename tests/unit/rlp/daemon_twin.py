@@ -52,6 +52,7 @@ class DaemonTwin:
             "run.cancel": self._cancel,
             "approvals.show": self._show,
             "approvals.list": lambda all: {"approvals": list(self.approvals.values())},
+            "agents.refused": lambda: {"refused": []},
             "daemon.stop": self._stop,
         }
         self.publish_events = True

@@ -102,7 +102,7 @@ async def test_the_first_difference_is_kept_and_nothing_is_served_after_it(call:
 
 async def test_an_attempt_taken_up_again_hears_the_record_first_and_then_the_gate() -> None:
     live = Live()
-    answerer = ResumingAnswerer([delivered(0)], BLOBS.__getitem__, live)
+    answerer = ResumingAnswerer(lambda: [delivered(0)], BLOBS.__getitem__, live)
     values = [(await answerer.answer(asked(i))).value for i in (0, 1, 2)]
     assert values == [{"ms": 0}, "live", "live"]
     assert live.calls == [1, 2]
@@ -110,7 +110,7 @@ async def test_an_attempt_taken_up_again_hears_the_record_first_and_then_the_gat
 
 async def test_an_attempt_that_left_its_record_reaches_the_gate_no_more() -> None:
     live = Live()
-    answerer = ResumingAnswerer([delivered(0)], BLOBS.__getitem__, live)
+    answerer = ResumingAnswerer(lambda: [delivered(0)], BLOBS.__getitem__, live)
     await answerer.answer(asked(0, args={"n": 9}))
     assert not (await answerer.answer(asked(1))).ok
     assert live.calls == []
@@ -121,3 +121,34 @@ def test_the_record_of_an_attempt_ends_at_its_first_gap() -> None:
     assert [call.call for call in recorded_calls(events, "a", 1)] == [0, 1]
     assert recorded_calls(events, "a", 2) == ()
     assert recorded_calls(events, "b", 1) == ()
+
+
+async def test_an_attempt_that_starts_again_hears_what_was_answered_meanwhile_and_asks_nothing_twice() -> (
+    None
+):
+    live = Live()
+    ledger: list[HostcallDelivered] = []
+    answerer = ResumingAnswerer(lambda: tuple(ledger), BLOBS.__getitem__, live)
+    assert (await answerer.answer(asked(0))).value == "live"
+    ledger.append(delivered(0, result="live"))
+    await answerer.rewind()
+    assert (await answerer.answer(asked(0))).value == "live"
+    assert (await answerer.answer(asked(1))).value == "live"
+    assert live.calls == [0, 1]
+
+
+async def test_an_attempt_that_left_its_record_stays_cut_off_when_it_starts_again() -> None:
+    live = Live()
+    answerer = ResumingAnswerer(lambda: [delivered(0)], BLOBS.__getitem__, live)
+    assert not (await answerer.answer(asked(0, "random.bytes"))).ok
+    await answerer.rewind()
+    assert not (await answerer.answer(asked(1))).ok
+    assert live.calls == []
+
+
+async def test_a_replay_serves_its_record_again_to_a_guest_whose_worker_was_lost() -> None:
+    answerer = RecordedAnswerer([delivered(0)], BLOBS.__getitem__)
+    first = await answerer.answer(asked(0))
+    await answerer.rewind()
+    assert await answerer.answer(asked(0)) == first
+    assert (answerer.served, answerer.mismatch) == (1, None)
