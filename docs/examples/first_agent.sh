@@ -27,9 +27,9 @@ if [ -t 0 ]; then
 else
 	# Without a terminal the question is parked (exit 5), and answered by its id.
 	step rlp agent install --dev-key "$name.rlb" || [ $? -eq 5 ]
-	step rlp approve "$(rlp approvals --json | sed -n 's/.*"approval": *"\([0-9a-f-]*\)".*/\1/p' | head -n 1)"
+	step rlp approve "$(rlp approvals --json | sed -n 's/.*"approval": *"\([0-9a-z_-]*\)".*/\1/p' | head -n 1)"
 fi
 step rlp run "$name/opening.yaml" -p text="todo: write an agent by 2030-01-01"
-step rlp replay "$(rlp runs -n 1 --json | sed -n 's/.*"run": *"\([0-9a-f-]*\)".*/\1/p' | head -n 1)"
+step rlp replay "$(rlp runs -n 1 --json | sed -n 's/.*"run": *"\([0-9a-z_-]*\)".*/\1/p' | head -n 1)"
 
 printf '\n%s commands, %s s\n' "$commands" "$(($(date +%s) - began))" >&2

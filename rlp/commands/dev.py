@@ -23,23 +23,24 @@ __all__ = ["dev"]
 _IGNORED = frozenset({"__pycache__", ".git", "target", "node_modules", "zig-cache", ".zig-cache"})
 _QUIET_MS = 120
 """How long the files must rest before a build: editors write in several steps."""
+_IDLE_MS = 400
+"""How often it looks up when nothing changes; the first time tells that the watch is set."""
 
 
 def dev(session: Session, *, source: str | None, once: bool) -> Exit:
     """Serve the agent in ``source`` (a folder, or a config agent's file) as it is being written."""
     path = Path(source or ".").resolve()
     serving = _Serving(session, path)
-    code = serving.round()
     if once:
-        return code
+        return serving.round()
     session.console.say(f"watching {path}; Ctrl-C ends it, and leaves the last good build installed")
     for _ in _changes(path):
-        code = serving.round()
+        serving.round()
     return Exit.OK
 
 
 def _changes(path: Path) -> Iterator[None]:
-    """Once after every burst of changes below ``path``, until interrupted."""
+    """Once when it watches, so that no save is missed, then after each burst of changes, until stopped."""
     from watchfiles import watch
 
     def counts(_: object, changed: str) -> bool:
@@ -47,8 +48,16 @@ def _changes(path: Path) -> Iterator[None]:
         return not _IGNORED.intersection(parts) and not parts[-1].endswith((".rlb", "~", ".swp"))
 
     folder = path if path.is_dir() else path.parent
-    for changes in watch(folder, watch_filter=counts, debounce=1_600, step=_QUIET_MS, raise_interrupt=False):
-        if path.is_dir() or any(Path(changed) == path for _, changed in changes):
+    watched = watch(
+        folder,
+        watch_filter=counts,
+        step=_QUIET_MS,
+        rust_timeout=_IDLE_MS,
+        yield_on_timeout=True,
+        raise_interrupt=False,
+    )
+    for number, changes in enumerate(watched):
+        if number == 0 or any(path.is_dir() or Path(changed) == path for _, changed in changes):
             yield
 
 

@@ -395,11 +395,16 @@ def _checked(agent: InstalledAgent, result: dict[str, Any]) -> dict[str, Any]:
     output = result.get("output")
     if not result.get("ok") or not isinstance(output, dict):
         return result
-    faults = agent.output_faults(output.get("ports", {}))
-    if not faults:
+    fault = output_fault(agent, output)
+    if fault is None:
         return result
-    error = {"code": "guest.output", "message": "; ".join(faults), "retryable": False}
-    return {**result, "ok": False, "output": None, "error": error}
+    return {**result, "ok": False, "output": None, "error": msgspec.to_builtins(fault)}
+
+
+def output_fault(agent: InstalledAgent, output: Mapping[str, Any]) -> GuestError | None:
+    """What is wrong with an output by the agent's own manifest; the same live and in replay."""
+    faults = agent.output_faults(output.get("ports", {}))
+    return GuestError(code="guest.output", message="; ".join(faults), retryable=False) if faults else None
 
 
 def _as_json(error: RunloopError) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from runloop.ids import RunId
 from runloopd.broker.quotas import Quotas
 from runloopd.broker.record import Record
 from runloopd.runs.answers import RecordedAnswerer
-from runloopd.runs.attempts import BusAttempts, decode_input, order_for
+from runloopd.runs.attempts import BusAttempts, decode_input, order_for, output_fault
 from runloopd.runtime.registry import Registry
 from runloopd.runtime.supervisor import Runtime
 
@@ -73,10 +73,12 @@ class Replayer:
         left = known.allowance(demand.pin.name, demand.node, demand.attempt, limits)
         order = replace(order_for(run, scheduled, demand.pin, agent, given, left), recorded=True)
         result = await self._runtime.run_attempt(order, answerer)
+        fault = output_fault(agent, result.output) if result.ok and result.output is not None else None
+        output = None if fault is not None else result.output
         return AttemptOutcome(
-            ok=result.ok,
-            output_digest=digest(result.output) if result.output is not None else None,
-            error=result.error,
+            ok=result.ok and fault is None,
+            output_digest=digest(output) if output is not None else None,
+            error=fault or result.error,
             fuel=result.fuel,
             calls=result.calls,
             mismatch=answerer.mismatch,

@@ -79,6 +79,12 @@ def test_the_same_file_is_the_same_bundle_and_any_other_is_another() -> None:
     assert bundle_digest(expand(PLAIN.replace(b"\n", b"\r\n"), origin="a.agent.md")) == first
 
 
+def test_ports_left_out_are_text_and_out() -> None:
+    for more, inputs in [("", ["text"]), ('[ports.in.topic]\ntype = "string"', ["topic"])]:
+        manifest = parse_manifest(expand(front(more), origin="x.agent.md")["manifest.toml"])
+        assert (list(manifest.inputs), list(manifest.outputs)) == (inputs, ["out"])
+
+
 def test_a_toml_file_says_its_prompt_under_a_key() -> None:
     data = b'name = "digest"\nversion = "1.2.0"\nprompt = "Do it."\n'
     assert expand(data, origin="x.agent.toml") == expand(front(""), origin="x.agent.md")
@@ -129,6 +135,8 @@ def test_every_mistake_is_told_at_once_with_its_line() -> None:
         (b"+++\nname = '\xff'\n+++\nx", "not UTF-8"),
         (front('prompt = "again"'), "the prompt is written twice"),
         (front("kb = [1]"), "kb_read"),
+        (front('[ports.out.answer]\ntype = "string"'), "the answer leaves by the port 'out'"),
+        (front("ports = 3"), "'ports'"),
         (front('ops = ["mail.send"]'), "unknown key 'ops'"),
         (front('language = "component"'), "unknown key 'language'"),
         (front('[[tool]]\nid = "a.b"'), "tools are declared that the prompt may not call"),

@@ -119,7 +119,7 @@ def expand(data: bytes, *, origin: str) -> dict[str, bytes]:
         )
     config = _config(reader, {**top, "prompt": prompt} if markdown else top)
     manifest = {key: top[key] for key in _MANIFEST if key in top}
-    manifest.setdefault("ports", {"in": {"text": {"type": "any"}}, "out": {"out": {"type": "any"}}})
+    manifest["ports"] = _ports(reader, top)
     manifest["ops"] = _ops(config)
     manifest_of(reader, manifest)
     if reader.findings:
@@ -216,6 +216,16 @@ def _names(reader: Reader, key: str, top: Mapping[str, Any], known: Mapping[str,
             fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
             reader.wrong((key,), f"{key!r} cannot name {item!r}", fix)
     return [item for item in dict.fromkeys(value) if known is None or item in known]
+
+
+def _ports(reader: Reader, top: Mapping[str, Any]) -> dict[str, Any]:
+    """Any input the author names, or ``text``; the answer always leaves by ``out``."""
+    ports: dict[str, Any] = dict(reader.table(("ports",), top))
+    ports.setdefault("in", {"text": {"type": "any"}})
+    out = ports.setdefault("out", {"out": {"type": "any"}})
+    if isinstance(out, dict) and set(out) != {"out"}:
+        reader.wrong(("ports", "out"), "the answer leaves by the port 'out' alone", "declare [ports.out.out]")
+    return ports
 
 
 def _ops(config: Mapping[str, Any]) -> list[str]:
