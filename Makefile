@@ -8,7 +8,7 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 # Tests that start daemons leave most of a core idle: three workers keep two cores busy.
 WORKERS ?= 3
 
-.PHONY: help run test check lint types arrows bench lock clean
+.PHONY: help setup run test check lint types arrows bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -28,6 +28,8 @@ $(VENV)/.dev: $(VENV)/.run requirements/dev.txt
 	@echo "adding the test tools ..." >&2
 	@$(PIP) --require-hashes -r requirements/dev.txt
 	@touch $@
+
+setup: $(VENV)/.run ## Set up only: afterwards .venv/bin/rlp is there
 
 run: $(VENV)/.run ## Set up and run the main job: import the examples, compose an e-mail, confirm, send
 	@PATH="$(CURDIR)/$(BIN):$$PATH" sh docs/examples/tour.sh
