@@ -318,6 +318,64 @@ RL_MAYBE static rl_answer rl_next_message(rl_text stream) {
     return rl_part(made, RL_TEXT("item"));
 }
 
+/* --- files ----------------------------------------------------------------------------------- */
+
+/* `bytes` are up to `length` bytes of a file, from `offset`. Needs capability fs_ro or fs_rw for its directory. */
+RL_MAYBE static rl_answer rl_fs_read(rl_text path, int64_t offset, int64_t length) {
+    rl_buffer args = {0};
+    rl_arg_text(&args, RL_TEXT("path"), path);
+    rl_arg_int(&args, RL_TEXT("offset"), offset);
+    rl_arg_int(&args, RL_TEXT("length"), length);
+    rl_answer made = rl_ask_with(RL_TEXT("fs.read"), &args);
+    if (made.refused) return made;
+    const js_value *text = js_get(made.value, RL_TEXT("text"));
+    if (!js_is(text, JS_STRING)) return rl_bytes_of(made);
+    made.bytes = js_text(text);
+    return made;
+}
+
+/* What a file may hold before it is written. */
+typedef enum {
+    RL_FS_ANYTHING, /* whatever is there, or nothing */
+    RL_FS_NOTHING,  /* it must not exist */
+    RL_FS_DIGEST,   /* `digest`, as it was told with the last reading */
+} rl_fs_before;
+
+/* Replace a file or make one, whole or not at all; `value` is its digest. Needs capability fs_rw. */
+RL_MAYBE static rl_answer rl_fs_write(rl_text path, rl_text data, rl_fs_before before, rl_text digest) {
+    rl_buffer args = {0};
+    rl_arg_text(&args, RL_TEXT("path"), path);
+    if (js_is_utf8(data)) {
+        rl_arg_text(&args, RL_TEXT("text"), data);
+    } else {
+        rl_buffer coded = {0};
+        rl_put_base64(&coded, data);
+        rl_arg_text(&args, RL_TEXT("base64"), rl_made(&coded));
+    }
+    if (before != RL_FS_ANYTHING)
+        rl_arg_text(&args, RL_TEXT("expected"), before == RL_FS_DIGEST ? digest : RL_TEXT(""));
+    return rl_part(rl_ask_with(RL_TEXT("fs.write"), &args), RL_TEXT("digest"));
+}
+
+/* `value` is the list of names after `after`, at most `limit`: {name, kind, size}; `number` 1: there are more. */
+RL_MAYBE static rl_answer rl_fs_list(rl_text path, rl_text after, int64_t limit) {
+    rl_buffer args = {0};
+    rl_arg_text(&args, RL_TEXT("path"), path);
+    rl_arg_text(&args, RL_TEXT("after"), after);
+    rl_arg_int(&args, RL_TEXT("limit"), limit);
+    rl_answer made = rl_ask_with(RL_TEXT("fs.list"), &args);
+    if (!made.refused) made.number = js_bool(js_get(made.value, RL_TEXT("truncated")), 0);
+    return rl_part(made, RL_TEXT("entries"));
+}
+
+/* `value` is {kind, size, mtime_ms}, for a file with its digest when `digest` is 1. */
+RL_MAYBE static rl_answer rl_fs_stat(rl_text path, int digest) {
+    rl_buffer args = {0};
+    rl_arg_text(&args, RL_TEXT("path"), path);
+    if (digest) rl_arg_json(&args, RL_TEXT("digest"), RL_TEXT("true"));
+    return rl_ask_with(RL_TEXT("fs.stat"), &args);
+}
+
 /* --- the web, tools, effects ----------------------------------------------------------------- */
 
 /* One HTTP request; what is empty is left out. */

@@ -6,8 +6,8 @@ must be held. The gate walks this table; nothing that is not in it can be called
 Effect classes, weakest first:
 
 ``pure``      sees nothing of the user's (clock, random, log); recorded once.
-``read``      reads the user's knowledge, or the web; recorded once.
-``write``     changes Runloop's own state; recorded as admitted and delivered.
+``read``      reads the user's knowledge or files, or the web; recorded once.
+``write``     changes Runloop's own state, or a granted file; recorded as admitted and delivered.
 ``spend``     may cost money; as ``write``, under a budget reserved before and reconciled after.
 ``send``      leaves the machine or cannot be undone; as ``write``, and only after a person approved.
 """
@@ -173,6 +173,52 @@ class HttpFetch(Args, frozen=True, kw_only=True):
     """1 to 4 194 304; what the unpacked body has beyond is cut off (``truncated``)."""
 
 
+class FsRead(Args, frozen=True, kw_only=True):
+    """Part of a file below a granted directory. Answer: ``{text|base64, offset, size, eof, digest}``.
+
+    ``text`` when the bytes are UTF-8, else ``base64``; ``digest`` is the BLAKE3 of these bytes.
+    """
+
+    path: str
+    """Absolute and written out: no ``.``, no ``..``, no link on the way."""
+    offset: int = 0
+    length: int = 65_536
+    """1 to 1 048 576 bytes."""
+
+
+class FsWrite(Args, frozen=True, kw_only=True):
+    """Replace a file, or make one, whole or not at all. Answer: ``{digest, size}``."""
+
+    path: str
+    """Absolute and written out; the directory exists, and what is replaced is a regular file."""
+    text: str | None = None
+    """At most 4 194 304 bytes; or ``base64``."""
+    base64: str | None = None
+    expected: str | None = None
+    """The digest the file must have now; empty: it must not exist; None: whatever is there is replaced."""
+
+
+class FsList(Args, frozen=True, kw_only=True):
+    """Names in a directory, sorted by bytes. Answer: ``{entries: [{name, kind, size}], truncated, skipped}``.
+
+    ``kind`` is file, dir, symlink or other; ``skipped`` counts names that are no text.
+    """
+
+    path: str
+    after: str = ""
+    """Only names after this one: the last one of the page before."""
+    limit: int = 1_000
+    """1 to 1 000."""
+
+
+class FsStat(Args, frozen=True, kw_only=True):
+    """What a path is. Answer: ``{kind, size, mtime_ms}``, for a file ``digest``, too, when asked for."""
+
+    path: str
+    digest: bool = False
+    """True: with the BLAKE3 of the file, which has at most 4 194 304 bytes."""
+
+
 class ToolList(Args, frozen=True, kw_only=True):
     """The agent's own tools. Answer: ``{tools: [{id, description, input_schema, granted, missing, …}]}``."""
 
@@ -232,6 +278,10 @@ OPS: dict[str, Op] = {
         Op(name="model.complete", args=ModelComplete, effect="spend", capability="model"),
         Op(name="msg.next", args=MsgNext, effect="read", capability=None),
         Op(name="http.fetch", args=HttpFetch, effect="read", capability="net", targeted=True, far=True),
+        Op(name="fs.read", args=FsRead, effect="read", capability="fs_ro", targeted=True),
+        Op(name="fs.write", args=FsWrite, effect="write", capability="fs_rw", targeted=True),
+        Op(name="fs.list", args=FsList, effect="read", capability="fs_ro", targeted=True),
+        Op(name="fs.stat", args=FsStat, effect="read", capability="fs_ro", targeted=True),
         Op(name="tool.list", args=ToolList, effect="read", capability=None),
         Op(name="tool.call", args=ToolCall, effect="read", capability=None, far=True, also=("net",)),
         Op(name="mail.send", args=MailSend, effect="send", capability="mail"),

@@ -456,6 +456,42 @@ impl Host {
         Ok(if done { None } else { Some(answer["item"].clone()) })
     }
 
+    // --- files ---------------------------------------------------------------------------------------
+
+    /// Up to `length` bytes of a file, from `offset`. Needs capability `fs_ro` or `fs_rw` for its directory.
+    pub fn fs_read(&self, path: &str, offset: u64, length: u32) -> Result<Vec<u8>, Refusal> {
+        let args = object! { "path": path, "offset": offset, "length": length };
+        let answer = self.call("fs.read", args)?;
+        match answer["text"].as_str() {
+            Some(text) => Ok(text.as_bytes().to_vec()),
+            None => bytes("fs.read", &answer),
+        }
+    }
+
+    /// Replace a file or make one, whole or not at all; returns its digest. A given `expected` must be the digest the
+    /// file has now (empty: it must not exist). Needs capability `fs_rw` for its directory.
+    pub fn fs_write(&self, path: &str, data: &[u8], expected: Option<&str>) -> Result<String, Refusal> {
+        let args = match std::str::from_utf8(data) {
+            Ok(text) => object! { "path": path, "text": text, "expected": expected },
+            Err(_) => object! { "path": path, "base64": base64::encode(data), "expected": expected },
+        };
+        let answer = self.call("fs.write", args)?;
+        let digest = answer["digest"].as_str().map(str::to_owned);
+        digest.ok_or_else(|| Refusal::answer("fs.write", "has no digest"))
+    }
+
+    /// At most `limit` names after `after` (empty: from the first): `{name, kind, size}`, and whether there are more.
+    pub fn fs_list(&self, path: &str, after: &str, limit: u32) -> Result<(Vec<Value>, bool), Refusal> {
+        let answer = self.call("fs.list", object! { "path": path, "after": after, "limit": limit })?;
+        let truncated = answer["truncated"].as_bool().unwrap_or(false);
+        Ok((items("fs.list", &answer, "entries")?, truncated))
+    }
+
+    /// What a path is: `{kind, size, mtime_ms}`, for a file with `digest`, when it is asked for.
+    pub fn fs_stat(&self, path: &str, digest: bool) -> Result<Value, Refusal> {
+        self.call("fs.stat", object! { "path": path, "digest": digest })
+    }
+
     // --- the web, tools, effects ---------------------------------------------------------------------
 
     /// One HTTP exchange. Needs capability `net` for the host.

@@ -93,6 +93,15 @@ static rl_answer ask_web(const js_value *args) {
     return rl_fetch(&request);
 }
 
+static rl_answer ask_file(const js_value *args) {
+    rl_text data = STR("text"), digest = STR("expected");
+    if (GET("base64")) rl_from_base64(STR("base64"), &data);
+    rl_fs_before before = !js_is(GET("expected"), JS_STRING) ? RL_FS_ANYTHING
+                          : digest.size                      ? RL_FS_DIGEST
+                                                             : RL_FS_NOTHING;
+    return rl_fs_write(STR("path"), data, before, digest);
+}
+
 /* The helper's answer; `out` gets the outcome where the answer's value is not it. */
 static rl_answer helper(rl_text op, const js_value *args, rl_buffer *out, rl_buffer *artifacts) {
     rl_answer made = {0};
@@ -150,6 +159,19 @@ static rl_answer helper(rl_text op, const js_value *args, rl_buffer *out, rl_buf
             put_member(out, ",\"truncated\":", js_get(made.value, RL_TEXT("truncated")));
             RL_PUT(out, ",\"hex\":"), put_hex(out, made.bytes), RL_PUT(out, "}");
         }
+    } else if (IS("fs.read")) {
+        made = rl_fs_read(STR("path"), whole(GET("offset"), 0), whole(GET("length"), 0));
+        if (!made.refused) RL_PUT(out, "{\"hex\":"), put_hex(out, made.bytes), RL_PUT(out, "}");
+    } else if (IS("fs.write")) {
+        made = ask_file(args);
+    } else if (IS("fs.list")) {
+        made = rl_fs_list(STR("path"), STR("after"), whole(GET("limit"), 0));
+        if (!made.refused) {
+            put_member(out, "{\"entries\":", made.value);
+            rl_put(out, made.number ? RL_TEXT(",\"truncated\":true}") : RL_TEXT(",\"truncated\":false}"));
+        }
+    } else if (IS("fs.stat")) {
+        made = rl_fs_stat(STR("path"), js_bool(GET("digest"), 0));
     } else if (IS("kb.search")) {
         made = rl_kb_search(STR("query"), whole(GET("k"), 8), json(GET("kinds")));
     } else if (IS("kb.query")) {

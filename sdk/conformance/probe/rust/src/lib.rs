@@ -176,6 +176,19 @@ fn helper(op: &str, args: &Value, host: &Host, artifacts: &mut Vec<String>) -> R
                 "hex": hex(&response.body)["hex"].clone(), "truncated": response.truncated,
             }
         }
+        "fs.read" => hex(&host.fs_read(text("path"), number("offset"), number("length") as u32)?),
+        "fs.write" => {
+            let data = match args.get("base64") {
+                Some(data) => from_base64(words(data)),
+                None => text("text").as_bytes().to_vec(),
+            };
+            host.fs_write(text("path"), &data, args["expected"].as_str())?.into()
+        }
+        "fs.list" => {
+            let (entries, truncated) = host.fs_list(text("path"), text("after"), number("limit") as u32)?;
+            object! { "entries": entries, "truncated": truncated }
+        }
+        "fs.stat" => host.fs_stat(text("path"), args["digest"].as_bool().unwrap_or(false))?,
         "tool.list" => host.tools()?.into(),
         "tool.call" => host.call_tool(text("tool"), &args["args"])?,
         other => list!["no helper for", other],
