@@ -9,13 +9,14 @@ import asyncio
 import getpass
 import os
 import random
-from collections.abc import Coroutine, Iterator, Mapping
-from contextlib import AsyncExitStack
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import AsyncExitStack, closing
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import structlog
 
+import runloop
 from openings import engine as openings_engine
 from pog.ledger import Ledger
 from pog.materializer import Materializer
@@ -32,7 +33,7 @@ from runloop.errors import NotFoundError, RunloopError
 from runloop.events import AgentTransition, DaemonStarted, DaemonStopped, Draft, Event, Provenance
 from runloop.ids import RunId, run_id_to_int
 from runloop.rmp import topics
-from runloopd.authority.anchors import Anchors
+from runloopd.authority.anchors import SYSTEM_FILE, Anchors
 from runloopd.authority.approvals import APPROVAL_KINDS, Approvals
 from runloopd.authority.desk import Desk
 from runloopd.authority.keyring import Keyring
@@ -43,6 +44,7 @@ from runloopd.broker.knowledge import LedgerKnowledge
 from runloopd.broker.mail import MailBroker
 from runloopd.broker.models import ModelBroker
 from runloopd.broker.ports import Delta
+from runloopd.broker.providers.files import Files
 from runloopd.broker.providers.web import Web
 from runloopd.broker.quotas import Quotas
 from runloopd.broker.secrets import SecretStore, keyring_lookup
@@ -83,6 +85,13 @@ TOKEN_MARGIN_MS = 86_400_000
 """A run's tokens outlive the approvals it may wait for by a day."""
 
 
+class _Service(Protocol):
+    async def close(self) -> None: ...
+
+
+Owned = TypeVar("Owned", bound=_Service)
+
+
 class Daemon:
     """One daemon for one home. ``async with`` it; leaving drains and stops everything."""
 
@@ -106,38 +115,33 @@ class Daemon:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    def _later(self, close: Any, *args: Any) -> None:
-        self._stack.push_async_callback(close, *args)
+    def _later(self, close: Callable[[], Awaitable[None]]) -> None:
+        self._stack.push_async_callback(close)
 
-    async def _build(self) -> None:  # noqa: PLR0915  (one service after the other, read top to bottom)
+    def _own(self, service: Owned) -> Owned:
+        """Close it when the daemon ends: what was owned last is closed first."""
+        self._later(service.close)
+        return service
+
+    async def _build(self) -> None:
+        """Every service, one after the other; then what was under way, and the door."""
         config, paths, clock = self._config, self._paths, self._clock
         paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
         keyring = Keyring.open(paths.keys_dir)
         bus = self._bus = Bus(clock)
 
-        # Facts. The ledger's lock is what refuses a second daemon of this home.
-        ledger = Ledger.open(
-            paths.events_db,
-            signing_key=keyring.ledger_key,
-            synchronous=config.kb.synchronous,
-            clock=clock,
-            anchor=paths.ledger_anchor,
-        )
-        if ledger.torn_tail:
-            log.warning("ledger_tail_cut", file=str(paths.events_db), head=ledger.head.id)
-        journal = self._journal = Journal(ledger, Materializer.open(paths.views_db, paths.events_db), clock)
-        self._later(journal.close)
-        reader = self._reader = Reader(paths.events_db)
-        self._stack.callback(reader.close)
+        # Facts.
+        ledger = self._ledger(keyring)
+        views = Materializer.open(paths.views_db, paths.events_db)
+        journal = self._journal = self._own(Journal(ledger, views, clock))
+        reader = self._stack.enter_context(closing(Reader(paths.events_db)))
         # Readers serve one call at a time: what threads scan is not what the event loop waits for.
-        scans = Reader(paths.events_db)
-        self._stack.callback(scans.close)
-        views = Knowledge(paths.views_db, scans)
-        self._stack.callback(views.close)
-        knowledge = LedgerKnowledge(views, journal)
+        scans = self._stack.enter_context(closing(Reader(paths.events_db)))
+        knowledge = LedgerKnowledge(
+            self._stack.enter_context(closing(Knowledge(paths.views_db, scans))), journal
+        )
         unfinished_runs = reader.unfinished_runs()
-        unfinished = [event for run in unfinished_runs for event in reader.events(run=run)]
-        unfinished.sort(key=lambda event: event.id)
+        unfinished = in_order(event for run in unfinished_runs for event in reader.events(run=run))
 
         # Authority.
         mint = Mint(keyring, journal, clock, ttl_ms=config.security.approval_expiry_ms + TOKEN_MARGIN_MS)
@@ -163,37 +167,13 @@ class Daemon:
             objection=anchors.objection,
         )
         policies = Policies(paths.overrides_dir, lambda: rights_of(registry), journal, mint)
-        quarantine = self._quarantine = Quarantine(
-            journal,
-            mint,
-            Breaker(failures=config.breaker.failures, window_ms=config.breaker.window_ms),
-        )
+        breaker = Breaker(failures=config.breaker.failures, window_ms=config.breaker.window_ms)
+        quarantine = self._quarantine = self._own(Quarantine(journal, mint, breaker))
         quarantine.restore(held_before(reader, ledger.head.id))
-        self._later(quarantine.close)
 
         # The gate and what it guards.
-        secrets = SecretStore(environ=os.environ, file=paths.home / "secrets.toml", keyring=keyring_lookup)
-        models = ModelBroker(config.models, secrets=secrets, clock=clock, jitter=random.random)
-        self._later(models.close)
-        web = Web(authorities=config.security.web_authorities)
-        self._later(web.close)
         quotas = Quotas(config.quotas, config.budgets)
-        gate = Gate(
-            journal=journal,
-            mint=mint,
-            approvals=approvals,
-            quotas=quotas,
-            models=models,
-            mail=MailBroker.configured(
-                config.mail, outbox=paths.outbox, user=getpass.getuser(), secrets=secrets
-            ),
-            web=web,
-            knowledge=knowledge,
-            clock=clock,
-            entropy=os.urandom,
-            on_delta=self._show,
-        )
-        self._later(gate.close)
+        gate = self._gate(journal, mint, approvals, quotas, knowledge)
 
         # Where guests run.
         runtime = self._runtime = Runtime(
@@ -204,8 +184,7 @@ class Daemon:
         )
         await runtime.start()
         self._later(runtime.close)
-        mailbox = Mailbox(bus, runtime)
-        self._later(mailbox.close)
+        mailbox = self._own(Mailbox(bus, runtime))
 
         # Runs.
         runners = {
@@ -260,7 +239,9 @@ class Daemon:
             blobs=scans,
             clock=clock,
             used=usage.used,
-            void_tokens=lambda agent, reason, actor: mint.revoke_agent(agent, reason, actor=actor),
+            void_tokens=lambda agent, bundle, reason, actor: mint.revoke_agent(
+                agent, reason, actor=actor, bundle=bundle
+            ),
             prepare=attempts.prepare,
             dev_key=lambda: dev_public(paths.keys_dir),
             indexes=Indexes(
@@ -272,70 +253,110 @@ class Daemon:
             ),
         )
         self._later(desk.close)
-        # Faces.
-        control = Control(
-            bus=bus,
-            journal=journal,
-            reader=scans,
-            runs=runs,
-            approvals=approvals,
-            knowledge=knowledge,
-            policies=policies,
-            quarantine=quarantine,
-            clock=clock,
-            status=self._status,
-            stop=self._asked_to_stop,
-            more=AgentMethods(
-                installer=installer,
-                anchors=anchors,
-                desk=desk,
-                registry=registry,
-                clock=clock,
-                describe=Descriptions(registry, installed, policies, usage).describe,
-                trial=trial,
-            ).rows(),
-        )
-        self._later(control.close)
 
-        gate.restore(unfinished)
-        # What the operator asked for outside of any run is not over while it is unanswered.
-        outside = [event for event in reader.events(kinds=APPROVAL_KINDS) if event.run is None]
-        approvals.restore(sorted((*unfinished, *outside), key=lambda event: event.id))
+        # Faces.
+        self._own(
+            Control(
+                bus=bus,
+                journal=journal,
+                reader=scans,
+                runs=runs,
+                approvals=approvals,
+                knowledge=knowledge,
+                policies=policies,
+                quarantine=quarantine,
+                clock=clock,
+                status=self._status,
+                stop=self._asked_to_stop,
+                more=AgentMethods(
+                    installer=installer,
+                    anchors=anchors,
+                    desk=desk,
+                    registry=registry,
+                    clock=clock,
+                    describe=Descriptions(registry, installed, policies, usage).describe,
+                    trial=trial,
+                ).rows(),
+            )
+        )
+
+        # What was under way goes on; then whoever wants may come in.
+        recall(reader, unfinished, gate, approvals)
         await asyncio.to_thread(installer.sweep)
         desk.resume()
         self._background(approvals.expire_loop())
-        await journal.append(
-            Draft(
-                payload=DaemonStarted(build=BUILD, pid=os.getpid(), recovered_runs=len(unfinished_runs)),
-                actor="daemon",
-                scope="system",
-            )
-        )
+        await self._state(DaemonStarted(build=BUILD, pid=os.getpid(), recovered_runs=len(unfinished_runs)))
         # Compiling the runner takes seconds, once per build and machine: nobody waits for it who need not.
         self._background(self._prepare_agents(registry, attempts))
         await runs.recover()
-        self._started_ms = clock.now_ms()
-        server = SocketServer(
-            bus,
-            paths.socket,
-            credential=keyring.operator_credential,
-            build=BUILD,
-            clock=clock,
-            on_lost=self._lost_socket,
-            on_refused=RefusalLog(clock).note,
-        )
-        await server.start()
-        self._later(server.close)
+        await self._open_door(bus, keyring)
         # Closed first: while it drains, people can still look and take back.
         self._stack.push_async_callback(self._close_runs)
         log.info("daemon_started", home=str(paths.home), socket=str(paths.socket), pid=os.getpid())
 
+    def _ledger(self, keyring: Keyring) -> Ledger:
+        """The ledger's lock is what refuses a second daemon of this home."""
+        paths = self._paths
+        ledger = Ledger.open(
+            paths.events_db,
+            signing_key=keyring.ledger_key,
+            synchronous=self._config.kb.synchronous,
+            clock=self._clock,
+            anchor=paths.ledger_anchor,
+        )
+        if ledger.torn_tail:
+            log.warning("ledger_tail_cut", file=str(paths.events_db), head=ledger.head.id)
+        return ledger
+
+    def _gate(
+        self, journal: Journal, mint: Mint, approvals: Approvals, quotas: Quotas, knowledge: LedgerKnowledge
+    ) -> Gate:
+        """The gate, with the providers nothing else may reach."""
+        config, paths = self._config, self._paths
+        secrets = SecretStore(environ=os.environ, file=paths.home / "secrets.toml", keyring=keyring_lookup)
+        mail = MailBroker.configured(
+            config.mail, outbox=paths.outbox, user=getpass.getuser(), secrets=secrets
+        )
+        return self._own(
+            Gate(
+                journal=journal,
+                mint=mint,
+                approvals=approvals,
+                quotas=quotas,
+                models=self._own(
+                    ModelBroker(config.models, secrets=secrets, clock=self._clock, jitter=random.random)
+                ),
+                mail=mail,
+                web=self._own(Web(authorities=config.security.web_authorities)),
+                files=self._own(Files(own_places(paths))),
+                knowledge=knowledge,
+                clock=self._clock,
+                entropy=os.urandom,
+                on_delta=self._show,
+            )
+        )
+
+    async def _open_door(self, bus: Bus, keyring: Keyring) -> None:
+        self._started_ms = self._clock.now_ms()
+        server = SocketServer(
+            bus,
+            self._paths.socket,
+            credential=keyring.operator_credential,
+            build=BUILD,
+            clock=self._clock,
+            on_lost=self._lost_socket,
+            on_refused=RefusalLog(self._clock).note,
+        )
+        await server.start()
+        self._later(server.close)
+
     async def _close_runs(self) -> None:
         log.info("daemon_draining", runs=len(self._runs.active()))
         await self._runs.close(self._drain_ms)
-        await self._journal.append(
-            Draft(payload=DaemonStopped(reason="asked to"), actor="daemon", scope="system")
-        )
+        await self._state(DaemonStopped(reason="asked to"))
+
+    async def _state(self, fact: DaemonStarted | DaemonStopped) -> None:
+        await self._journal.append(Draft(payload=fact, actor="daemon", scope="system"))
 
     def _background(self, work: Coroutine[Any, Any, None]) -> None:
         """Run until the daemon stops."""
@@ -405,6 +426,24 @@ class Daemon:
     def _asked_to_stop(self, drain: bool) -> None:
         self._drain_ms = DRAIN_MS if drain else 0
         self._stop.set()
+
+
+def recall(reader: Reader, unfinished: list[Event], gate: Gate, approvals: Approvals) -> None:
+    """Tell of unfinished runs, and of what the operator asked for outside of any: it lasts until answered."""
+    gate.restore(unfinished)
+    outside = [event for event in reader.events(kinds=APPROVAL_KINDS) if event.run is None]
+    approvals.restore(in_order((*unfinished, *outside)))
+
+
+def in_order(events: Iterable[Event]) -> list[Event]:
+    """As the ledger has them."""
+    return sorted(events, key=lambda event: event.id)
+
+
+def own_places(paths: Paths) -> tuple[Path, ...]:
+    """What no grant of files reaches: this home, the socket, the system's settings, the program itself."""
+    program = (Path(__file__).parent, Path(runloop.__file__).parent, shipped("agents"))
+    return (paths.home, paths.socket, SYSTEM_FILE.parent, *program)
 
 
 def index_place(config: Config) -> Path | None:

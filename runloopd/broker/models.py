@@ -507,7 +507,7 @@ class _Call:
 
 
 def _check_request(request: ModelComplete) -> None:
-    from runloopd.broker.providers.schema import check
+    from runloopd.broker.providers.answer_schema import check
 
     why = None
     if not 1 <= request.max_tokens <= _MAX_TOKENS:
@@ -549,7 +549,7 @@ def _insist_on_schema(route: _Route, request: ModelComplete, completion: Complet
         return
     import orjson
 
-    from runloopd.broker.providers.schema import misfit
+    from runloopd.broker.providers.answer_schema import misfit
 
     try:
         why = misfit(request.json_schema, orjson.loads(completion.text))

@@ -17,7 +17,7 @@ from typing import Any, cast
 
 import orjson
 
-from runloop.bundle.schema import Schema
+from runloop.bundle.json_schema import Schema
 from runloop.bundle.tools import HttpTransport, Tool
 from runloop.caps.destination import Destination, parse_destination
 from runloop.caps.policy import Policy, Verdict

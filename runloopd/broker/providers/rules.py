@@ -17,8 +17,8 @@ from runloop.digest import canonical
 from runloop.errors import RunloopError
 from runloop.ops import ModelComplete
 from runloopd.broker.ports import ModelCallError
+from runloopd.broker.providers.answer_schema import check, misfit, shape
 from runloopd.broker.providers.completion import Completion, Usage, estimated_tokens
-from runloopd.broker.providers.schema import check, misfit, shape
 from runloopd.broker.providers.template import render
 
 __all__ = ["RULES_MODEL", "RulesProvider"]

@@ -16,9 +16,9 @@ from runloop.errors import UsageError
 from runloop.ops import ModelComplete, ModelMessage
 from runloopd.broker.ports import ModelCallError
 from runloopd.broker.providers import rules as rules_module
+from runloopd.broker.providers.answer_schema import check, misfit, shape
 from runloopd.broker.providers.completion import Completion
 from runloopd.broker.providers.rules import RULES_MODEL, RulesProvider
-from runloopd.broker.providers.schema import check, misfit, shape
 
 
 async def rules(on_delta: Any = None, said: str = "Please answer.", **fields: Any) -> Completion:
@@ -109,10 +109,10 @@ async def test_a_schema_is_filled_from_facts_of_the_same_names() -> None:
     [
         ({}, "$.title"),
         ({"title": "Q4", "count": -1, "tone": "formal", "who": {"name": "Jo"}}, "out of bounds"),
-        ({"title": "Q4", "count": "3", "tone": "formal", "who": {"name": "Jo"}}, "not of type integer"),
+        ({"title": "Q4", "count": "3", "tone": "formal", "who": {"name": "Jo"}}, "must be of type integer"),
         ({"title": "Q4", "count": 3, "who": {"name": "Jo"}}, "$.tone"),
-        ({"title": "Q4", "count": 3, "tone": "rude", "who": {"name": "Jo"}}, "not one of the choices"),
-        ({"title": "Q4", "count": 3, "tone": "formal", "who": "Jo"}, "not of type object"),
+        ({"title": "Q4", "count": 3, "tone": "rude", "who": {"name": "Jo"}}, "must be one of"),
+        ({"title": "Q4", "count": 3, "tone": "formal", "who": "Jo"}, "must be of type object"),
         ({"title": "Q4", "count": 3, "tone": "formal"}, "$.who.name"),
     ],
 )

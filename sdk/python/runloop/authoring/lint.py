@@ -18,8 +18,8 @@ from runloop.authoring.findings import LintFinding
 from runloop.authoring.source import SourceError, read_source
 from runloop.authoring.toolchains import BUILD_FILE, LANGUAGES, OpUse, Toolchain, build_settings, toolchain
 from runloop.bundle.content import ContentError, check_content
+from runloop.bundle.json_schema import read_schema
 from runloop.bundle.manifest import Manifest, ManifestError, check_values, parse_manifest
-from runloop.bundle.schema import read_schema
 from runloop.bundle.tools import ToolsError, parse_tools
 from runloop.caps.policy import CONTACTS_RAW, CapsError, Policy, parse_policy
 from runloop.errors import RunloopError, UsageError

@@ -1,4 +1,4 @@
-"""JSON Schema as tools may use it: the part that is safe to evaluate for strangers.
+"""JSON Schema for strangers: the part that is safe to evaluate inside the daemon.
 
 Knows: which keywords there are, how ``$ref`` inside a schema is resolved, whether a value fits. Does not
 know: whose schema it is or what it guards. Pure.
@@ -16,7 +16,7 @@ from typing import Any
 from runloop.digest import canonical
 from runloop.errors import RunloopError
 
-__all__ = ["Schema", "read_schema"]
+__all__ = ["TYPES", "Schema", "read_schema"]
 
 MAX_DEPTH = 32
 MAX_NODES = 1_000
@@ -39,7 +39,7 @@ _NOTES = frozenset(
         "writeOnly",
     }
 )
-_TYPES: dict[str, Any] = {
+TYPES: dict[str, Any] = {
     "array": list,
     "boolean": bool,
     "integer": int,
@@ -48,6 +48,7 @@ _TYPES: dict[str, Any] = {
     "object": dict,
     "string": str,
 }
+"""JSON type -> what holds such a value in Python."""
 _COUNTS = {
     "minLength": str,
     "maxLength": str,
@@ -81,7 +82,7 @@ Node = bool | dict[str, Any]
 
 
 class Schema:
-    """A schema that was read without a finding."""
+    """A schema that was read without a finding, or checked to be of a narrower kind."""
 
     def __init__(self, node: Node) -> None:
         self._node = node
@@ -197,8 +198,8 @@ def _plain_fault(key: str, value: Any) -> str | None:
             "must be a list of names",
         ),
         "type": (
-            all(isinstance(name, str) and name in _TYPES for name in names),
-            f"must name types: {', '.join(_TYPES)}",
+            all(isinstance(name, str) and name in TYPES for name in names),
+            f"must name types: {', '.join(TYPES)}",
         ),
         "uniqueItems": (isinstance(value, bool), "must be true or false"),
     }
@@ -322,7 +323,7 @@ def _is(value: Any, kind: str) -> bool:
         return kind == "boolean"
     if kind == "integer" and isinstance(value, float):
         return value.is_integer()
-    return isinstance(value, _TYPES[kind])
+    return isinstance(value, TYPES[kind])
 
 
 def _bound_misfit(schema: Mapping[str, Any], value: Any, at: str) -> str | None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runloop.bundle.schema import MAX_NODES, read_schema
+from runloop.bundle.json_schema import MAX_NODES, read_schema
 
 
 def read(schema: Any) -> tuple[Any, list[str]]:

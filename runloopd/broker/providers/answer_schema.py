@@ -1,8 +1,9 @@
 """The JSON Schema subset in which an agent may ask for structured answers.
 
-Knows: which keywords are allowed, whether a value fits, and how to make a value from facts. The subset has
-no ``$ref`` (no fetching, no recursion) and no ``pattern`` (a guest's regular expression would run inside the
-daemon). Everything is bounded. Does not know: who asked, or which model answered.
+Knows: which keywords are allowed and how to make a value from facts. The subset has no ``$ref`` (no fetching,
+no recursion) and no ``pattern`` (a guest's regular expression would run inside the daemon). Everything is
+bounded. Does not know: whether a value fits (``runloop.bundle.json_schema``), who asked, or which model
+answered.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from runloop.bundle.json_schema import TYPES, Schema
 from runloop.errors import UsageError
 
 __all__ = ["check", "misfit", "shape"]
@@ -37,16 +39,6 @@ _KEYWORDS = frozenset(
         "type",
     }
 )
-_PYTHON: dict[str, Any] = {
-    "array": list,
-    "boolean": bool,
-    "integer": int,
-    "null": type(None),
-    "number": (int, float),
-    "object": dict,
-    "string": str,
-}
-_MAX_STEPS = 500_000
 _MISSING: Any = object()
 
 
@@ -96,7 +88,7 @@ def _check_keyword(key: str, value: Any, at: str, depth: int, budget: list[int])
         case "type":
             names = value if isinstance(value, list) else [value]
             _expect(
-                bool(names) and all(isinstance(name, str) and name in _PYTHON for name in names),
+                bool(names) and all(isinstance(name, str) and name in TYPES for name in names),
                 here,
                 "must name JSON types",
             )
@@ -126,94 +118,7 @@ def _refused(at: str, why: str) -> UsageError:
 
 def misfit(schema: Any, value: Any) -> str | None:
     """Why ``value`` does not fit a checked ``schema``; None when it does."""
-    return _Fit().misfit(schema, value, "$")
-
-
-class _Fit:
-    """One comparison, under a bound of steps: schema and value both come from strangers."""
-
-    def __init__(self) -> None:
-        self._steps = _MAX_STEPS
-
-    def misfit(self, schema: Any, value: Any, at: str) -> str | None:
-        self._steps -= 1
-        if self._steps < 0:
-            return f"{at}: too large to check"
-        if isinstance(schema, bool):
-            return None if schema else f"{at}: nothing is allowed here"
-        return (
-            _kind_misfit(schema, value, at)
-            or _bound_misfit(schema, value, at)
-            or self._choice_misfit(schema, value, at)
-            or self._child_misfit(schema, value, at)
-        )
-
-    def _choice_misfit(self, schema: dict[str, Any], value: Any, at: str) -> str | None:
-        if "const" in schema and not self._same(schema["const"], value):
-            return f"{at}: not the constant asked for"
-        if "enum" in schema and not any(self._same(choice, value) for choice in schema["enum"]):
-            return f"{at}: not one of the choices"
-        if "anyOf" in schema and all(self.misfit(choice, value, at) for choice in schema["anyOf"]):
-            return f"{at}: fits none of anyOf"
-        return None
-
-    def _same(self, one: Any, two: Any) -> bool:
-        """JSON equality: 1 is 1.0, and true is not 1."""
-        self._steps -= 1
-        if self._steps < 0 or isinstance(one, bool) or isinstance(two, bool):
-            return one is two
-        if isinstance(one, list) and isinstance(two, list):
-            return len(one) == len(two) and all(map(self._same, one, two))
-        if isinstance(one, dict) and isinstance(two, dict):
-            return one.keys() == two.keys() and all(self._same(one[key], two[key]) for key in one)
-        return bool(one == two)
-
-    def _child_misfit(self, schema: dict[str, Any], value: Any, at: str) -> str | None:
-        if isinstance(value, list) and "items" in schema:
-            children = ((schema["items"], item, f"{at}[{index}]") for index, item in enumerate(value))
-        elif isinstance(value, dict):
-            for name in schema.get("required", ()):
-                if name not in value:
-                    return f"{at}: {name!r} is missing"
-            known = schema.get("properties", {})
-            other = schema.get("additionalProperties", True)
-            children = ((known.get(name, other), item, f"{at}.{name}") for name, item in value.items())
-        else:
-            return None
-        return next((why for child in children if (why := self.misfit(*child))), None)
-
-
-def _kind_misfit(schema: dict[str, Any], value: Any, at: str) -> str | None:
-    kinds = schema.get("type")
-    if kinds is None:
-        return None
-    kinds = kinds if isinstance(kinds, list) else [kinds]
-    if any(_is_kind(value, kind) for kind in kinds):
-        return None
-    return f"{at}: not of type {' or '.join(kinds)}"
-
-
-def _is_kind(value: Any, kind: str) -> bool:
-    if isinstance(value, bool):
-        return kind == "boolean"
-    if kind == "integer" and isinstance(value, float):
-        return value.is_integer()
-    return isinstance(value, _PYTHON[kind])
-
-
-def _bound_misfit(schema: dict[str, Any], value: Any, at: str) -> str | None:
-    if isinstance(value, str | list):
-        low, high = ("minLength", "maxLength") if isinstance(value, str) else ("minItems", "maxItems")
-        if not schema.get(low, 0) <= len(value) <= schema.get(high, len(value)):
-            return f"{at}: its length is out of bounds"
-    elif isinstance(value, int | float) and not isinstance(value, bool):
-        inside = (
-            schema.get("minimum", value) <= value <= schema.get("maximum", value)
-            and ("exclusiveMinimum" not in schema or value > schema["exclusiveMinimum"])
-            and ("exclusiveMaximum" not in schema or value < schema["exclusiveMaximum"])
-        )
-        return None if inside else f"{at}: out of bounds"
-    return None
+    return Schema(schema).misfit(value)
 
 
 # --- making ---------------------------------------------------------------------------------------
