@@ -21,10 +21,11 @@ import tempfile
 import threading
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 from runloop.digest import blob_digest, canonical
 from runloopd.broker.calls import Answer, HostCall
-from runloopd.runtime.supervisor import AttemptOrder, GuestLimits, Runtime
+from runloopd.runtime.supervisor import AttemptOrder, GuestLimits, Runtime, _spare_key
 from tests.unit.runtime.guests import calling
 
 RUNNER = Path(__file__).parents[2] / "sdk" / "runner" / "runner.wasm.xz"
@@ -69,12 +70,14 @@ class FirstCall:
         return Answer(ok=True, value={"now_ms": 1})
 
 
-def spread(label: str, seconds: list[float]) -> None:
-    ms = sorted(1000 * value for value in seconds)
-    p99 = ms[min(len(ms) - 1, int(len(ms) * 0.99))]
+def spread(label: str, seconds: list[float], unit: str = "ms") -> None:
+    """One line: the least, the median, the 99th percentile, the most. ``unit``: s, ms or µs."""
+    made = sorted(value * {"s": 1, "ms": 1e3, "µs": 1e6}[unit] for value in seconds)
+    p99 = made[min(len(made) - 1, int(len(made) * 0.99))]
     print(
-        f"{label:<66} min {ms[0]:.2f}  p50 {statistics.median(ms):.2f}  p99 {p99:.2f}  max {ms[-1]:.2f} ms"
-        f"  (n={len(ms)})"
+        f"{label:<66} min {made[0]:.2f}  p50 {statistics.median(made):.2f}  p99 {p99:.2f}"
+        f"  max {made[-1]:.2f} {unit}  (n={len(made)})",
+        flush=True,
     )
 
 
@@ -91,13 +94,19 @@ def order(component: str, source: dict[str, str] | None, entrypoint: str = "agen
     )
 
 
+async def spare_ready(runtime: Runtime, what: AttemptOrder) -> None:
+    """Wait until a worker stands ready for such an order; one was executed before."""
+    while _spare_key(what) not in runtime._spares:
+        await asyncio.sleep(0.001)
+
+
 async def cold_starts(
     runtime: Runtime, what: AttemptOrder, count: int, *, spare: bool = False
 ) -> tuple[list[float], list[float]]:
     first, whole = [], []
     for _ in range(count):
-        while spare and not runtime._spares:
-            await asyncio.sleep(0.001)
+        if spare:
+            await spare_ready(runtime, what)
         answerer = FirstCall()
         began = time.perf_counter()
         result = await runtime.run_attempt(what, answerer)
@@ -107,20 +116,52 @@ async def cold_starts(
     return first, whole
 
 
+class Weight(NamedTuple):
+    """KiB of one process that no other process maps."""
+
+    own: int
+    """What every process like this has for itself."""
+    code: int
+    """Compiled code and data that only it has touched so far; a second agent of the kind shares them."""
+
+
+def weight(pid: int) -> Weight:
+    """``private_kib``, told apart: pages of the compiled image that nobody has written are code."""
+    total = code = private = 0
+    image = False
+    for line in Path(f"/proc/{pid}/smaps").read_text().splitlines():
+        name, rest = line.split(maxsplit=1)
+        if not name.endswith(":"):
+            image, private = "/memfd:" in rest, 0
+        elif name in ("Private_Clean:", "Private_Dirty:"):
+            private += int(rest.split()[0])
+        elif name == "Anonymous:":
+            total += private
+            code += max(0, private - int(rest.split()[0])) if image else 0
+    return Weight(total - code, code)
+
+
 def private_kib(pid: int) -> int:
     lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     return sum(int(line.split()[1]) for line in lines if line.startswith(("Private_Clean", "Private_Dirty")))
 
 
-async def resident(runtime: Runtime, what: AttemptOrder, count: int) -> list[int]:
-    gate = asyncio.Event()
+def available_kib() -> int:
+    """What the machine could still give, by its own account."""
+    lines = Path("/proc/meminfo").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
+
+
+async def resident(runtime: Runtime, what: AttemptOrder, count: int) -> tuple[list[Weight], int]:
+    """KiB while so many agents wait for an answer: private to each, and gone from the machine for all."""
+    gate, before = asyncio.Event(), available_kib()
     answerers = [FirstCall(gate) for _ in range(count)]
     attempts = [asyncio.create_task(runtime.run_attempt(what, answerer)) for answerer in answerers]
     await asyncio.wait_for(asyncio.gather(*(answerer.arrived.wait() for answerer in answerers)), 120)
-    sizes = [private_kib(worker.pid) for worker in runtime._workers]
+    sizes, gone = [weight(worker.pid) for worker in runtime._workers], before - available_kib()
     gate.set()
     await asyncio.gather(*attempts)
-    return sizes
+    return sizes, gone
 
 
 def share(image: int, count: int, start: dict[str, str]) -> None:
@@ -220,10 +261,11 @@ async def bench(scratch: Path) -> None:
         spread(f"{name}: order to result", whole)
     for name, _, what in agents:
         try:
-            sizes = await resident(runtime, what, 20)
+            weights, _ = await resident(runtime, what, 20)
         except PermissionError:
             print(f"{name}: private memory needs root to read (workers are not dumpable)")
             continue
+        sizes = [each.own + each.code for each in weights]
         print(
             f"{name}: private memory per agent blocked in a host call:"
             f" p50 {statistics.median(sizes) / 1024:.2f}, max {max(sizes) / 1024:.2f} MiB (n={len(sizes)})"
