@@ -15,6 +15,8 @@ from rlp.output import Console, ago
 __all__ = ["Progress"]
 
 MAX_DRAFT_LINES = 200
+MAX_RESULT_LINES = 40
+"""Of a result that is no draft; the whole of it is in the artifact."""
 
 
 class Progress:
@@ -27,6 +29,7 @@ class Progress:
         self._began = 0
         self._width = 8
         self._results: list[str] = []
+        self._outputs: dict[tuple[str, str], list[Any]] = {}
         self._rules_told = False
 
     def show(self, event: dict[str, Any]) -> None:
@@ -72,7 +75,7 @@ class Progress:
         took = ago(event["ts_ms"] - began)
         if payload["status"] == "succeeded":
             self._line(node, f"done in {took}", "green")
-            self._values(payload.get("output") or {})
+            self._values(node, payload.get("output") or {})
             return
         error = payload.get("error") or {}
         how = "timed out" if payload["status"] == "timed_out" else "failed"
@@ -111,6 +114,9 @@ class Progress:
 
     def _on_artifact_created(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
         self._results.append(f"artifact {payload['name']}  {payload['blob'][:16]}")
+        for value in self._outputs.get((str(payload.get("node")), str(payload.get("port"))), []):
+            if not _is_draft(value):  # that was shown when it was written
+                self._result(value)
 
     def _on_run_finished(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
         good = payload["outcome"] == "succeeded"
@@ -127,25 +133,40 @@ class Progress:
 
     # --- what nodes produced ----------------------------------------------------------------------
 
-    def _values(self, output: dict[str, Any]) -> None:
-        for values in (output.get("ports") or {}).values():
+    def _values(self, node: str, output: dict[str, Any]) -> None:
+        for port, values in (output.get("ports") or {}).items():
+            if isinstance(values, list):
+                self._outputs[node, port] = values
             for value in values if isinstance(values, list) else []:
-                if isinstance(value, dict) and {"subject", "body"} <= set(value):
+                if _is_draft(value):
                     self._draft(value)
                 elif isinstance(value, dict) and isinstance(value.get("notes"), list):
                     for note in value["notes"][:20]:
                         self._say(f"  {'':<{self._width}}  note: ", str(note), "dim")
 
     def _draft(self, draft: dict[str, Any]) -> None:
-        if self._console.style.quiet:
-            return
         recipients = draft.get("to")
         shown = ", ".join(map(str, recipients)) if isinstance(recipients, list) else str(recipients or "?")
         width = self._console.width - 6
-        lines = [*fold("to: ", shown, width), *fold("subject: ", str(draft["subject"]), width), ""]
-        body = block(str(draft["body"]), width=max(8, width))
-        lines += body[:MAX_DRAFT_LINES]
-        if len(body) > MAX_DRAFT_LINES:
-            lines.append(f"... {len(body) - MAX_DRAFT_LINES} more lines")
-        for line in lines:
+        head = [*fold("to: ", shown, width), *fold("subject: ", str(draft["subject"]), width), ""]
+        self._quote(head, str(draft["body"]), MAX_DRAFT_LINES)
+
+    def _result(self, value: Any) -> None:
+        """What the run was for: what it saves, in words or as JSON."""
+        import json
+
+        text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, indent=2)
+        self._quote([], text, MAX_RESULT_LINES)
+
+    def _quote(self, head: list[str], text: str, limit: int) -> None:
+        """Foreign text behind a bar, so that no line of it can be taken for one of ours."""
+        if self._console.style.quiet:
+            return
+        lines = block(text, width=max(8, self._console.width - 6))
+        more = [f"... {len(lines) - limit} more lines"] if len(lines) > limit else []
+        for line in (*head, *lines[:limit], *more):
             self._console.say(f"    | {line}")
+
+
+def _is_draft(value: object) -> bool:
+    return isinstance(value, dict) and {"subject", "body"} <= set(value)

@@ -137,7 +137,7 @@ COMMANDS: tuple[Command, ...] = (
         (_APPROVAL,),
         (
             _NOTE,
-            Option("yes", ("-y", "--yes"), "do not ask again on a terminal"),
+            Option("yes", ("-y", "--yes"), "do not ask again on a terminal, except to widen what is trusted"),
             Option("wait", ("-w", "--wait"), "stay until it has happened or failed; Ctrl-C takes it back"),
         ),
         "Without a terminal the command itself is the person's word.",
@@ -235,8 +235,8 @@ COMMANDS: tuple[Command, ...] = (
             *_KEYS,
             Option("no_describe", ("--no-describe",), "do not complete tools.json in the sandbox"),
         ),
-        "The same source gives the same bytes, wherever and whenever it is built. A folder or a config agent's "
-        "file will do. Without a key the bundle is not signed, and cannot be installed.",
+        "The same source gives the same bytes, wherever and whenever it is built. A folder will do, or the file "
+        "of a config agent. Without a key the bundle is not signed, and cannot be installed.",
     ),
     Command(
         "agent sign", "authoring:sign", "sign a bundle, in place of any signature it has",

@@ -26,8 +26,10 @@ if [ -t 0 ]; then
 	step rlp agent install --dev-key "$name.rlb"
 else
 	# Without a terminal the question is parked (exit 5), and answered by its id.
-	step rlp agent install --dev-key "$name.rlb" || [ $? -eq 5 ]
-	step rlp approve "$(rlp approvals --json | sed -n 's/.*"approval": *"\([0-9a-z_-]*\)".*/\1/p' | head -n 1)"
+	asked=$(step rlp agent install --dev-key --json "$name.rlb") || [ $? -eq 5 ]
+	commands=$((commands + 1))
+	approval=$(printf '%s\n' "$asked" | sed -n 's/.*"approval":"\([^"]*\)".*/\1/p')
+	[ -z "$approval" ] || step rlp approve "$approval"
 fi
 step rlp run "$name/opening.yaml" -p text="todo: write an agent by 2030-01-01"
 step rlp replay "$(rlp runs -n 1 --json | sed -n 's/.*"run": *"\([0-9a-z_-]*\)".*/\1/p' | head -n 1)"

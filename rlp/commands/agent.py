@@ -188,7 +188,9 @@ def _about(found: dict[str, Any]) -> list[tuple[str, str]]:
 def key(session: Session, *, file: str, publisher: str) -> Exit:
     """Make a key to sign bundles with, or show the one that is there, and what others add to trust it."""
     from runloop.bundle.keyfile import make_key, read_key
+    from runloop.bundle.trust import checked_publisher
 
+    checked_publisher(publisher)
     path = Path(file)
     made = not path.exists()
     found = make_key(path) if made else read_key(path)

@@ -66,7 +66,8 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
     if not session.json:
         for line in held.describe(found, content, width=console.width):
             console.say(line)
-    if session.interactive and not yes and found.get("op") in installing.WIDENING:
+    if session.interactive and found.get("op") in installing.WIDENING:
+        # Not even with --yes: what this machine may do is widened by a word that names it (attacks.md C8).
         if not installing.confirm(session, found, content):
             raise _waits(found)
     elif session.interactive and not yes:

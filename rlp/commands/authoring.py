@@ -371,7 +371,13 @@ def _word(ok: bool) -> str:
 
 
 def _folder(given: str | None) -> Path:
-    return Path(given or ".").resolve()
+    """What is meant: a folder, or the one file that is an agent. A plugin's folder means its manifest."""
+    from runloop.authoring.lint import MANIFEST
+    from runloop.bundle.plugin import PLUGIN_FILE
+
+    path = Path(given or ".").resolve()
+    plugin = path / PLUGIN_FILE
+    return plugin if plugin.is_file() and not (path / MANIFEST).exists() else path
 
 
 def _warn(session: Session, warnings: Sequence[LintFinding]) -> None:

@@ -48,6 +48,7 @@ def grant(session: Session, *, agent: str, capability: str, value: str | None) -
 
 def _value(text: str | None) -> Any:
     import json
+    import shlex
 
     if text is None:
         return True
@@ -56,7 +57,7 @@ def _value(text: str | None) -> Any:
     except ValueError as error:
         raise UsageError(
             f"{text!r} is not JSON",
-            hint="write true, or for example '[\"a@example.org\"]'",
+            hint=f"write true, or a list: {shlex.quote(json_text([text]))}",
             code="cli.argument",
         ) from error
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +55,12 @@ def _changes(path: Path) -> Iterator[None]:
         step=_QUIET_MS,
         rust_timeout=_IDLE_MS,
         yield_on_timeout=True,
-        raise_interrupt=False,
+        raise_interrupt=True,
     )
-    for number, changes in enumerate(watched):
-        if number == 0 or any(path.is_dir() or Path(changed) == path for _, changed in changes):
-            yield
+    with suppress(KeyboardInterrupt):  # of the watching; one that meets a build ends that first
+        for number, changes in enumerate(watched):
+            if number == 0 or any(path.is_dir() or Path(changed) == path for _, changed in changes):
+                yield
 
 
 class _Serving:
@@ -69,6 +71,8 @@ class _Serving:
         self._path = path
         self._name = path.name
         self._bundle: str | None = None
+        self._broken = False
+        """The last round ended in a mistake, so that its mending is worth a word."""
 
     def round(self) -> Exit:
         """Build, sign, hand over. Whatever goes wrong, the last good build goes on serving."""
@@ -76,6 +80,7 @@ class _Serving:
         try:
             return self._replace(began)
         except RunloopError as error:
+            self._broken = True
             self._tell("broken", error=error.to_wire(), words=error.message, hint=error.hint)
             return error.exit
 
@@ -86,14 +91,17 @@ class _Serving:
         asked = self._session.ask(
             "agents.install", installing.JUDGE_S, upload=upload, dev_key=True, dev_swap=True
         )
+        took_ms = round((time.monotonic() - began) * 1000)  # a person who is asked may take longer
         if asked["state"] == "waiting":
             code = installing.follow(self._session, asked, f"{asked['how']} of {self._name}")
             if code is not Exit.OK:
+                if self._bundle and not self._session.json:
+                    self._session.console.say(f"  until then {self._last()}", "yellow")
                 return code
-        same = asked["state"] == "current" and self._bundle == asked["bundle"]
-        self._bundle = asked["bundle"]
+        same = asked["state"] == "current" and self._bundle == asked["bundle"] and not self._broken
+        self._bundle, self._broken = asked["bundle"], False
         if not same:
-            self._tell("serving", ms=round((time.monotonic() - began) * 1000))
+            self._tell("serving", ms=took_ms)
         return Exit.OK
 
     def _tell(self, state: str, **facts: Any) -> None:
@@ -110,8 +118,10 @@ class _Serving:
         console.say(f"broken: {facts['words']}", "red")
         if facts["hint"]:
             console.say(f"  {facts['hint']}")
-        last = f"{self._short()} goes on serving" if self._bundle else "nothing of it serves yet"
-        console.say(f"  {last}", "yellow")
+        console.say(f"  {self._last()}", "yellow")
+
+    def _last(self) -> str:
+        return f"{self._short()} goes on serving" if self._bundle else "no build of it serves from here yet"
 
     def _short(self) -> str:
         return (self._bundle or "")[:16]

@@ -68,6 +68,7 @@ def _all(session: Session) -> Iterator[Check]:
         ("shipped", _shipped),
         ("ledger", _ledger),
         ("daemon", _daemon),
+        ("sandbox", _sandbox),
         ("trust", _trust),
         ("unsigned", _unsigned),
         ("agents", _agents),
@@ -110,13 +111,18 @@ def _home(session: Session) -> Check:
 
 
 def _keys(session: Session) -> Check:
+    from runloop.bundle import keyfile
+
     keys = session.home.keys_dir
     if not keys.exists():
         return Check("keys", "ok", "none yet; the daemon makes them at its first start")
     if keys.stat().st_mode & 0o077:
         return Check("keys", "bad", f"{keys} is open to others", f"chmod 700 {keys}")
     for file in sorted(keys.glob("*.key")):
-        read_key(file)
+        if file.name == keyfile.DEV_KEY:
+            keyfile.read_key(file)  # an author's, in PEM; the others are the daemon's own
+        else:
+            read_key(file)
     return Check("keys", "ok", str(keys))
 
 
@@ -201,6 +207,18 @@ def _daemon(session: Session) -> Check:
             "daemon", "warning", f"pid {pid}; quarantined: {', '.join(held)}", "'rlp agent held' tells why"
         )
     return Check("daemon", "ok", f"version {version}, pid {pid}, {session.paths.socket}")
+
+
+def _sandbox(session: Session) -> Check:
+    """What holds every guest; the daemon tried each layer on a process of its own when it started."""
+    if session.running() is None:
+        return Check("sandbox", "ok", "tried by the daemon at each start; it starts nothing without")
+    layers: dict[str, bool] = session.ask("status")["layers"]
+    absent = [name for name, holds in layers.items() if not holds]
+    if absent:
+        found = f"{len(layers) - len(absent)} of {len(layers)} layers hold; not {', '.join(absent)}"
+        return Check("sandbox", "warning", found, "the others hold without; a newer kernel may offer it")
+    return Check("sandbox", "ok", f"{len(layers)} layers hold: {', '.join(layers)}")
 
 
 def _trust(session: Session) -> Check:

@@ -13,6 +13,11 @@ __all__ = ["held", "quarantine", "release"]
 def quarantine(session: Session, *, agent: str, reason: str) -> Exit:
     """Keep an agent from running, from now on and across restarts."""
     done = session.ask("agent.quarantine", agent=agent, reason=reason)
+    if all(row["name"] != done["agent"] for row in session.ask("agents.list")["agents"]):
+        session.console.note(
+            f"rlp: no agent is called {agent} now ('rlp agent list'); what comes by that name is held",
+            "yellow",
+        )
     return _told(session, done, f"{agent} is quarantined; 'rlp agent release {agent}' lifts it")
 
 

@@ -45,7 +45,12 @@ class DaemonTwin:
         self.on_submit: Callable[[DaemonTwin], None] = lambda twin: None
         self.on_decision: Callable[[DaemonTwin, dict[str, Any]], None] = lambda twin, decision: None
         self.methods: dict[str, Method] = {
-            "status": lambda: {"version": __version__, "pid": 1, "started_ms": 1_750_000_000_000, "runs": 0},
+            "status": lambda: {
+                "version": __version__,
+                "pid": 1,
+                "started_ms": 1_750_000_000_000,
+                "layers": {},
+            },
             "run.submit": self._submit,
             "run.events": self._events,
             "run.list": lambda limit: {"runs": []},

@@ -11,6 +11,7 @@ import pytest
 
 from runloop.bundle.archive import unpack
 from runloop.bundle.keyfile import dev_key, make_key
+from tests.home import EXAMPLES
 from tests.unit.authoring.folders import change, write
 
 from .conftest import Rlp
@@ -299,3 +300,21 @@ def test_a_strangers_source_is_tried_in_the_sandbox_alone(rlp: Rlp, folder: Path
     done = rlp("agent", "test", "asks", "--sandbox-only")
     assert done.code == 0 and "one   -     ok" in done.out
     assert not mark.exists()
+
+
+def test_no_key_is_made_for_a_publisher_nobody_could_trust(rlp: Rlp, tmp_path: Path) -> None:
+    for name in ("Bad Name", "dev", "-x"):
+        done = rlp("agent", "key", str(tmp_path / "k.key"), "--", name)
+        assert done.code == 2
+    assert not (tmp_path / "k.key").exists()
+
+
+def test_a_plugins_folder_means_its_manifest(rlp: Rlp) -> None:
+    done = rlp("agent", "lint", str(EXAMPLES / "plugins" / "weather"))
+    assert (done.code, "nothing to mend" in done.err) == (0, True)
+
+
+def test_the_long_name_of_a_language_is_understood_as_a_slip(rlp: Rlp, tmp_path: Path) -> None:
+    for meant, word in (("typescript", "ts"), ("pyhton", "python"), ("Rust", "rust")):
+        done = rlp("agent", "scaffold", "x", "--lang", meant, "--dir", str(tmp_path / "x"))
+        assert (done.code, f"'--lang {word}'" in done.err) == (2, True)

@@ -14,6 +14,8 @@ from rlp.commands import log
 from rlp.commands.daemon import listener
 from rlp.commands.import_ import batches
 from rlp.commands.trace import ladder
+from runloop import __version__
+from runloop.bundle.keyfile import dev_key
 from runloop.errors import RefusedError, UnreachableError
 from tests.unit.rlp.conftest import Rlp
 from tests.unit.rlp.daemon_twin import RUN, DaemonTwin
@@ -521,8 +523,8 @@ def test_doctor_looks_at_everything_and_changes_nothing(rlp: Rlp, home: Path) ->
     done = rlp("doctor", "--json")
     states = {check["name"]: check["state"] for check in done.lines}
     assert set(states) == {
-        "python", "config", "home", "keys", "disk", "sqlite", "wasm", "shipped", "ledger", "daemon", "trust",
-        "unsigned", "agents",
+        "python", "config", "home", "keys", "disk", "sqlite", "wasm", "shipped", "ledger", "daemon",
+        "sandbox", "trust", "unsigned", "agents",
     }  # fmt: skip
     assert states["sqlite"] == states["home"] == states["python"] == "ok"
     assert list(home.iterdir()) == []
@@ -538,6 +540,27 @@ def test_doctor_says_what_is_bad_and_how_to_mend_it(rlp: Rlp, home: Path) -> Non
     assert f"chmod go-w {home}" in done.out
     assert f"chmod 700 {home / 'keys'}" in done.out
     assert "unknown key 'a.b'" in done.out
+
+
+def test_doctor_takes_an_authors_signing_key_for_what_it_is(rlp: Rlp, home: Path) -> None:
+    (home / "keys").mkdir(mode=0o700)
+    dev_key(home / "keys")
+    row = next(row for row in rlp("doctor", "--json").lines if row["name"] == "keys")
+    assert row["state"] == "ok"
+    (home / "keys" / "dev-signing.key").write_text("no key")
+    row = next(row for row in rlp("doctor", "--json").lines if row["name"] == "keys")
+    assert row["state"] == "bad"
+
+
+def test_doctor_tells_which_layers_hold_a_guest(daemon: DaemonTwin, rlp: Rlp) -> None:
+    def layers(**found: bool) -> dict[str, Any]:
+        daemon.methods["status"] = lambda: {"version": __version__, "pid": 1, "layers": found}
+        return next(row for row in rlp("doctor", "--json").lines if row["name"] == "sandbox")
+
+    held = layers(seccomp=True, rlimits=True)
+    assert (held["state"], held["found"]) == ("ok", "2 layers hold: seccomp, rlimits")
+    thin = layers(seccomp=True, network_namespace=False)
+    assert (thin["state"], thin["found"]) == ("warning", "1 of 2 layers hold; not network_namespace")
 
 
 def test_doctor_sees_the_daemon_that_runs(daemon: DaemonTwin, rlp: Rlp) -> None:

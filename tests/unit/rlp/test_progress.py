@@ -112,6 +112,23 @@ def test_a_draft_is_shown_whole_up_to_a_bound_and_not_with_quiet() -> None:
     assert quiet.err.getvalue() == ""
 
 
+def test_what_a_run_saves_is_shown_behind_a_bar() -> None:
+    screen = Screen()
+    ports = {"out": ["one\ntwo \x1b[2J"], "more": [{"n": 1}], "other": ["not saved"]}
+    screen.see("node.finished", node="draft", attempt=1, status="succeeded", output={"ports": ports})
+    assert "|" not in screen.err.getvalue()
+    before = len(screen.err.getvalue())
+    screen.see("artifact.created", name="draft.out.txt", node="draft", port="out", blob="ab" * 32)
+    screen.see("artifact.created", name="draft.more.json", node="draft", port="more", blob="ab" * 32)
+    assert screen.err.getvalue()[before:].splitlines() == [
+        "    | one",
+        "    | two \\x1b[2J",
+        "    | {",
+        '    |   "n": 1',
+        "    | }",
+    ]
+
+
 def test_the_closing_lines_are_data() -> None:
     screen = Screen(quiet=True)
     screen.see("email.sent", recipients=["a@b.c"], location="/outbox/new/1")

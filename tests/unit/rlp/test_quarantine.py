@@ -35,10 +35,19 @@ def test_an_agent_is_stopped_and_let_go_with_a_reason(daemon: DaemonTwin, rlp: R
         return {"agent": agent, "event": 3}
 
     daemon.methods["agent.quarantine"] = daemon.methods["agent.release"] = note
+    daemon.methods["agents.list"] = lambda: {"agents": [{"name": "writer"}]}
     done = rlp("agent", "quarantine", "writer", "--reason", "odd")
     assert "'rlp agent release writer' lifts it" in done.err
     assert rlp("agent", "release", "writer", "--json").lines == [{"agent": "writer", "event": 3}]
+    assert "no agent is called" not in done.err
     assert asked == [{"agent": "writer", "reason": "odd"}, {"agent": "writer", "reason": "asked to"}]
+
+
+def test_a_name_nobody_has_is_held_and_a_slip_is_told(daemon: DaemonTwin, rlp: Rlp) -> None:
+    daemon.methods["agents.list"] = lambda: {"agents": [{"name": "writer"}]}
+    daemon.methods["agent.quarantine"] = lambda agent, reason: {"agent": agent, "event": 3}
+    done = rlp("agent", "quarantine", "wirter")
+    assert (done.code, "no agent is called wirter now" in done.err) == (0, True)
 
 
 def test_an_agent_that_is_free_is_not_released(daemon: DaemonTwin, rlp: Rlp) -> None:
