@@ -86,6 +86,7 @@ class Desk:
         async with self._asking:
             for earlier in self.open(op, subject):
                 if earlier.action_digest == action_digest(action, text):
+                    self._watch(earlier)  # a yes that could not be carried out is tried again
                     return earlier
                 await self._approvals.void_one(earlier.id, "a newer question took its place")
             approval = await self._approvals.request(
@@ -193,6 +194,11 @@ class Desk:
             await self._approvals.void_one(approval.id, failed.message[:500])
         except RunloopError as error:
             log.error("question_not_voided", approval=approval.id, why=error.message)
+            # The ledger takes nothing at present: as far as it knows, a yes is waiting to be carried out.
+            failed.hint = (
+                f"mend that first; the yes stands, and is carried out when it is asked for again or the "
+                f"daemon starts anew, unless 'rlp undo {approval.id}' takes it back"
+            )
         return Outcome(state="failed", error=failed)
 
     async def _clean(self, handler: Handler, approval: Approval) -> None:

@@ -67,7 +67,7 @@ class Mint:
         self._clock = clock
         self._ttl_ms = ttl_ms
         self._runs: dict[str, Minted] = {}
-        self._nodes: dict[str, list[tuple[str, str]]] = {}
+        self._nodes: dict[str, list[tuple[AgentPin, str]]] = {}
         """Run -> ``(agent, token)`` of every attempt's token."""
         self._revoked: dict[str, str] = {}
         self._known: set[str] = set()
@@ -105,7 +105,7 @@ class Mint:
         self.verify(root.data)
         token = tokens.attenuate(root.data, self._public, grants, holder=f"agent:{pin.name}", node=node)
         minted = await self._issue(token, (cause, root.event), agent=pin, node=node)
-        self._nodes.setdefault(run, []).append((pin.name, minted.id))
+        self._nodes.setdefault(run, []).append((pin, minted.id))
         return minted
 
     def forget(self, run: str) -> None:
@@ -140,9 +140,19 @@ class Mint:
         )
         return event
 
-    async def revoke_agent(self, agent: str, reason: str, *, actor: str) -> list[str]:
-        """Void every token an agent holds in a run under way; its next call is refused. Returns their ids."""
-        held = [token for tokens in self._nodes.values() for name, token in tokens if name == agent]
+    async def revoke_agent(
+        self, agent: str, reason: str, *, actor: str, bundle: str | None = None
+    ) -> list[str]:
+        """Void every token an agent holds in a run under way; its next call is refused. Returns their ids.
+
+        ``bundle``: only those of attempts that run exactly these bytes; None: whatever they run.
+        """
+        held = [
+            token
+            for tokens in self._nodes.values()
+            for pin, token in tokens
+            if pin.name == agent and bundle in (None, pin.bundle_digest)
+        ]
         live = [token for token in held if token not in self._revoked]
         for token in live:
             self._void(token, reason)

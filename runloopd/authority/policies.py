@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runloop.caps.grants import GrantError, Value
 from runloop.caps.policy import (
     CAPABILITIES,
     CapsError,
@@ -22,7 +23,9 @@ from runloop.caps.policy import (
     Policy,
     effective,
     parse_override,
+    toml_value,
 )
+from runloop.digest import canonical
 from runloop.errors import NotFoundError, RefusedError, UsageError
 from runloop.events import Draft, PolicyChanged, Provenance
 from runloop.ids import agent_name
@@ -96,19 +99,20 @@ class Policies:
         """Widen an override back, at most to what the bundle asks for; the fact comes first."""
         rights = self._known(agent)
         self._capability(capability)
+        wanted = _wanted(capability, value)
         table = self._table(agent)
         before = dict(table)
-        if value is True or capability not in table:
+        if wanted is True or capability not in table:
             table.pop(capability, None)
         else:
             table[capability] = [*_entries(table[capability]), *_entries(value)]
         after = effective(rights.top, rights.policy, _parse(table)).policy
-        wanted = _target(value)
-        if not after.allows(capability, wanted, agent=agent).allowed:
+        if not after.reaches(capability, wanted):
+            named = "" if wanted is True else f" {canonical(_entries(value)).decode()}"
             raise RefusedError(
-                f"{agent} cannot be granted {capability}{f' {wanted}' if wanted else ''}: "
+                f"{agent} cannot be granted {capability}{named}: "
                 "its bundle does not ask for it, and an override only narrows",
-                hint=f"change policy.caps of the bundle and install it again; 'rlp cap list {agent}'",
+                hint=f"'rlp cap list {agent}' shows what it has; more is for its bundle to ask",
                 code="cap.beyond_bundle",
             )
         return await self._change(principal, rights, "grant", capability, before, table)
@@ -207,10 +211,8 @@ def _parse(table: Mapping[str, Any]) -> Override:
 
 
 def _toml(table: Mapping[str, Any]) -> str:
-    """An override as text; values are what TOML and JSON write alike: booleans and lists of strings."""
-    from runloop.digest import canonical
-
-    lines = [f'"{name}" = {canonical(value).decode()}' for name, value in sorted(table.items())]
+    """An override as text."""
+    lines = [f'"{name}" = {toml_value(value)}' for name, value in sorted(table.items())]
     return "\n".join(["[capabilities]", *lines]) + "\n"
 
 
@@ -227,7 +229,18 @@ def _entries(value: Any) -> list[Any]:
     return list(value) if isinstance(value, list) else [] if isinstance(value, bool) else [value]
 
 
-def _target(value: Any) -> str:
-    if isinstance(value, list):
-        return str(value[0]) if value else ""
-    return "" if isinstance(value, bool) else str(value)
+def _wanted(capability: str, value: Any) -> Value:
+    """What is to be given back: all of it, or the entries named."""
+    if value is True:
+        return True
+    entries = _entries(value)
+    try:
+        if not entries:
+            raise GrantError("that is nothing")
+        return CAPABILITIES[capability].parse(entries)
+    except GrantError as error:
+        raise UsageError(
+            f"{capability} cannot be granted {canonical(value).decode()}: {error}",
+            hint="without a value, everything its policy.caps asks for of it comes back",
+            code="cap.value",
+        ) from error

@@ -38,12 +38,14 @@ from runloopd.authority.mint import Mint
 from runloopd.broker.asks import Ask, CapabilityError, Done, GateError, Handler, audit
 from runloopd.broker.calls import Answer, Answerer, Caller, HostCall
 from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
+from runloopd.broker.fs_ops import FileOps
 from runloopd.broker.http_ops import HttpOps
 from runloopd.broker.knowledge_ops import KnowledgeOps
 from runloopd.broker.mail_ops import MailOps
 from runloopd.broker.model_ops import ModelOps
 from runloopd.broker.plain_ops import PlainOps
 from runloopd.broker.ports import BlobPort, Delta, JournalPort, KnowledgePort, MailPort, ModelPort
+from runloopd.broker.providers.files import FilePort
 from runloopd.broker.providers.web import WebPort
 from runloopd.broker.quotas import RESOURCES, Allowance, QuotaError, Quotas, check
 from runloopd.broker.record import Record, Run, effect_key
@@ -67,6 +69,8 @@ class GateOptions:
     mail_deadline_ms: int = 60_000
     web_deadline_ms: int = 40_000
     """Longest exchange with a web server; the provider's own bound is shorter and says more."""
+    file_deadline_ms: int = 30_000
+    """Longest step of a write to a file."""
     audit_allows: bool = False
     """True: every allowed call is a ``cap.audit``, not only the denied ones."""
 
@@ -84,6 +88,7 @@ class Gate:
         models: ModelPort,
         mail: MailPort,
         web: WebPort,
+        files: FilePort,
         knowledge: KnowledgePort,
         clock: Clock,
         entropy: Callable[[int], bytes],
@@ -114,6 +119,13 @@ class Gate:
         )
         http = HttpOps(web=web)
         tools = ToolOps(web=web, warn_percent=quotas.warn_percent)
+        disk = FileOps(
+            files=files,
+            journal=journal,
+            blobs=knowledge,
+            clock=clock,
+            deadline_ms=self._options.file_deadline_ms,
+        )
         self._handlers: dict[str, Handler] = {
             "time.now": plain.now,
             "random.bytes": plain.random,
@@ -131,6 +143,10 @@ class Gate:
             "model.complete": model.complete,
             "msg.next": model.next,
             "http.fetch": http.fetch,
+            "fs.read": disk.read,
+            "fs.write": disk.write,
+            "fs.list": disk.list,
+            "fs.stat": disk.stat,
             "tool.list": tools.list,
             "tool.call": tools.call,
             "mail.send": post.send,

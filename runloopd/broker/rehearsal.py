@@ -22,6 +22,7 @@ from runloop.events import MemoryUpdated
 from runloop.ops import OPS, BlobRead, MailSend, ModelComplete, decode_args
 from runloopd.broker.asks import Ask, CapabilityError, require
 from runloopd.broker.calls import Answer, Caller, HostCall
+from runloopd.broker.fs_ops import to_list, to_read, to_stat, to_write
 from runloopd.broker.http_ops import HttpOps
 from runloopd.broker.knowledge_ops import KnowledgeOps
 from runloopd.broker.plain_ops import MAX_SLICE_BYTES, PlainOps
@@ -81,7 +82,7 @@ class Rehearsal:
 
     async def _answer(self, call: HostCall) -> Answer:
         ask = self._ask(call)
-        if ask.op.capability is not None:
+        if ask.op.capability is not None and not ask.op.targeted:
             verdict = ask.grants.allows(ask.op.capability, agent=ask.agent)
             if not verdict.allowed:
                 raise CapabilityError(verdict)
@@ -191,6 +192,9 @@ class _Ops:
         async def judged(work: Awaitable[Any]) -> None:
             await work
 
+        async def looked(judge: Callable[[Ask], Any], ask: Ask) -> None:
+            judge(ask)
+
         async def memory(ask: Ask) -> None:
             with know.put(ask):
                 pass
@@ -212,6 +216,10 @@ class _Ops:
             "model.complete": _model,
             "mail.send": _mail,
             "http.fetch": lambda ask: judged(web.fetch(ask)),
+            "fs.read": lambda ask: looked(to_read, ask),
+            "fs.write": lambda ask: looked(to_write, ask),
+            "fs.list": lambda ask: looked(to_list, ask),
+            "fs.stat": lambda ask: looked(to_stat, ask),
             "tool.list": lambda ask: judged(tools.list(ask)),
             "tool.call": lambda ask: judged(tools.call(ask)),
         }

@@ -292,6 +292,7 @@ class Uploads:
         return upload
 
     def _forget_idle(self) -> None:
-        due = self._clock.now_ms() - UPLOAD_MS
-        for name in [name for name, upload in self._open.items() if upload.touched_ms < due]:
-            del self._open[name]
+        now = self._clock.now_ms()
+        for name, upload in list(self._open.items()):
+            if not 0 <= now - upload.touched_ms <= UPLOAD_MS:  # below 0: the clock was set back
+                del self._open[name]

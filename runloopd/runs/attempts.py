@@ -192,6 +192,9 @@ class BusAttempts:
         agent = self._registry.pinned(pin)
         await self.prepare(agent)
         token = await self._node_token(run, this, agent, started, scheduled)
+        # Compiling takes its time, and who was stopped meanwhile held no token yet that could be voided.
+        await self._quarantine.check(pin.name)
+        self._registry.object_to(pin)
         caller = Caller(
             run=run,
             node=this.node,
@@ -294,14 +297,19 @@ class BusAttempts:
         bound = self._bounds.get(run)
         if bound is None:
             bound = self._bounds[run] = asyncio.create_task(self._mint_run_token(run, started))
-        override = self._policies.override(agent.manifest.name)
         try:
             rights = await asyncio.shield(bound)
         except RunloopError:
             self._bounds.pop(run, None)  # the next attempt asks again: the operator may have mended it
             raise
-        left = effective(agent.ceiling, agent.policy, override, rights)
-        return await self._mint.for_node(run, this.node, agent.pin, left.policy, cause=scheduled.id)
+        while True:
+            override = self._policies.override(agent.manifest.name)
+            left = effective(agent.ceiling, agent.policy, override, rights)
+            token = await self._mint.for_node(run, this.node, agent.pin, left.policy, cause=scheduled.id)
+            if self._policies.override(agent.manifest.name) == override:
+                return token
+            # A right taken away while the token was being made did not find it among those to void.
+            await self._mint.revoke(token.id, f"what {agent.manifest.name} may do changed meanwhile")
 
     async def _mint_run_token(self, run: str, started: Event) -> Policy:
         """Mint the token of the run, good for what its agents may do together; return those rights."""

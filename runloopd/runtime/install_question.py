@@ -106,6 +106,9 @@ def text_of(action: Mapping[str, Any], diff: CapsDiff) -> str:
     wish = action["wish"]
     if wish["allow_downgrade"]:
         lines.append("NOTE       going to an older version was allowed by hand")
+    if action["dev"]:
+        lines.append("NOTE       'rlp dev' puts later builds of this key in its place without asking,")
+        lines.append("           as long as they may do no more")
     if action["index"] is not None and action["index"]["stale"]:
         lines.append("NOTE       the index of agents is older than it may be; allowed by hand")
     return "\n".join([*lines, "", "what it may do, at most:", *(f"  {line}" for line in render(diff))]) + "\n"

@@ -27,7 +27,7 @@ from runloop.bundle.index import Index, check_listed
 from runloop.bundle.installed import Installation, Installations
 from runloop.bundle.semver import precedence
 from runloop.bundle.signature import Envelope, PublicKey
-from runloop.bundle.trust import Trust, judge
+from runloop.bundle.trust import Trust, judge, verify
 from runloop.caps.policy import Policy, effective
 from runloop.clock import Clock
 from runloop.errors import ConflictError, NotFoundError, RefusedError, UsageError
@@ -60,8 +60,8 @@ Used = Callable[[str, int], Awaitable[list[tuple[str, str]] | None]]
 """``(agent, runs)`` -> capabilities it used, each with what it used it on; None: it never ran."""
 
 
-VoidTokens = Callable[[str, str, str], Awaitable[object]]
-"""``(agent, reason, actor)``: void whatever tokens the agent holds in runs under way."""
+VoidTokens = Callable[[str, str, str, str], Awaitable[object]]
+"""``(agent, bundle, reason, actor)``: void the tokens that exactly this bundle holds in runs under way."""
 
 
 class Blobs(Protocol):
@@ -192,7 +192,7 @@ class Installer:
     async def remove(self, principal: Principal, name: str, variant: str, *, release: bool) -> dict[str, Any]:
         """Serve no new run with an agent. Its bytes stay for the runs that pinned them, and for replays.
 
-        ``release``: another publisher may take the name.
+        ``release``: another publisher may take the name; that can be said after the removal, too.
         """
         async with self._changing:
             current = self._installed.current(name, variant)
@@ -202,7 +202,10 @@ class Installer:
                     hint=f"'rlp cap revoke {name} <capability>' takes what it may do",
                     code="install.shipped_name",
                 )
-            current = self._current(name, variant)
+            kept = self._installed.kept(name, variant)
+            if current is None and release and kept and self._installed.owner(name) is not None:
+                current = kept[-1]  # it is gone, and its name is still its publisher's
+            current = current or self._current(name, variant)
             for approval in self._desk.open(INSTALL, subject_of(name, variant)):
                 await self._approvals.void_one(approval.id, "the agent was removed meanwhile")
             fact = AgentRemoved(
@@ -224,10 +227,11 @@ class Installer:
         for approval in self._desk.open(INSTALL):
             if hit in (approval.action["key"], approval.action["bundle"]):
                 await self._approvals.void_one(approval.id, f"revoked meanwhile: {reason}")
-        stopped = [one.name for one in self._installed if hit in (one.key, one.bundle)]
-        for name in stopped:
-            await self._void_tokens(name, f"revoked: {reason}", principal.label)
-        return {**done, "stopped": stopped}
+        # Also what was upgraded or removed since: runs under way keep the bundle they began with.
+        behind = [one for one in self._installed.ever() if hit in (one.key, one.bundle)]
+        for one in behind:
+            await self._void_tokens(one.name, one.bundle, f"revoked: {reason}", principal.label)
+        return {**done, "stopped": sorted({one.name for one in behind})}
 
     # --- judging ----------------------------------------------------------------------------------
 
@@ -295,7 +299,14 @@ class Installer:
         return {**now.to_json(), "state": "done", "replaced": current.version, "event": event.id}
 
     async def _judge(self, package: Package, wish: Wish, index: Index | None) -> Judged:
-        """Everything that can be said against a package without asking a person."""
+        """Everything that can be said against a package without asking a person.
+
+        Its signature comes first: nothing that nobody here signed is ever parsed (attacks.md M4).
+        """
+        trust, now_ms, dev_key = self._trust(index), self._clock.now_ms(), self._dev_key()
+        await asyncio.to_thread(
+            verify, package, trust=trust, now_ms=now_ms, dev_key=dev_key, allow_dev=wish.dev_key
+        )
         agent = await asyncio.to_thread(self._registry.examine, package.files, _UNPLACED)
         manifest = agent.manifest
         check_place(manifest, self._registry.shipped)
@@ -303,10 +314,10 @@ class Installer:
             package,
             manifest,
             agent.policy,
-            trust=self._trust(index),
-            now_ms=self._clock.now_ms(),
+            trust=trust,
+            now_ms=now_ms,
             owner_of_name=self._installed.owner(manifest.name),
-            dev_key=self._dev_key(),
+            dev_key=dev_key,
             allow_dev=wish.dev_key,
         )
         return Judged(package=package, agent=agent, verdict=verdict)

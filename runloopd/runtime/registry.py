@@ -16,6 +16,7 @@ next attempt.
 from __future__ import annotations
 
 import contextlib
+import difflib
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -26,9 +27,16 @@ from typing import Any, ClassVar, Literal
 from openings.definition import PortSpec as OpeningPort
 from openings.definition import PortTable
 from runloop.bundle.config_agent import is_config_agent, read_config_agent
-from runloop.bundle.digest import BundleError, bundle_digest, read_bundle
+from runloop.bundle.digest import BundleError, bundle_digest, read_bundle, read_plain
 from runloop.bundle.installed import Installation, Installations
-from runloop.bundle.manifest import Finding, Manifest, ManifestError, check_values, parse_manifest
+from runloop.bundle.manifest import (
+    MAX_MANIFEST_BYTES,
+    Finding,
+    Manifest,
+    ManifestError,
+    check_values,
+    parse_manifest,
+)
 from runloop.bundle.tools import Tool, parse_tools
 from runloop.caps.policy import Policy, ceiling, parse_policy
 from runloop.digest import blob_digest
@@ -311,9 +319,12 @@ class Registry:
             refused = refused or self._refusal(agent)
         if refused is not None:
             raise refused
+        names = self._names()
+        close = difflib.get_close_matches(reference.name, names, n=1)
+        near = f"did you mean {close[0]!r}? " if close else ""
         raise NotFoundError(
-            f"there is no agent {reference}",
-            hint=f"installed: {', '.join(self._names()) or 'none'}",
+            f"there is no {reference}",
+            hint=f"{near}installed: {', '.join(names) or 'none'}",
             code="agent.unknown",
         )
 
@@ -362,6 +373,12 @@ class Registry:
             raise _altered(one, f"its files add up to {agent.bundle_digest[:12]}")
         return agent
 
+    def object_to(self, pin: AgentPin) -> None:
+        """Raise what is now said against an agent that is about to act."""
+        installation = self._installed.of_bundle(pin.bundle_digest)
+        if installation is not None and (objection := self._objection(installation)) is not None:
+            raise objection
+
     def pinned(self, pin: AgentPin, *, serving: bool = True) -> InstalledAgent:
         """Exactly the agent a run pinned, its bytes checked again now.
 
@@ -369,9 +386,8 @@ class Registry:
         Raises :class:`NotFoundError` when no such bundle is left, :class:`DivergenceError` when it was pinned
         with another runner or component than the present one.
         """
-        installation = self._installed.of_bundle(pin.bundle_digest)
-        if serving and installation is not None and (objection := self._objection(installation)) is not None:
-            raise objection
+        if serving:
+            self.object_to(pin)
         kept = [] if self._kept is None else [self._kept / pin.bundle_digest]
         for folder in (*kept, *self._folders()):
             try:
@@ -453,8 +469,9 @@ class Registry:
             except OSError:
                 continue  # a place that does not exist holds no agents
             for folder in inside:
-                if (folder / MANIFEST).is_file() or is_config_agent(folder):
-                    yield folder
+                with contextlib.suppress(OSError):  # one that may not be looked into stops no other
+                    if (folder / MANIFEST).is_file() or is_config_agent(folder):
+                        yield folder
 
     def _names(self) -> Sequence[str]:
         return list(dict.fromkeys(agent.manifest.name for agent in self.list()))
@@ -462,7 +479,7 @@ class Registry:
     def _is_startable(self, agent: InstalledAgent) -> bool:
         """Pinned, or allowed though unsigned: then under a name that nobody else has."""
         name = agent.manifest.name
-        taken = name in self._shipped or self._installed.is_installed(name)
+        taken = name in self._shipped or self._installed.owner(name) is not None
         return agent.pinned or (self._allow_unsigned and not taken)
 
     def _refusal(self, agent: InstalledAgent) -> AgentRefusedError:
@@ -476,7 +493,8 @@ class Registry:
             )
         if self._allow_unsigned and agent.manifest.name in self._shipped:
             return self._takes_name(agent.dir, agent.manifest.name, "shipped")
-        if self._allow_unsigned and self._installed.is_installed(agent.manifest.name):
+        if self._allow_unsigned and self._installed.owner(agent.manifest.name) is not None:
+            # Also after a removal: what it may do, and what it remembers, still go by that name.
             return self._takes_name(agent.dir, agent.manifest.name, "installed")
         return AgentRefusedError(
             f"{agent.dir} holds an agent nobody vouches for",
@@ -590,8 +608,8 @@ def _may_mean(folder: Path, reference: AgentReference) -> bool:
     if is_config_agent(folder):
         return folder.name.partition(".")[0] == reference.name
     try:
-        return reference.matches(parse_manifest((folder / MANIFEST).read_bytes()))
-    except (OSError, RunloopError):
+        return reference.matches(parse_manifest(read_plain(folder / MANIFEST, MAX_MANIFEST_BYTES)))
+    except RunloopError:
         return folder.name == reference.name
 
 

@@ -284,7 +284,7 @@ class Runtime:
         if quiet.missing is not None:
             raise SandboxRefused(
                 f"a guest would not be contained: {quiet.missing}",
-                hint="run on a kernel that offers it; 'rlp doctor' lists the layers",
+                hint=f"run on a kernel that offers it; every guest needs {', '.join(MANDATORY)}",
             )
         found = {*quiet.layers, *zygote.facts["layers"]}
         filtered = quiet.status == 0
@@ -295,7 +295,7 @@ class Runtime:
             if "seccomp" not in self._waived:
                 raise SandboxRefused(
                     "a guest would not be contained: the system call filter is there and does not hold",
-                    hint="'rlp doctor' lists the layers",
+                    hint=f"run on another kernel; every guest needs {', '.join(MANDATORY)}",
                 )
         return {layer: layer in found for layer in (*MANDATORY, *OPTIONAL)}
 

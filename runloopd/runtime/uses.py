@@ -114,6 +114,8 @@ def _targets(op: str, args: dict[str, Any]) -> Iterable[str]:
             targets = ("history",)
         case "kb.query" | "kb.propose":
             targets = KB_DOMAINS
+        case "fs.read" | "fs.write" | "fs.list" | "fs.stat":
+            targets = (str(args.get("path", "")),)
         case "http.fetch":
             targets = (f"{args.get('method', 'GET')} {args.get('url', '')}",)
     return targets

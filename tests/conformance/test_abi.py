@@ -57,6 +57,7 @@ def python_probe() -> Callable[[str, Transport], tuple[bool, str]]:
     return lambda text, transport: program.handle(text, Host(transport))
 
 
+@pytest.mark.requirement("I3.sdk.1")
 def test_the_python_sdk_holds_every_vector(python_probe: Any) -> None:
     assert play_all(python_probe) == {}
 
@@ -130,6 +131,7 @@ def test_the_harness_in_rust_finds_out_a_vector_that_does_not_hold(spoiled: Path
     assert [line.split(": ")[0] for line in told] == ['"echo', '"host']
 
 
+@pytest.mark.requirement("I3.sdk.1")
 @rust
 @pytest.mark.timeout(300)
 def test_the_rust_sdk_holds_every_vector_as_a_component(tmp_path: Path) -> None:
@@ -201,6 +203,7 @@ def test_the_harness_in_c_finds_out_a_vector_that_does_not_hold(tmp_path: Path, 
     assert [line.split(":")[0] for line in done.stderr.splitlines()] == ["echo", "host"]
 
 
+@pytest.mark.requirement("I3.sdk.1")
 @c
 def test_the_c_sdk_holds_every_vector_as_a_component(tmp_path: Path) -> None:
     with Component.of(CToolchain().build(PROBE / "c", tmp_path)["agent.wasm"]) as probe:

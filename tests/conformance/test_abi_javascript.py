@@ -6,11 +6,14 @@ import json
 import lzma
 from pathlib import Path
 
+import pytest
+
 from tests.conformance.abi import Component, Transport, play_all
 
 JS = Path(__file__).resolve().parents[2] / "sdk" / "js"
 
 
+@pytest.mark.requirement("I3.sdk.1")
 def test_the_vectors_of_the_abi_hold() -> None:
     source = json.dumps(
         {"modules": {"agent.js": (JS / "probe/agent.js").read_text()}, "entrypoint": "agent.js"}

@@ -31,7 +31,7 @@ def test_every_named_fault_has_a_vector() -> None:
     assert {row["error"] for row in ALL["refused"]} == set(FAULTS) - {"archive.canonical"}
 
 
-@pytest.mark.requirement("F5")
+@pytest.mark.requirement("I3.bundle.4", "F5")
 @pytest.mark.parametrize(
     "row", [pytest.param(row, id=f"{row['error']}: {row['name']}") for row in ALL["refused"]]
 )

@@ -31,6 +31,7 @@ def author(home: Home, tmp_path: Path) -> Author:
     return Author(home, tmp_path)
 
 
+@pytest.mark.requirement("I3.author.2")
 def test_from_nothing_to_a_verified_message_in_eight_commands(author: Author) -> None:
     author.rlp("agent", "scaffold", "asks")
     author.rlp("agent", "test", cwd="asks")
@@ -44,6 +45,7 @@ def test_from_nothing_to_a_verified_message_in_eight_commands(author: Author) ->
     assert len(author.typed) <= MOST_COMMANDS, author.typed
 
 
+@pytest.mark.requirement("I3.author.3")
 def test_what_is_scaffolded_passes_its_tests_and_lint_at_once(author: Author) -> None:
     author.rlp("agent", "scaffold", "weather_man", "--lang", "python", "--dir", "here")
     assert author.rlp("agent", "lint", "here", "--json").out == ""
@@ -55,6 +57,7 @@ def test_what_is_scaffolded_passes_its_tests_and_lint_at_once(author: Author) ->
         assert case["sandbox"]["ok"] and case["sandbox"]["fuel"] > 0
 
 
+@pytest.mark.requirement("I3.bundle.1")
 def test_two_builds_in_two_places_and_surroundings_are_one_bundle(author: Author) -> None:
     author.rlp("agent", "scaffold", "asks", "--dir", "first/asks")
     author.rlp("agent", "scaffold", "asks", "--dir", "second/some/where/else")
@@ -71,6 +74,7 @@ def test_two_builds_in_two_places_and_surroundings_are_one_bundle(author: Author
     assert (author.place / "one.rlb").read_bytes() == (author.place / "two.rlb").read_bytes() != one
 
 
+@pytest.mark.requirement("I3.author.5")
 def test_a_mistake_is_shown_where_it_is_and_nothing_is_built(author: Author) -> None:
     author.rlp("agent", "scaffold", "asks")
     source = author.place / "asks" / "agent.py"
@@ -84,6 +88,7 @@ def test_a_mistake_is_shown_where_it_is_and_nothing_is_built(author: Author) -> 
     assert list(author.place.glob("*.rlb")) == []
 
 
+@pytest.mark.requirement("I3.author.3")
 def test_an_agent_that_passes_the_fake_host_and_not_the_gate_fails_its_test(author: Author) -> None:
     author.rlp("agent", "scaffold", "asks")
     source = author.place / "asks" / "agent.py"

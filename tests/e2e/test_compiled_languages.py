@@ -43,6 +43,7 @@ def all_pass(report: Done) -> int:
     return len(made["cases"])
 
 
+@pytest.mark.requirement("I3.sdk.3")
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_from_nothing_to_a_verified_message(author: Author, language: str) -> None:

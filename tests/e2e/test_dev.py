@@ -51,6 +51,7 @@ def place(tmp_path: Path) -> Path:
     return tmp_path
 
 
+@pytest.mark.requirement("I3.config.1")
 def test_a_config_agent_is_one_file_that_is_served_run_and_replayed(home: Home, place: Path) -> None:
     first_build(home, place, "summer.agent.md")
     ran = home.rlp("run", "opening.yaml", "-p", "text=Rain fell. Then snow.", "--json", cwd=place).check()
@@ -78,6 +79,7 @@ def test_the_next_build_serves_without_a_question_unless_it_may_do_more(home: Ho
     assert len(served(home)) == 2
 
 
+@pytest.mark.requirement("I3.dev.1")
 def test_a_broken_build_leaves_the_last_good_one_serving_and_says_why(home: Home, place: Path) -> None:
     first_build(home, place, "summer.agent.md")
     source = place / "summer.agent.md"
@@ -122,6 +124,7 @@ def watching(home: Home, source: Path) -> Iterator[Iterator[dict[str, Any]]]:
                 process.kill()
 
 
+@pytest.mark.requirement("I3.dev.1")
 def test_every_save_is_built_and_served_while_it_watches(home: Home, place: Path) -> None:
     first_build(home, place, "summer.agent.md")
     source = place / "summer.agent.md"

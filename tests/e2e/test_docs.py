@@ -20,6 +20,7 @@ import pytest
 
 from rlp.parse import Call, Prompt, parse
 from runloop import config
+from runloop.bundle import config_agent
 from tests.home import BIN, EXAMPLES, PATIENCE_S, ROOT, Home, wait_until
 
 DOCS = ROOT / "docs"
@@ -132,6 +133,24 @@ def test_the_quickstart_does_what_it_says(home: Home, tmp_path: Path) -> None:
 
 def test_an_agent_written_by_the_howto_runs(home: Home, tmp_path: Path) -> None:
     Reader(home, tmp_path / "variables").follow(DOCS / "howto" / "write-an-agent.md")
+
+
+def test_a_prompt_becomes_an_agent_by_the_howto(home: Home, tmp_path: Path) -> None:
+    page = DOCS / "howto" / "config-agents.md"
+    Reader(home, tmp_path / "variables").follow(page)
+    shown = next(block.text for block in blocks_of(page) if block.kind == "ini")
+    example = (EXAMPLES / "agents" / "meeting_notes.agent.md").read_text(encoding="utf-8")
+    for line in shown.splitlines():
+        assert line in example or line == "…" or "with.topic" in line, line
+
+
+def test_every_key_of_a_config_agent_is_in_its_howto() -> None:
+    table = (DOCS / "howto" / "config-agents.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE))))
+    keys = {*config_agent._MANIFEST, *config_agent._OWN} - {"prompt", "tool"}
+    assert named == keys
+    assert "`[[tool]]`" in table
+    assert all(f"`{tool}`" in table for tool in config_agent.TOOLS)
 
 
 def test_without_its_signature_the_agent_of_the_howto_is_refused(home: Home, tmp_path: Path) -> None:

@@ -79,6 +79,7 @@ def test_without_a_terminal_an_install_parks_and_rlp_approve_finishes_it(home: H
     home.rlp("verify").check()
 
 
+@pytest.mark.requirement("I3.install.2")
 def test_an_upgrade_shows_its_new_rights_runs_at_once_and_is_rolled_back(home: Home) -> None:
     trust(home)
     install(home, build("1.0.0"))
@@ -120,6 +121,11 @@ def test_at_a_terminal_the_name_must_be_typed_and_a_plain_yes_installs_nothing(h
     path = build().write(home.path / "downloads")
     parked = home.terminal("agent", "install", str(path), answers={r"type acme_echo": "y\n"}, timeout=120)
     parked.check(5)
+    assert home.events("agent.installed") == []
+    (one,) = waiting(home)
+    for flags in ((), ("--yes",)):  # nor is there an easier word for it behind another command
+        still = home.terminal("approve", str(one["approval"]), *flags, answers={r"type acme_echo": "y\n"})
+        still.check(5)
     assert home.events("agent.installed") == []
     done = home.terminal(
         "agent", "install", str(path), answers={r"type acme_echo": "acme_echo\n"}, timeout=120
@@ -178,7 +184,7 @@ def test_an_agent_cannot_be_installed_or_trusted_by_anybody_but_the_operator(hom
 # --- what must not come in ------------------------------------------------------------------------
 
 
-@pytest.mark.requirement("M9")
+@pytest.mark.requirement("I3.install.4", "M9")
 def test_a_bundle_that_was_tampered_with_is_refused_with_its_own_reason(home: Home) -> None:
     trust(home, trust_toml() + f'[anchors.eve]\nkeys = ["{EVE.public}"]\nnames = ["eve_*"]\n')
     good = build()
@@ -214,6 +220,7 @@ def test_files_that_are_no_bundle_files_are_told_apart(home: Home) -> None:
     home.rlp("agent", "install", str(folder / "huge.rlb")).check(4)
 
 
+@pytest.mark.requirement("I3.install.4")
 def test_installed_bytes_that_were_altered_are_not_run_and_no_other_ones_instead(home: Home) -> None:
     trust(home)
     built = build()
@@ -245,7 +252,7 @@ def test_no_folder_takes_the_name_of_an_installed_agent_whatever_is_allowed(home
     assert said(home) == "acme_echo 1.0.0"
 
 
-@pytest.mark.requirement("M8", "M10")
+@pytest.mark.requirement("I3.install.3", "M8", "M10")
 def test_an_index_that_is_gone_old_or_frozen_blocks_installs_with_its_reason(home: Home) -> None:
     trust(home)
     index = home.path / "index"
@@ -283,6 +290,7 @@ def test_an_index_that_is_gone_old_or_frozen_blocks_installs_with_its_reason(hom
 # --- development keys -----------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I3.install.5")
 def test_a_development_bundle_says_dev_wherever_it_is_shown(home: Home) -> None:
     built = build(name="mine", key=dev_key(home.path / "keys"))
     refused = hand(home, built).check(4)
@@ -305,6 +313,7 @@ def test_a_development_bundle_says_dev_wherever_it_is_shown(home: Home) -> None:
 # --- kill -9 --------------------------------------------------------------------------------------
 
 
+@pytest.mark.requirement("I3.install.1")
 @pytest.mark.parametrize(
     ("kind", "moment", "asked", "installed"),
     [

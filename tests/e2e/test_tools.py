@@ -96,7 +96,7 @@ def ends(home: Home) -> list[NodeFinished]:
     return [e.payload for e in home.events("node.finished") if isinstance(e.payload, NodeFinished)]
 
 
-@pytest.mark.requirement("L7")
+@pytest.mark.requirement("I3.plugin.1", "L7")
 def test_a_plugins_tool_answers_and_its_run_replays_without_the_server(
     home: Home, service: WeatherService, opening: Path
 ) -> None:
@@ -118,6 +118,7 @@ def test_a_plugins_tool_answers_and_its_run_replays_without_the_server(
     assert len(service.asked) == 1
 
 
+@pytest.mark.requirement("I3.plugin.1")
 def test_without_the_permission_the_tool_is_refused_and_the_permission_named(
     home: Home, service: WeatherService, opening: Path
 ) -> None:

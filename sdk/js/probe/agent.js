@@ -36,6 +36,17 @@ const HELPERS = {
     const { status, url: from, headers: said, truncated } = page;
     return { status, url: from, headers: said, hex: hex(page.bytes()), truncated };
   },
+  // Files have no helpers in JavaScript until the next build of its runner.
+  "fs.read": (host, args) => {
+    const { text, base64 } = host.call("fs.read", args);
+    return { hex: hex(text === undefined ? binary(base64) : new TextEncoder().encode(text)) };
+  },
+  "fs.write": (host, args) => host.call("fs.write", args).digest,
+  "fs.list": (host, args) => {
+    const { entries, truncated } = host.call("fs.list", args);
+    return { entries, truncated };
+  },
+  "fs.stat": (host, args) => host.call("fs.stat", args),
   "tool.list": (host) => host.tools(),
   "tool.call": (host, { tool: id, args }) => host.callTool(id, args),
 };

@@ -19,7 +19,7 @@ PEAK = 256 * MIB
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.requirement("W1", "W5", "I2.sandbox.9")
+@pytest.mark.requirement("I3.sandbox.1", "W1", "W5", "I2.sandbox.9")
 def test_every_module_of_the_corpus_ends_by_its_own_code_and_the_daemon_stays_as_it_was(den: Den) -> None:
     den.serves()
     before, pid = den.memory(), den.home.pid()

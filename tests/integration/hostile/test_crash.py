@@ -83,7 +83,7 @@ def strike(den: Den, number: int) -> None:
     crash(found[0], number)
 
 
-@pytest.mark.requirement("W2")
+@pytest.mark.requirement("I3.sandbox.2", "W2")
 @pytest.mark.parametrize("number", [signal.SIGSEGV, signal.SIGABRT])
 def test_a_crash_of_the_engine_takes_one_worker_and_is_told_and_the_node_goes_on(
     den: Den, number: signal.Signals
@@ -124,6 +124,7 @@ def test_a_worker_that_crashes_every_time_fails_its_node_and_no_other(den: Den) 
     assert triggers[-1] == "recovery_exhausted"
 
 
+@pytest.mark.requirement("I3.sandbox.3")
 def test_a_breach_ends_the_instance_revokes_its_token_and_the_run_is_told(den: Den) -> None:
     """A forbidden system call kills a worker with SIGSYS: whatever it was, it is not believed any more."""
     folder = den.place({"liar": component(LOOP), "good": good()}, where="breach", guest_ms=60_000)

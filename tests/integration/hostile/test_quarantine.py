@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.home import wait_until
 from tests.integration.hostile.conftest import Den, code_of
 from tests.integration.hostile.corpus import good
@@ -14,6 +16,7 @@ def restart(den: Den, **settings: str) -> None:
     den.home.rlp("daemon", "start").check()
 
 
+@pytest.mark.requirement("I3.sandbox.4")
 def test_an_agent_that_keeps_trapping_is_quarantined_across_restarts_until_it_is_released(den: Den) -> None:
     restart(den, RUNLOOP__BREAKER__FAILURES="3")
     folder = den.place({"flapping": component("(unreachable)"), "good": good()}, where="flap")

@@ -31,6 +31,7 @@ def faulted(den: Den, node: str = "greedy") -> str:
     return str(move.reason)
 
 
+@pytest.mark.requirement("I3.sandbox.5")
 @pytest.mark.parametrize(
     ("resource", "limit", "op", "args", "caps"),
     [

@@ -94,7 +94,7 @@ def place(den: Den) -> Path:
     return folder
 
 
-@pytest.mark.requirement("W6")
+@pytest.mark.requirement("I3.sandbox.6", "W6")
 def test_the_same_run_under_other_surroundings_gives_the_same_bytes(den: Den) -> None:
     folder = place(den)
     found: dict[str, set[str]] = {"nan": set(), "probe": set()}

@@ -31,6 +31,7 @@ def machine(patch: pytest.MonkeyPatch, *programs: str, zig: bool = False) -> Non
     patch.setattr(module, "ask", lambda program, *_: "version 9.8.7 (x)")
 
 
+@pytest.mark.requirement("I3.author.4")
 @pytest.mark.parametrize("programs", [(), ("clang",), ("wasm-ld",), ("clang-19", "wasm-ld-14")])
 def test_what_is_missing_is_named_with_its_packages(
     monkeypatch: pytest.MonkeyPatch, programs: tuple[str]

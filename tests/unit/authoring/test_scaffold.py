@@ -22,6 +22,7 @@ def test_python_has_a_template() -> None:
     assert "python" in MADE
 
 
+@pytest.mark.requirement("I3.author.1")
 @pytest.mark.parametrize("language", MADE)
 def test_a_new_folder_has_everything_and_nothing_is_left_to_fill_in(tmp_path: Path, language: str) -> None:
     files = scaffold("weather_man", language, tmp_path / "here")

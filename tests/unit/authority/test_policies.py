@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,39 @@ async def test_a_grant_gives_back_what_was_revoked(desk: Desk) -> None:
     await desk.policies.grant(ME, "mailer", "mail", True)
     assert desk.allows("mail", "anna@example.org")
     assert not (desk.dir / "mailer.toml").exists()
+
+
+@pytest.mark.parametrize(
+    "value", ["api.acme.example", ["api.acme.example"], {"hosts": ["api.acme.example"], "methods": ["GET"]}]
+)
+async def test_a_host_is_given_back_with_the_narrowing_the_bundle_has(tmp_path: Path, value: object) -> None:
+    desk = Desk(tmp_path)
+    desk.rights = replace(
+        desk.rights,
+        top=ceiling(["http.fetch"]),
+        policy=parse_policy(
+            '[capabilities]\nnet = [{ hosts = ["*.acme.example"], methods = ["GET"] }, "other.example"]\n'
+        ),
+    )
+    desk.policies = Policies(desk.dir, lambda: {"mailer": desk.rights}, desk.journal, desk.mint)
+    await desk.policies.revoke(ME, "mailer", "net", None)
+    assert not desk.allows("net", "https://api.acme.example/")
+    await desk.policies.grant(ME, "mailer", "net", value)
+    assert desk.allows("net", "https://api.acme.example/x")
+    assert not desk.allows("net", "POST https://api.acme.example/x")
+    assert not desk.allows("net", "https://other.example/")
+    with pytest.raises(RefusedError, match="only narrows"):
+        await desk.policies.grant(ME, "mailer", "net", ["api.acme.example", "evil.example"])
+    await desk.journal.close()
+
+
+@pytest.mark.parametrize(
+    ("capability", "value"), [("mail", [7]), ("mail", ["not an address"]), ("time", "now"), ("mail", False)]
+)
+async def test_a_grant_of_nonsense_is_told_as_such(desk: Desk, capability: str, value: object) -> None:
+    with pytest.raises(UsageError, match=f"{capability} cannot be granted"):
+        await desk.policies.grant(ME, "mailer", capability, value)
+    assert desk.seen == []
 
 
 @pytest.mark.parametrize(

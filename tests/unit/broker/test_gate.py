@@ -55,6 +55,20 @@ async def test_an_unknown_op_is_refused_and_recorded(world: World) -> None:
     assert (delivered.op, delivered.ok) == ("exec.run", False)
 
 
+REACHING = ("agent.spawn", "agent.delegate", "msg.publish", "msg.request", "msg.reply", "promise.create")
+
+
+@pytest.mark.requirement("W9")
+@pytest.mark.parametrize("op", REACHING)
+async def test_no_agent_can_start_or_call_another(world: World, op: str) -> None:
+    """Two agents cannot play ping-pong: no host call of this build leads from one to the next."""
+    assert op not in OPS
+    caller = await world.caller("spawn = true")
+    answer = await world.call(caller, op, {"agent": "writer"})
+    assert (answer.ok, answer.value["code"]) == (False, "op.unknown")
+    assert "action.requested" not in world.kinds()
+
+
 async def test_arguments_with_an_unknown_field_are_refused(world: World) -> None:
     caller = await world.caller()
     answer = await world.call(caller, "random.bytes", {"n": 1, "approved": True})

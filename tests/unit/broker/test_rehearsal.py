@@ -65,7 +65,18 @@ async def call(rehearsed: Rehearsal, op: str, args: Any = None, index: int = 0) 
 
 # --- the same judgement ---------------------------------------------------------------------------
 
-JUDGEMENTS = ("cap.", "op.", "kb.kind", "memory.namespace", "http.", "net.", "tool.", "mail.", "case.")
+JUDGEMENTS = (
+    "cap.",
+    "op.",
+    "fs.path",
+    "kb.kind",
+    "memory.namespace",
+    "http.",
+    "net.",
+    "tool.",
+    "mail.",
+    "case.",
+)
 LET_THROUGH = ("kb.absent", "not_found", "blob.absent", "model.", "case.unscripted", "kb.query", "kb.sql")
 
 DOCUMENT = {
@@ -113,6 +124,19 @@ QUESTIONS: list[tuple[str, str, Any]] = [
     ('net = ["a.example.org"]', "http.fetch", {"url": "https://a.example.org/", "headers": {"Host": "b"}}),
     ('net = ["a.example.org"]', "http.fetch", {"url": "no url"}),
     ('net = ["127.0.0.1"]', "http.fetch", {"url": "https://127.0.0.2/"}),
+    ("", "http.fetch", {"url": "https://a.example.org/"}),
+    ("", "fs.read", {"path": "/docs/a"}),
+    ('fs_rw = ["/docs"]', "fs.read", {"path": "/docs-private/a"}),
+    ('fs_rw = ["/docs"]', "fs.read", {"path": "/docs/../a"}),
+    ('fs_rw = ["/docs"]', "fs.read", {"path": "docs"}),
+    ('fs_rw = ["/docs"]', "fs.read", {"path": "/docs/a", "length": 0}),
+    ('fs_ro = ["/docs"]', "fs.write", {"path": "/docs/a", "text": "x"}),
+    ('fs_rw = ["/docs"]', "fs.write", {"path": "/other/a", "text": "x"}),
+    ('fs_rw = ["/docs"]', "fs.write", {"path": "/docs/a", "text": "x", "base64": "eA=="}),
+    ('fs_rw = ["/docs"]', "fs.write", {"path": "/docs/a", "text": "x", "expected": "?"}),
+    ('fs_ro = ["/docs"]', "fs.list", {"path": "/docs", "limit": 1_001}),
+    ('fs_ro = ["/docs"]', "fs.list", {"path": "/", "limit": 1}),
+    ('fs_ro = ["/docs"]', "fs.stat", {"path": "/docs/none"}),
     ("", "tool.call", {"tool": "web.get", "args": {}}),
     ('net = ["api.example.org"]', "tool.call", {"tool": "web.get", "args": {"n": "x"}}),
     ('net = ["api.example.org"]', "tool.call", {"tool": "web.gte", "args": {}}),

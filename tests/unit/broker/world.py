@@ -33,6 +33,7 @@ from runloopd.broker.calls import Answer, Caller, HostCall
 from runloopd.broker.gate import Gate, GateOptions
 from runloopd.broker.knowledge import LedgerKnowledge
 from runloopd.broker.ports import Delta
+from runloopd.broker.providers.files import Files
 from runloopd.broker.quotas import Quotas
 from runloopd.broker.testing import ScriptedMail, ScriptedModels, ScriptedWeb
 from runloopd.bus.principal import Principal
@@ -76,12 +77,15 @@ class World:
         *,
         quotas: Quotas | None = None,
         options: GateOptions | None = None,
+        synchronous: str = "NORMAL",
     ) -> None:
         self.home = home
+        self.synchronous = synchronous
         self.clock = clock
         self.models = ScriptedModels()
         self.mail = ScriptedMail()
         self.web = ScriptedWeb()
+        self.files = Files([home])
         self.deltas: list[Delta] = []
         self.quotas = quotas or Quotas()
         self.options = options
@@ -96,7 +100,7 @@ class World:
             self.home / "events.db",
             signing_key=self.keyring.ledger_key,
             clock=self.clock,
-            synchronous="NORMAL",
+            synchronous=self.synchronous,
         )
         views = Materializer.open(self.home / "views.db", self.home / "events.db")
         self.ledger = ledger
@@ -115,6 +119,7 @@ class World:
             models=self.models,
             mail=self.mail,
             web=self.web,
+            files=self.files,
             knowledge=self.knowledge,
             clock=self.clock,
             entropy=random_bytes(),

@@ -69,6 +69,7 @@ def test_the_system_s_tar_unpacks_a_bundle(tmp_path: Path) -> None:
     assert {path.name: path.read_bytes() for path in (tmp_path / "in").iterdir()} == FILES
 
 
+@pytest.mark.requirement("I3.bundle.1")
 def test_the_same_source_gives_the_same_bytes_in_another_place_and_environment(tmp_path: Path) -> None:
     code = "import sys; from tests.unit.bundle.made import signed; sys.stdout.buffer.write(signed())"
     made = []
@@ -95,7 +96,7 @@ def test_a_bundle_is_named_after_its_manifest() -> None:
 # --- hostile archives -----------------------------------------------------------------------------
 
 
-@pytest.mark.requirement("M9")
+@pytest.mark.requirement("I3.bundle.2", "M9")
 @pytest.mark.requirement("F5")
 @given(st.integers(0, len(signed()) - 1), st.integers(1, 255))
 @settings(max_examples=400)

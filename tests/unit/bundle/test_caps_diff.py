@@ -113,6 +113,15 @@ def test_no_entry_can_look_like_something_else(sly: str) -> None:
     assert line.endswith('"'), "what stands behind the quotes is ours"
 
 
+def test_a_long_list_says_first_which_capabilities_are_in_it() -> None:
+    hosts = ", ".join(f'"h{number}.example"' for number in range(500))
+    asked = policy(f'net = [{hosts}]\nexec = ["sh"]\nmail = ["*@example.org"]')
+    head, summary, *rows = render(capability_diff(None, asked))
+    assert head == "asks for:"
+    assert summary == "  502 entries: net (500), exec (1), mail (1)"
+    assert len(rows) == 502
+
+
 def test_the_difference_is_data_that_an_approval_can_bind() -> None:
     diff = capability_diff(
         policy("time = true"), policy('net = [{hosts = ["a.example"], methods = ["GET"]}]')

@@ -105,6 +105,7 @@ def test_what_it_asks_for_follows_from_its_tools() -> None:
     }  # fmt: skip
 
 
+@pytest.mark.requirement("I3.config.1")
 def test_every_mistake_is_told_at_once_with_its_line() -> None:
     wrong = (
         '+++\nname = "Digest"\nversio = "1"\ntools = ["kb.serch", "http.fetch"]\nturns = 0\n'

@@ -70,6 +70,7 @@ def test_the_weather_example_becomes_a_bundle() -> None:
     assert made.left_behind == ()
 
 
+@pytest.mark.requirement("I3.plugin.1")
 def test_the_weather_example_without_its_permission_is_refused_by_the_name_of_it() -> None:
     value = {**json.loads(WEATHER.read_text()), "permissions": []}
     with pytest.raises(PluginError) as refused:

@@ -185,8 +185,8 @@ def test_an_unknown_agent_is_not_found_and_the_installed_ones_are_named(make: Ma
     found = registry(tmp_path / "nowhere", make().parent, unsigned=True)
     with pytest.raises(NotFoundError) as caught:
         found.resolve("agent:ehco")
-    assert caught.value.hint == "installed: echo"
-    with pytest.raises(NotFoundError, match="no agent agent:x"):
+    assert caught.value.hint == "did you mean 'echo'? installed: echo"
+    with pytest.raises(NotFoundError, match="there is no agent:x"):
         registry().resolve("agent:x")
 
 

@@ -9,7 +9,7 @@ import pytest
 from runloop.bundle.archive import unpack
 from runloop.bundle.installed import Installations
 from runloop.errors import NotFoundError, RefusedError, RunloopError
-from runloop.events import AgentInstalled, Event, Payload, Provenance
+from runloop.events import AgentInstalled, AgentRemoved, Event, Payload, Provenance
 from runloopd.runtime.registry import AgentRefusedError, Registry
 from runloopd.runtime.store import Store, attestations_of
 from tests.bundles import Built, build
@@ -60,6 +60,18 @@ class Machine:
                 replaces=None,
                 caps_digest="0" * 64,
                 approval=None,
+                principal="operator:1",
+            )
+        )
+
+    def remove(self, built: Built, *, released: bool = False) -> None:
+        self._apply(
+            AgentRemoved(
+                name=built.name,
+                variant="default",
+                agent_version=built.version,
+                bundle=built.digest,
+                released=released,
                 principal="operator:1",
             )
         )
@@ -139,6 +151,19 @@ def test_a_folder_of_an_installed_name_is_never_run(machine: Machine) -> None:
     assert code(caught) == "agent.name"
     assert [one.place for one in machine.registry().refused()] == [str(folder)]
     assert [agent.manifest.version for agent in machine.registry().list()] == ["1.0.0"]
+
+
+def test_nor_does_a_folder_inherit_the_name_of_one_that_was_removed(machine: Machine) -> None:
+    machine.install(build())
+    machine.unsigned = True
+    folder = machine.folder(build("9.0.0"))
+    machine.remove(build())
+    with pytest.raises(AgentRefusedError) as caught:
+        machine.registry().resolve("agent:acme_echo")
+    assert code(caught) == "agent.name"
+    assert machine.registry().list() == []
+    machine.remove(build(), released=True)
+    assert machine.registry().resolve("agent:acme_echo").dir == folder
 
 
 def test_a_folder_beside_the_user_does_not_shadow_an_installed_agent(machine: Machine) -> None:

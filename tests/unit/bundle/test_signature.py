@@ -239,6 +239,7 @@ def test_a_signing_key_shows_no_secret_and_does_not_travel() -> None:
         pickle.dumps(SigningKey.generate())
 
 
+@pytest.mark.requirement("I3.bundle.3")
 @openssl
 def test_the_documented_commands_check_a_bundle_without_us(tmp_path: Path) -> None:
     page = (Path(__file__).parents[3] / "docs/howto/trust.md").read_text(encoding="utf-8")

@@ -142,7 +142,7 @@ def test_signed_statements_of_another_form_are_refused() -> None:
     assert refusal(resigned(SAMPLE, both[::-1])) == "statement.order"
 
 
-@pytest.mark.requirement("M9")
+@pytest.mark.requirement("I3.bundle.4", "M9")
 def test_the_same_name_from_another_publisher_is_refused() -> None:
     assert refusal(SAMPLE, owner="beta") == "trust.owner"
     assert refusal(SAMPLE, owner="runloop") == "trust.owner", "a shipped agent's name"
@@ -162,6 +162,7 @@ def test_a_right_beyond_the_anchor_is_refused_by_its_name() -> None:
     assert refusal(SAMPLE, trusting(more="capabilities = []")) == "trust.capability"
 
 
+@pytest.mark.requirement("I3.bundle.5")
 def test_trust_ends_on_the_day_it_expires() -> None:
     trust = trusting(more="expires = 2027-01-15")
     day = 1_799_971_200_000
@@ -169,6 +170,7 @@ def test_trust_ends_on_the_day_it_expires() -> None:
     assert refusal(SAMPLE, trust, now_ms=day) == "trust.expired"
 
 
+@pytest.mark.requirement("I3.bundle.5")
 def test_while_a_key_is_rotated_both_are_believed_and_then_the_old_one_is_not() -> None:
     both = parse_trust(
         f'version = 1\n[anchors.acme]\nkeys = ["{ACME.public}", "{ACME_NEXT.public}"]\nnames = ["*"]\n'

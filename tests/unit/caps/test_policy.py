@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shlex
 from typing import Any
 
 import pytest
@@ -164,6 +166,15 @@ def test_the_three_spellings_of_contacts_raw_mean_the_same() -> None:
         ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v12", False),
         ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/../a", False),
         ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/%2e%2e/a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/..;/a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/..;b=c/a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/..%3b/a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/..%00/a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/..%09/a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/%252e%252e/a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/%252f../a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/.;/a", False),
+        ('net = [{ hosts = ["x.org"], paths = ["/v1"] }]', "net", "https://x.org/v1/a;b=c/..d", True),
         ('model = ["rules:*"]', "model", "rules:rules", True),
         ('model = ["rules"]', "model", "rules:rules", True),
         ('model = ["gpt-*"]', "model", "openai:gpt-4", True),
@@ -185,10 +196,53 @@ def test_a_check_follows_the_grant(grant: str, capability: str, target: str, all
 
 @pytest.mark.requirement("I2.caps.3")
 def test_a_denial_says_why_and_what_to_type() -> None:
-    verdict = caps('mail = ["*@example.org"]').allows("mail", "eve@evil.example; rm -rf /", agent="mailer")
+    verdict = caps('mail = ["*@example.org"]').allows("mail", "ann@acme.example", agent="mailer")
     assert "not granted to mailer: only *@example.org is granted" in verdict.reason
     assert verdict.how_to_obtain is not None
-    assert "rlp cap grant mailer mail 'eve@evil.example; rm -rf /'" in verdict.how_to_obtain
+    assert verdict.how_to_obtain.endswith("""type: rlp cap grant mailer mail '["ann@acme.example"]'""")
+
+
+@pytest.mark.parametrize(
+    ("capability", "target"),
+    [
+        ("mail", "a@x.example"),
+        ("fs_rw", "/srv/it's here"),
+        ("model", "openai:o1"),
+        ("kb_read", "mail"),
+        ("time", ""),
+    ],
+)
+def test_what_a_denial_says_to_type_is_a_grant_that_would_allow_it(capability: str, target: str) -> None:
+    verdict = caps("").allows(capability, target, agent="worker")
+    assert verdict.how_to_obtain is not None
+    words = shlex.split(verdict.how_to_obtain.partition("type: ")[2])
+    assert words[:5] == ["rlp", "cap", "grant", "worker", capability]
+    value = json.loads(words[5]) if len(words) > 5 else True
+    assert Policy.from_json({capability: value}).allows(capability, target).allowed
+
+
+@pytest.mark.parametrize("target", ["eve@evil.example; rm -rf /", "*@*.example", "a@b\x1b[2J", "'\n"])
+def test_a_denial_does_not_have_an_operator_type_what_a_stranger_made_up(target: str) -> None:
+    verdict = caps("").allows("mail", target, agent="mailer")
+    assert verdict.how_to_obtain is not None
+    assert verdict.how_to_obtain.endswith("type: rlp cap grant mailer mail")
+
+
+@pytest.mark.parametrize(
+    ("value", "reached"),
+    [
+        (["api.example.org"], True),
+        ([{"hosts": ["api.example.org"], "methods": ["GET", "POST"]}], True),
+        (["*.example.org"], False),
+        (["api.example.org", "evil.example"], False),
+        (True, True),
+    ],
+)
+def test_a_host_is_reached_whatever_narrows_what_may_be_done_there(value: Any, reached: bool) -> None:
+    policy = caps('net = [{ hosts = ["api.example.org"], methods = ["GET"] }]')
+    entries = value if value is True else Policy.from_json({"net": value}).value("net")
+    assert policy.reaches("net", entries) is reached
+    assert not caps("time = true").reaches("net", entries)
 
 
 # --- narrowing ------------------------------------------------------------------------------------

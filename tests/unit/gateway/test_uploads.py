@@ -91,6 +91,14 @@ def test_few_are_held_at_once_and_the_idle_are_forgotten(uploads: Uploads, clock
     uploads.begin("one more", 10, sha256(b""))
 
 
+def test_a_clock_that_is_set_back_blocks_nobody(uploads: Uploads, clock: ManualClock) -> None:
+    clock.advance(10 * UPLOAD_MS)
+    for number in range(MAX_UPLOADS):
+        uploads.begin(f"session {number}", 10, sha256(b""))
+    clock.advance(-5 * UPLOAD_MS)
+    uploads.begin("one more", 10, sha256(b""))
+
+
 def test_a_session_has_one_upload_at_a_time(uploads: Uploads) -> None:
     first = uploads.begin("me", len(DATA), sha256(DATA))
     second = uploads.begin("me", len(DATA), sha256(DATA))

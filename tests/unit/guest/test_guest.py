@@ -226,6 +226,7 @@ def test_a_value_that_is_not_of_the_hinted_type_fails_the_attempt(ports: Any, wo
     assert (answer["code"], answer["message"]) == ("task.arguments", words)
 
 
+@pytest.mark.requirement("I3.sdk.2")
 def test_an_agent_describes_its_tools_by_their_hints() -> None:
     ok, answer = serve(TOOLED, json.dumps({"op": "describe"}))
     assert ok

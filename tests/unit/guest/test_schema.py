@@ -102,6 +102,7 @@ JSON = st.recursive(
 )
 
 
+@pytest.mark.requirement("I3.sdk.2")
 @given(st.sampled_from([hint for hint, _ in HINTS]), JSON)
 def test_a_value_is_built_exactly_when_the_schema_accepts_it(hint: Any, value: Any) -> None:
     accepted = Draft202012Validator(schema_for(hint)).is_valid(value)

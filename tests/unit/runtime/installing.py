@@ -117,8 +117,8 @@ class Shop:
     async def _used(self, _agent: str, _runs: int) -> list[tuple[str, str]] | None:
         return self.used
 
-    async def _void(self, agent: str, reason: str, _actor: str) -> None:
-        self.voided.append(f"{agent}: {reason}")
+    async def _void(self, agent: str, bundle: str, reason: str, _actor: str) -> None:
+        self.voided.append(f"{agent} {bundle[:12]}: {reason}")
 
     async def _prepare(self, agent: InstalledAgent) -> None:
         self.prepared.append(agent.manifest.name)

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from runloop.bundle.archive import unpack
+from runloop.bundle.archive import pack, unpack
 from runloop.bundle.index import IndexRevocation
 from runloop.bundle.signature import SigningKey
 from runloop.bundle.statement import sign_package
-from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
+from runloop.errors import FailedError, NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import ActionDecided, AgentInstalled
 from runloopd.runtime.install_rules import Wish
 from runloopd.runtime.store import attestations_of
@@ -195,7 +196,7 @@ async def test_an_upgrade_shows_what_was_asked_what_is_asked_and_what_was_used(s
     assert shop.current() == "1.1.0"
 
 
-@pytest.mark.requirement("M10")
+@pytest.mark.requirement("I3.install.3", "M10")
 async def test_an_older_version_is_refused_unless_asked_for_and_then_recorded(shop: Shop) -> None:
     await shop.install(build("1.0.0"))
     await shop.install(build("2.0.0"))
@@ -324,6 +325,23 @@ async def test_a_bundle_nobody_here_vouches_for_is_refused(shop: Shop, built: Bu
 
 
 @pytest.mark.requirement("M9")
+@pytest.mark.requirement("M4")
+@pytest.mark.parametrize("key", [None, EVE], ids=["unsigned", "a stranger's"])
+@pytest.mark.parametrize("name", ["manifest.toml", "policy.caps", "tools.json", "agent.py"])
+async def test_nothing_that_nobody_here_signed_is_parsed(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch, key: SigningKey | None, name: str
+) -> None:
+    made = unpack(build(key=None).data)
+    files = {**made.files, name: b"\xff = [[[ not even text"}
+    data = pack(files, made.envelopes if key is None else [one.signed(key) for one in made.envelopes])
+    parsed: list[Any] = []
+    monkeypatch.setattr(shop.registry, "examine", lambda *given: parsed.append(given))
+    with pytest.raises(RefusedError) as caught:
+        await shop.installer.install(OPERATOR, data, Wish())
+    assert code(caught) == ("trust.unsigned" if key is None else "trust.unknown_key")
+    assert not parsed
+
+
 async def test_a_name_stays_with_the_publisher_that_had_it_first(shop: Shop) -> None:
     shop.trust(OTHER)
     await shop.install(build("1.0.0"))
@@ -339,6 +357,18 @@ async def test_a_released_name_may_be_taken_by_another_publisher_after_a_yes(sho
     shop.trust(OTHER)
     await shop.install(build("1.0.0"))
     await shop.installer.remove(OPERATOR, "acme_echo", "default", release=True)
+    await shop.install(build("1.1.0", key=EVE))
+    assert shop.installed.owner("acme_echo") == "other"
+
+
+async def test_a_name_can_be_released_after_its_agent_was_removed(shop: Shop) -> None:
+    shop.trust(OTHER)
+    await shop.install(build("1.0.0"))
+    await shop.installer.remove(OPERATOR, "acme_echo", "default", release=False)
+    await shop.installer.remove(OPERATOR, "acme_echo", "default", release=True)
+    assert shop.installed.owner("acme_echo") is None
+    with pytest.raises(NotFoundError):
+        await shop.installer.remove(OPERATOR, "acme_echo", "default", release=True)
     await shop.install(build("1.1.0", key=EVE))
     assert shop.installed.owner("acme_echo") == "other"
 
@@ -542,19 +572,63 @@ async def test_what_is_installed_is_the_same_after_a_restart(shop: Shop) -> None
     assert shop.registry.resolve("agent:acme_echo").manifest.version == "1.1.0"
 
 
+@pytest.mark.requirement("L1")
+async def test_a_full_disk_at_the_commit_leaves_nothing_installed_and_the_yes_standing(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = await shop.propose(build())
+    ledger, claim = shop.journal._ledger, shop.approvals.claim
+
+    def full(*_: Any, **__: Any) -> Any:
+        raise FailedError("no space left on device", code="ledger.write")
+
+    async def claim_on_a_full_disk(*given: Any) -> Any:
+        monkeypatch.setattr(ledger, "commit", full)
+        return await claim(*given)
+
+    monkeypatch.setattr(shop.approvals, "claim", claim_on_a_full_disk)
+    outcome = await shop.decide(asked)
+    assert outcome.state == "failed" and outcome.error is not None
+    assert "the yes stands" in str(outcome.error.hint)
+    assert (shop.current(), shop.kept(), len(shop.staged())) == (None, [], 1)
+    assert shop.registry.list() == []
+    monkeypatch.undo()
+    again = await shop.propose(build())
+    assert again["approval"] == asked["approval"]
+    done = await shop.desk.outcome(again["approval"], 10)
+    assert done is not None and done.state == "done"
+    assert (shop.current(), shop.staged()) == ("1.0.0", [])
+
+
 # --- revoked --------------------------------------------------------------------------------------
 
 
 async def test_a_revoked_key_stops_what_it_signed_and_voids_its_tokens(shop: Shop) -> None:
-    await shop.install(build())
+    made = build()
+    await shop.install(made)
     done = await shop.installer.revoke(OPERATOR, str(ACME.public), "stolen")
     assert done["stopped"] == ["acme_echo"]
-    assert shop.voided == ["acme_echo: revoked: stolen"]
+    assert shop.voided == [f"acme_echo {made.digest[:12]}: revoked: stolen"]
     with pytest.raises(RefusedError, match="stolen"):
         shop.registry.resolve("agent:acme_echo")
     assert shop.registry.list() == []
     (refused,) = shop.registry.refused()
     assert "stolen" in refused.reason
+
+
+async def test_revoking_a_key_also_reaches_runs_of_what_was_upgraded_or_removed_since(shop: Shop) -> None:
+    old, new, gone = build("1.0.0"), build("1.1.0", key=EVE), build(name="acme_gone")
+    await shop.install(old)
+    await shop.install(gone)
+    await shop.installer.remove(OPERATOR, "acme_gone", "default", release=False)
+    shop.trust(trust_toml().replace("keys = [", f'keys = ["{EVE.public}", '))
+    await shop.install(new)
+    done = await shop.installer.revoke(OPERATOR, str(ACME.public), "stolen")
+    assert done["stopped"] == ["acme_echo", "acme_gone"]
+    assert sorted(shop.voided) == sorted(
+        f"{one.name} {one.digest[:12]}: revoked: stolen" for one in (old, gone)
+    ), "and what the good key signed goes on"
+    assert shop.registry.resolve("agent:acme_echo").bundle_digest == new.digest
 
 
 async def test_a_trust_file_that_cannot_be_read_stops_every_installed_agent(shop: Shop) -> None:

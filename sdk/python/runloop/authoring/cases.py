@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, cast
 
+from runloop import toml
 from runloop.authoring.findings import LintFinding
 from runloop.errors import UsageError
 from runloop.ops import OPS
@@ -166,7 +167,7 @@ def parse_cases(data: bytes, *, origin: str = CASES_FILE) -> list[Case]:
         if len(data) > MAX_CASES_BYTES:
             raise CasesError([_wrong(origin, 0, f"larger than {MAX_CASES_BYTES} bytes", "take cases out")])
         text = data.decode()
-        top = tomllib.loads(text)
+        top = toml.loads(text)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         at = re.search(r"at line (\d+)", str(error))
         raise CasesError(

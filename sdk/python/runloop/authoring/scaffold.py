@@ -6,6 +6,7 @@ languages beyond their names. Needs no network, no toolchain, no daemon.
 
 from __future__ import annotations
 
+import difflib
 import re
 import shutil
 import tempfile
@@ -19,6 +20,8 @@ from runloop.errors import ConflictError, FailedError, NotFoundError, UsageError
 __all__ = ["scaffold"]
 
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
+_LONG = {"typescript": "ts", "javascript": "js", "node": "js", "py": "python", "rs": "rust"}
+"""What people call a language -> the word ``--lang`` takes."""
 _WORDS = ("__NAME__", "__RUNLOOP__")
 
 
@@ -36,7 +39,7 @@ def scaffold(name: str, language: str, target: Path) -> list[str]:
         )
     if language not in LANGUAGES:
         raise UsageError(
-            f"there is no language {language!r}", hint=f"known: {', '.join(LANGUAGES)}", code="agent.language"
+            f"there is no language {language!r}", hint=_languages(language), code="agent.language"
         )
     source = templates() / language
     if not source.is_dir():
@@ -53,6 +56,14 @@ def scaffold(name: str, language: str, target: Path) -> list[str]:
     made["LICENSE"] = (templates() / "LICENSE").read_text(encoding="utf-8")
     _write(target, made)
     return sorted(made)
+
+
+def _languages(meant: str) -> str:
+    """What ``--lang`` takes, and which of it somebody may have meant."""
+    word = meant.strip().lower()
+    near = _LONG.get(word) or next(iter(difflib.get_close_matches(word, LANGUAGES, n=1)), None)
+    known = f"known: {', '.join(LANGUAGES)}"
+    return f"did you mean '--lang {near}'? {known}" if near else known
 
 
 def _filled(source: Path, name: str) -> dict[str, str]:

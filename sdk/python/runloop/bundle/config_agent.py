@@ -23,13 +23,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
-from runloop.bundle.digest import BundleError
+from runloop import toml
+from runloop.bundle.digest import read_plain
 from runloop.bundle.manifest import Finding, ManifestError, Reader, manifest_of
 from runloop.bundle.tools import parse_tools
 from runloop.caps.policy import parse_policy
 from runloop.config import shipped
 from runloop.digest import canonical
-from runloop.errors import NotFoundError, RunloopError
+from runloop.errors import RunloopError
 
 __all__ = ["SUFFIXES", "ConfigAgentError", "expand", "is_config_agent", "read_config_agent"]
 
@@ -83,19 +84,10 @@ def is_config_agent(path: Path) -> bool:
 def read_config_agent(path: Path) -> dict[str, bytes]:
     """The bundle that the file at ``path`` stands for, as ``{path: bytes}``.
 
-    Raises :class:`NotFoundError`, :class:`BundleError` for a link or a size that is not allowed, and
+    Raises :class:`NotFoundError`, :class:`BundleError` for what is no plain file or too large, and
     :class:`ConfigAgentError` with every mistake.
     """
-    if path.is_symlink():
-        raise BundleError(f"{path} is a link", hint="put the file itself there")
-    try:
-        with path.open("rb") as file:
-            data = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise NotFoundError(f"{path} cannot be read: {error.strerror}", code="bundle.missing") from error
-    if len(data) > MAX_BYTES:
-        raise BundleError(f"{path} is larger than {MAX_BYTES} bytes", hint="shorten the prompt")
-    return expand(data, origin=str(path))
+    return expand(read_plain(path, MAX_BYTES), origin=str(path))
 
 
 def expand(data: bytes, *, origin: str) -> dict[str, bytes]:
@@ -106,7 +98,7 @@ def expand(data: bytes, *, origin: str) -> dict[str, bytes]:
     markdown = origin.endswith(".md")
     front, prompt = _parts(data, markdown=markdown, origin=origin)
     try:
-        top = tomllib.loads(front)
+        top = toml.loads(front, times=False)
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         at = re.search(r"at line (\d+)", str(error))
         finding = Finding(line=int(at[1]) if at else 0, what=f"not TOML: {error}", fix="see https://toml.io")
@@ -171,6 +163,9 @@ def _config(reader: Reader, top: Mapping[str, Any]) -> dict[str, Any]:
         key = TOOLS[name]
         if key is not None and not top.get(key):
             reader.wrong(("tools",), f"the tool {name} needs {key!r}", f"write {key} = [...]")
+    declared = top.get("tool", [])
+    if not isinstance(declared, list) or not all(isinstance(tool, dict) for tool in declared):
+        reader.wrong(("tool",), "'tool' must be a list of tables", "write [[tool]]")
     if top.get("tool") and "tool.call" not in tools:
         reader.wrong(("tool",), "tools are declared that the prompt may not call", 'add "tool.call" to tools')
     gather = _names(reader, "gather", top, None)

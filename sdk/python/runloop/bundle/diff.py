@@ -10,6 +10,7 @@ else (attacks.md C6).
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -106,8 +107,16 @@ def render(diff: CapsDiff) -> list[str]:
         ("no longer asked:", "-", diff.dropped),
     ):
         if rows:
-            lines += [head, *(f"  {mark} {_sentence(row)}" for row in rows)]
+            lines += [head, *_summary(rows), *(f"  {mark} {_sentence(row)}" for row in rows)]
     return lines or ["asks for no right at all"]
+
+
+def _summary(rows: tuple[CapsRow, ...]) -> list[str]:
+    """All capabilities of a list nobody reads to its end, in one line: a hundred hosts hide no programs."""
+    if len(rows) <= _AT_A_GLANCE:
+        return []
+    counts = Counter(row.capability for row in rows)
+    return [f"  {len(rows)} entries: " + ", ".join(f"{name} ({count})" for name, count in counts.items())]
 
 
 def _sentence(row: CapsRow) -> str:
@@ -118,6 +127,8 @@ def _sentence(row: CapsRow) -> str:
     return f"{row.capability}{entry}{anything}{note}"
 
 
+_AT_A_GLANCE = 16
+"""Rows that fit a screen together with what stands around them."""
 _FLAGS = frozenset(CAPABILITIES[name].meaning for name in ("time", "random", "kb_read.contacts_raw"))
 
 

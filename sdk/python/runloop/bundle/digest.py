@@ -16,7 +16,7 @@ from typing import ClassVar
 from runloop.digest import blob_digest, framed
 from runloop.errors import NotFoundError, RefusedError
 
-__all__ = ["BundleError", "bundle_digest", "read_bundle"]
+__all__ = ["BundleError", "bundle_digest", "read_bundle", "read_plain"]
 
 MAX_FILES = 1_000
 MAX_FILE_BYTES = 64 * 1024 * 1024
@@ -66,6 +66,30 @@ def read_bundle(folder: Path) -> dict[str, bytes]:
     finally:
         os.close(root)
     return files
+
+
+def read_plain(path: Path, most: int) -> bytes:
+    """The bytes of one plain file, looked at where a stranger may have put something else.
+
+    Raises :class:`NotFoundError` where there is none, :class:`BundleError` for a link, a FIFO, a device, or
+    more than ``most`` bytes; of none of them is anything read.
+    """
+    try:
+        opened = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise NotFoundError(f"{path} cannot be read: {error.strerror}", code="bundle.missing") from error
+    except OSError as error:
+        raise BundleError(
+            f"{path} is no file that can be read: {error.strerror}", hint="put the file itself there"
+        ) from error
+    with os.fdopen(opened, "rb") as file:
+        found = os.fstat(opened)
+        if not stat.S_ISREG(found.st_mode):
+            raise BundleError(f"{path} is not a plain file", hint="put the file itself there")
+        data = file.read(most + 1) if found.st_size <= most else b""
+    if found.st_size > most or len(data) > most:
+        raise BundleError(f"{path} is larger than {most} bytes")
+    return data
 
 
 def _read_folder(fd: int, prefix: str, depth: int, files: dict[str, bytes]) -> None:

@@ -168,12 +168,16 @@ class Installations:
 
     def of_bundle(self, digest: str) -> Installation | None:
         """The newest fact about a bundle, by its digest."""
-        found = [one for kept in self._kept.values() for one in kept if one.bundle == digest]
+        found = [one for one in self.ever() if one.bundle == digest]
         return max(found, key=lambda one: one.event, default=None)
+
+    def ever(self) -> tuple[Installation, ...]:
+        """Every bundle that is or was installed, whatever became of it."""
+        return tuple(one for kept in self._kept.values() for one in kept)
 
     def bundles(self) -> frozenset[str]:
         """Digests of every bundle that is current or kept."""
-        return frozenset(one.bundle for kept in self._kept.values() for one in kept)
+        return frozenset(one.bundle for one in self.ever())
 
     def __iter__(self) -> Iterator[Installation]:
         """What is current, by name and variant."""

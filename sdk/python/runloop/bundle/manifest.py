@@ -13,11 +13,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, cast
 
+from runloop import toml
 from runloop.bundle.semver import is_version
 from runloop.errors import UsageError
 from runloop.ops import OPS
 
 __all__ = [
+    "MAX_MANIFEST_BYTES",
     "Finding",
     "Language",
     "Limits",
@@ -308,7 +310,7 @@ def parse_manifest(text: str | bytes, *, origin: str = "manifest.toml") -> Manif
         )
     try:
         plain = text.decode() if isinstance(text, bytes) else text
-        top = tomllib.loads(plain)
+        top = toml.loads(plain)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         at = re.search(r"at line (\d+)", str(error))
         finding = Finding(line=int(at[1]) if at else 0, what=f"not TOML: {error}", fix="see https://toml.io")

@@ -31,7 +31,10 @@ _RENAME = "the author must rename the file and build again"
 
 FAULTS: dict[str, tuple[str, str]] = {
     "archive.truncated": ("ends in the middle", "fetch it again; if that does not help, ask its publisher"),
-    "archive.checksum": ("a header's checksum is wrong", "fetch it again; it was altered on the way"),
+    "archive.checksum": (
+        "a header's checksum is wrong",
+        "name a bundle, NAME-VERSION.rlb; if it is one, it was altered on the way: fetch it again",
+    ),
     "archive.format": ("a header is not ustar", _REBUILD),
     "archive.header": ("a header field does not have its one legal form", _REBUILD),
     "archive.padding": ("there is data, or room for it, where only fixed padding may be", _REBUILD),

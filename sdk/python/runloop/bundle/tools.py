@@ -15,11 +15,11 @@ import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote, urlencode
 
 from runloop.bundle.digest import BundleError
-from runloop.bundle.schema import Schema, read_schema
+from runloop.bundle.json_schema import Schema, read_schema
 from runloop.caps.destination import Destination, parse_destination
 from runloop.caps.grants import GrantError, NetRule, parse_hosts
 from runloop.caps.policy import CAPABILITIES
@@ -232,7 +232,7 @@ class _Reader:
         self._missing("id", "description", "transport", "input_schema")
         transport = self._object("transport")
         kind = transport.get("kind", "http")
-        if kind not in _TRANSPORTS:
+        if not isinstance(kind, str) or kind not in _TRANSPORTS:
             self._wrong(f"transport.kind is {kind!r}; known: {', '.join(_TRANSPORTS)}")
             kind = "http"
         else:
@@ -245,7 +245,7 @@ class _Reader:
         return Tool(
             id=self._text("id", _ID.match, "write family.verb, as 'weather.get_forecast'"),
             description=self._text("description", lambda it: 0 < len(it) <= 2_000, "use 1 to 2000 letters"),
-            kind=kind,
+            kind=cast(TransportKind, kind),
             http=http,
             input_schema=self._object("input_schema"),
             result_schema=self._given.get("result_schema", True),

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
+from runloop import toml
 from runloop.bundle.archive import Package
 from runloop.bundle.manifest import Manifest
 from runloop.bundle.signature import PublicKey
@@ -36,6 +37,7 @@ __all__ = [
     "TrustFileError",
     "Verdict",
     "anchor_for",
+    "checked_publisher",
     "combine",
     "judge",
     "parse_trust",
@@ -51,9 +53,24 @@ MAX_TRUST_BYTES = 262_144
 MAX_KEYS = 16
 
 _PUBLISHER = re.compile(r"[a-z][a-z0-9_-]{0,63}\Z")
+_PUBLISHER_FIX = (
+    "use lower-case letters, digits, '-' and '_', beginning with a letter; "
+    f"reserved: {', '.join(RESERVED_PUBLISHERS)}"
+)
 _PATTERN = re.compile(r"[a-z*][a-z0-9_*]{0,63}\Z")
 _KEY_ID = re.compile(r"ed25519:[0-9a-f]{32}\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
+
+
+def checked_publisher(name: str) -> str:
+    """The name, if a trust file could hold it; raises :class:`UsageError`."""
+    if not _is_publisher(name):
+        raise UsageError(f"{name!r} cannot be a publisher", hint=_PUBLISHER_FIX, code="trust.publisher")
+    return name
+
+
+def _is_publisher(name: str) -> bool:
+    return bool(_PUBLISHER.match(name)) and name not in RESERVED_PUBLISHERS
 
 
 class TrustFileError(UsageError):
@@ -379,7 +396,7 @@ def parse_trust(text: str | bytes, *, origin: str = "trust.toml", system: bool =
         plain = text.decode() if isinstance(text, bytes) else text
         if len(plain) > MAX_TRUST_BYTES:
             raise TrustFileError(origin, [f"it is longer than {MAX_TRUST_BYTES} characters; shorten it"])
-        top = tomllib.loads(plain)
+        top = toml.loads(plain)
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
         raise TrustFileError(origin, [f"it is not TOML: {error}; see https://toml.io"]) from error
     reader = _Reader()
@@ -412,11 +429,8 @@ class _Reader:
 
     def _anchor(self, name: str, table: Any) -> Anchor:
         where = f"anchors.{name}"
-        if not _PUBLISHER.match(name) or name in RESERVED_PUBLISHERS:
-            self._wrong(
-                f"{name!r} cannot be a publisher",
-                f"use lower-case letters, digits, '-' and '_'; reserved: {', '.join(RESERVED_PUBLISHERS)}",
-            )
+        if not _is_publisher(name):
+            self._wrong(f"{name!r} cannot be a publisher", _PUBLISHER_FIX)
         if not isinstance(table, dict):
             self._wrong(f"{where} must be a table", f"write [{where}]")
             table = {}

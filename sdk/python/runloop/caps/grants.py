@@ -34,7 +34,7 @@ __all__ = [
 
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _HOST = re.compile(r"(\*\.)?[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*\.?\Z")
-_SLY = re.compile(r"%2e|%2f|%5c|\\", re.IGNORECASE)
+_SLY = re.compile(r"%2e|%2f|%5c|%25|%00|\\|(^|/)\.\.?[;%]", re.IGNORECASE)
 """Spellings that servers may read as another path than we do."""
 _IPV6 = re.compile(r"[0-9a-f:.]+\Z")
 _METHODS = ("DELETE", "GET", "HEAD", "OPTIONS", "PATCH", "POST", "PUT")

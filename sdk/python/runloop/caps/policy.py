@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from runloop import toml
 from runloop.caps.grants import (
     GrantError,
     NetRule,
@@ -50,6 +51,7 @@ __all__ = [
     "everything",
     "parse_override",
     "parse_policy",
+    "toml_value",
     "union",
 ]
 
@@ -268,14 +270,23 @@ class Policy:
                     reason=f"{capability} is granted for {_shown(entry)}",
                 )
         granted = f"only {', '.join(map(_shown, value))} is granted" if value else "nothing of it is granted"
-        argument = f" {shlex.quote(target)}" if target else ""
         return Verdict(
             allowed=False,
             capability=capability,
             target=target,
             reason=f"{shown} is not granted to {agent}: {granted}",
-            how_to_obtain=f"the operator may type 'rlp cap grant {agent} {capability}{argument}'",
+            how_to_obtain=_how_to_obtain(agent, capability, target),
         )
+
+    def reaches(self, capability: str, value: Value) -> bool:
+        """Whether each entry of a value is granted; of ``net``, its hosts: what may be done there (methods,
+        paths, http) is narrowed by the grant and need not be said again."""
+        have = self._readable() if capability == "fs_ro" else self.value(capability)
+        if value is True or have is True or not have:
+            return bool(value) and bool(have)
+        if capability == "net":
+            have, value = _hosts(have), _hosts(value)
+        return bool(value) and _beyond(value, have, CAPABILITIES[capability].covers) is False
 
     def explain(self) -> list[str]:
         """One sentence per right, for people."""
@@ -306,11 +317,33 @@ class Policy:
         """The rights as the text of a ``policy.caps``."""
         lines = ["[capabilities]"]
         for name, value in self.to_json().items():
-            lines.append(f"{json.dumps(name) if '.' in name else name} = {_toml(value)}")
+            lines.append(f"{json.dumps(name) if '.' in name else name} = {toml_value(value)}")
         return "\n".join(lines) + "\n"
 
     def _readable(self) -> Value:
         return join(self.value("fs_ro"), self.value("fs_rw"), covers_path)
+
+
+def _hosts(value: Value) -> Value:
+    """The rules of ``net`` without what they say about methods, paths and http."""
+    rules = () if isinstance(value, bool) else value
+    return tuple(NetRule(host=rule.host, port=rule.port) for rule in rules if isinstance(rule, NetRule))
+
+
+def _how_to_obtain(agent: str, capability: str, target: str) -> str:
+    """The line an operator may type after a denial; it gives back no more than the bundle's policy asks for.
+
+    The target is foreign: it is named where it can stand in a grant as it is, and never as a pattern.
+    """
+    argument = ""
+    if target and "*" not in target and capability != "net":  # of net, the target is a URL
+        try:
+            CAPABILITIES[capability].parse([target])
+            argument = f" {shlex.quote(json.dumps([target]))}"
+        except GrantError:
+            pass
+    line = f"rlp cap grant {agent} {capability}{argument}"
+    return f"if its policy.caps asks for it, the operator may type: {line}"
 
 
 NOTHING = Policy()
@@ -427,7 +460,7 @@ def _table(text: str | bytes, origin: str) -> Mapping[str, Any]:
         decoded = text.decode() if isinstance(text, bytes) else text
         if len(decoded) > MAX_POLICY_BYTES:
             raise CapsError(origin, [f"longer than {MAX_POLICY_BYTES} characters"])
-        document = tomllib.loads(decoded)
+        document = toml.loads(decoded)
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
         raise CapsError(origin, [f"not TOML: {error}"]) from error
     findings = [
@@ -496,11 +529,12 @@ def _shown(entry: Any) -> str:
     return str(entry)
 
 
-def _toml(value: Any) -> str:
+def toml_value(value: Any) -> str:
+    """A grant's value as ``policy.caps`` and overrides write it."""
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, list):
-        return "[" + ", ".join(map(_toml, value)) + "]"
+        return "[" + ", ".join(map(toml_value, value)) + "]"
     if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {_toml(item)}" for key, item in value.items()) + " }"
+        return "{ " + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + " }"
     return json.dumps(value, ensure_ascii=False)

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, cast
 
+from runloop import toml
 from runloop.authoring.findings import LintFinding
 from runloop.bundle.manifest import Language
 from runloop.errors import FailedError, UsageError
@@ -162,7 +163,7 @@ def build_settings(folder: Path) -> dict[str, Any]:
             raise UsageError(
                 f"{BUILD_FILE} is no small plain file", hint="correct it", code="agent.build_file"
             )
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        return toml.loads(path.read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:

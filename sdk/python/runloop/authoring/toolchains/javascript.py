@@ -45,11 +45,17 @@ HOST_CALLS = {
     "model.complete": ("host.complete(", ".completeStream("),
     "msg.next": (".nextMessage(", ".completeStream("),
     "http.fetch": ("host.fetch(",),
+    "fs.read": (),
+    "fs.write": (),
+    "fs.list": (),
+    "fs.stat": (),
     "tool.list": ("host.tools(",),
     "tool.call": (".callTool(",),
     "mail.send": (".sendMail(",),
 }  # fmt: skip
-"""Op -> what it looks like in source: methods of the SDK's host, and what the runner's shim turns into it."""
+"""Op -> what it looks like in source: methods of the SDK's host, and what the runner's shim turns into it.
+
+None for ``fs.*``: they are made with ``host.call`` until the next build of the runner."""
 
 _REQUIRE = re.compile(r"""\brequire\(\s*(["'])([^"'\n]+)\1\s*\)""")
 _ESM = re.compile(r"""^(?:import\s+[\w{*"']|export\s+[\w{*])""")

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
+from runloop import toml
 from runloop.authoring.findings import LintFinding
 from runloop.authoring.shipped import shipped_sdk
 from runloop.authoring.source import op_literals, read_source
@@ -55,6 +56,10 @@ _METHODS = {
     "complete_stream": "model.complete",
     "next_message": "msg.next",
     "fetch": "http.fetch",
+    "fs_read": "fs.read",
+    "fs_write": "fs.write",
+    "fs_list": "fs.list",
+    "fs_stat": "fs.stat",
     "tools": "tool.list",
     "call_tool": "tool.call",
     "send_mail": "mail.send",
@@ -281,7 +286,7 @@ def _surroundings(tools: _Tools, work: Path) -> dict[str, str]:
 
 def _crate_findings(folder: Path) -> Iterator[LintFinding]:
     try:
-        crate = tomllib.loads((folder / "Cargo.toml").read_text(encoding="utf-8"))
+        crate = toml.loads((folder / "Cargo.toml").read_text(encoding="utf-8"))
     except FileNotFoundError:
         yield LintFinding(file="Cargo.toml", what="there is none", fix="add the crate's Cargo.toml")
         return
