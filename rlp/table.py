@@ -235,8 +235,8 @@ COMMANDS: tuple[Command, ...] = (
             *_KEYS,
             Option("no_describe", ("--no-describe",), "do not complete tools.json in the sandbox"),
         ),
-        "The same source gives the same bytes, wherever and whenever it is built. A folder will do, or the file "
-        "of a config agent. Without a key the bundle is not signed, and cannot be installed.",
+        "The same source gives the same bytes, wherever and whenever it is built. A folder, or the file of a "
+        "config agent. Without a key the bundle is not signed, and cannot be installed.",
     ),
     Command(
         "agent sign", "authoring:sign", "sign a bundle, in place of any signature it has",
