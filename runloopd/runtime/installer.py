@@ -36,7 +36,7 @@ from runloopd.authority.anchors import Anchors
 from runloopd.authority.approval import Approval, Decided
 from runloopd.authority.approvals import Approvals
 from runloopd.authority.desk import Desk
-from runloopd.bus.principal import Principal
+from runloopd.bus.principal import DAEMON, Principal
 from runloopd.journal import Journal
 from runloopd.runtime.indexes import Indexes
 from runloopd.runtime.install_question import Judged, action_of, caps_digest, fact_of, subject_of, text_of
@@ -134,7 +134,7 @@ class Installer:
         already. Raises whatever makes the bundle one that is not installed; then nothing was changed.
         """
         package = await asyncio.to_thread(unpack, archive)
-        index = await self._indexes.consult(allow_stale=wish.allow_stale_index)
+        index = await self._consult(wish)
         return await self._propose(principal, package, wish, index, upgrade=upgrade)
 
     async def upgrade(self, principal: Principal, name: str, variant: str, wish: Wish) -> dict[str, Any]:
@@ -143,7 +143,7 @@ class Installer:
         Raises :class:`UsageError` without an index, and what :meth:`install` raises.
         """
         current = self._current(name, variant)
-        index = await self._indexes.consult(allow_stale=wish.allow_stale_index)
+        index = await self._consult(wish)
         if index is None:
             raise UsageError(
                 f"no index of agents is configured, so nobody says what {name} could be upgraded to",
@@ -232,6 +232,21 @@ class Installer:
         for one in behind:
             await self._void_tokens(one.name, one.bundle, f"revoked: {reason}", principal.label)
         return {**done, "stopped": sorted({one.name for one in behind})}
+
+    async def _consult(self, wish: Wish) -> Index | None:
+        """The configured index; what its publisher took back since is believed no more, installed or not."""
+        index = await self._indexes.consult(allow_stale=wish.allow_stale_index)
+        if index is None:
+            return None
+        known = {(one.key_id, one.bundle) for one in self._anchors.trust().revoked}
+        for taken in index.revoked:
+            hit = any(
+                taken.hits(key_id=one.key, bundle=one.bundle, publisher=one.publisher)
+                for one in self._installed.ever()
+            )
+            if hit and (taken.key_id, taken.bundle) not in known:
+                await self.revoke(DAEMON, str(taken.key_id or taken.bundle), taken.reason)
+        return index
 
     # --- judging ----------------------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from runloop.bundle.index import IndexRevocation
 from runloop.bundle.signature import SigningKey
 from runloop.bundle.statement import sign_package
 from runloop.errors import FailedError, NotFoundError, RefusedError, RunloopError, UsageError
-from runloop.events import ActionDecided, AgentInstalled
+from runloop.events import ActionDecided, AgentInstalled, TrustChanged
 from runloopd.runtime.install_rules import Wish
 from runloopd.runtime.store import attestations_of
 from tests.bundles import ACME, DAY_MS, EVE, Built, build, index_of, trust_toml
@@ -753,6 +753,33 @@ async def test_a_bundle_its_publisher_took_back_is_not_installed(indexed: Shop) 
     with pytest.raises(RefusedError) as caught:
         await indexed.propose(bad)
     assert code(caught) == "trust.bundle_revoked"
+
+
+async def test_what_a_publisher_takes_back_stops_where_it_is_installed_too(indexed: Shop) -> None:
+    bad, other = build("1.0.0"), build("1.0.0", name="acme_other")
+    publish(indexed, bad, other, serial=2)
+    await indexed.install(bad)
+    assert indexed.registry.resolve("agent:acme_echo")
+    publish(indexed, other, serial=3, revoked=[IndexRevocation(reason="has a hole", bundle=bad.digest)])
+    await indexed.install(other)
+    with pytest.raises(RefusedError, match="has a hole"):
+        indexed.registry.resolve("agent:acme_echo")
+    assert indexed.voided == [f"acme_echo {bad.digest[:12]}: revoked: has a hole (index of acme)"]
+    (event,) = indexed.facts("trust.changed")
+    assert isinstance(event.payload, TrustChanged)
+    assert (event.payload.change, event.payload.subject) == ("revoke", bad.digest)
+    await indexed.propose(build("1.1.0", name="acme_other"))
+    assert len(indexed.facts("trust.changed")) == 1, "it is taken back once"
+
+
+async def test_an_index_takes_back_nothing_of_another_publisher(indexed: Shop) -> None:
+    indexed.dev = DEV
+    mine, theirs = build(name="mine", key=DEV), build("1.0.0")
+    await indexed.install(mine, dev_key=True)
+    publish(indexed, theirs, serial=2, revoked=[IndexRevocation(reason="envy", bundle=mine.digest)])
+    await indexed.install(theirs)
+    assert indexed.registry.resolve("agent:mine")
+    assert not indexed.voided
 
 
 @pytest.mark.requirement("M9")
