@@ -41,10 +41,13 @@ from runloopd.runtime.wire import (
     encode,
 )
 
-__all__ = ["Session", "Waiting"]
+__all__ = ["LONG_S", "Session", "Waiting"]
 
 Waiting = Callable[[bool], Awaitable[None]]
 """Told True before an attempt is seen to wait for an answer, False before it goes on."""
+
+LONG_S = 0.1
+"""Seconds a guest may compute on end before its neighbours go first: an honest one takes milliseconds."""
 
 _CODE = re.compile(r"[a-z][a-z0-9_]*(\.[a-z0-9_]+)*\Z")
 _DIGEST = re.compile(r"[0-9a-f]{64}\Z")
@@ -125,17 +128,21 @@ class Session:
         kill: Callable[[], None],
         exited: Awaitable[int],
         waiting: Waiting,
+        give_way: Callable[[], None],
         grace_ms: int,
         waiting_after_ms: int,
     ) -> None:
         """``grace_ms``: how long after its time a worker that did not stop its guest lives.
-        ``waiting_after_ms``: an answer that takes longer makes the instance WAITING."""
+        ``waiting_after_ms``: an answer that takes longer makes the instance WAITING. ``give_way``: called
+        once, when the guest has computed for :data:`LONG_S` without a break."""
         self._order = order
         self._limits = order.limits
         self._answerer = answerer
         self._kill = kill
         self._exited = exited
         self._waiting = waiting
+        self._give_way = give_way
+        self._long: asyncio.TimerHandle | None = None
         self._waiting_after = waiting_after_ms / 1000
         self._left = (order.limits.guest_ms + grace_ms) / 1000
         self._since = 0.0
@@ -207,9 +214,11 @@ class Session:
     def _clock_runs(self) -> None:
         self._since = self._loop.time()
         self._timer = self._loop.call_later(max(self._left, 0), self._time_is_up)
+        self._long = self._loop.call_later(LONG_S, self._give_way)
 
     def _clock_stands(self) -> None:
-        if self._timer is not None:
+        if self._timer is not None and self._long is not None:
+            self._long.cancel()
             self._timer.cancel()
             self._timer = None
             self._left -= self._loop.time() - self._since

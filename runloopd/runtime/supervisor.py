@@ -387,6 +387,7 @@ class Runtime:
                 kill=worker.kill,
                 exited=worker.exited,
                 waiting=waiting,
+                give_way=worker.give_way,
                 grace_ms=self._grace_ms,
                 waiting_after_ms=self._waiting_after_ms,
             )

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import resource
+from pathlib import Path
 
 import pytest
 
@@ -85,6 +87,23 @@ async def test_a_trap_ends_the_attempt_with_its_reason(
 
 
 @pytest.mark.requirement("W5", "I2.sandbox.6")
+async def test_a_guest_that_loops_stands_back_and_its_clock_does_not(bench: Bench) -> None:
+    """Neighbours compute first; the thread that cuts the guest stays as prompt as before."""
+    attempt = asyncio.create_task(bench.run(component(LOOP), limits={"guest_ms": 20_000}))
+    async with asyncio.timeout(15):
+        while [nice_of(worker.pid) for worker in bench.runtime._workers] != [(0, [10])]:
+            await asyncio.sleep(0.01)
+    attempt.cancel()
+    await asyncio.gather(attempt, return_exceptions=True)
+
+
+def nice_of(pid: int) -> tuple[int, list[int]]:
+    """Niceness of a process's first thread, and of its others."""
+    threads = sorted(int(path.name) for path in Path(f"/proc/{pid}/task").iterdir())
+    own, *others = (os.getpriority(os.PRIO_PROCESS, thread) for thread in threads)
+    return own, others
+
+
 async def test_memory_stops_growing_at_its_limit(bench: Bench) -> None:
     greedy = component(
         "(loop $more (br_if $more (i32.ne (memory.grow (i32.const 16)) (i32.const -1)))) (unreachable)"

@@ -53,6 +53,7 @@ class Play:
     def __init__(self, order: AttemptOrder, answer: Answer | None = None, **settings: Any) -> None:
         self.calls: list[HostCall] = []
         self.killed = asyncio.Event()
+        self.gave_way = asyncio.Event()
         self.exited: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._answer = answer or Answer(ok=True, value=1)
         ours, theirs = socket.socketpair()
@@ -64,6 +65,7 @@ class Play:
             kill=self._kill,
             exited=self.exited,
             waiting=self._waiting,
+            give_way=self.gave_way.set,
             **{"grace_ms": 20, "waiting_after_ms": 1000, **settings},
         )
         self.result: asyncio.Task[AttemptResult] = asyncio.create_task(self.session.run(ours))
@@ -94,6 +96,17 @@ def order(**limits: int) -> AttemptOrder:
 
 def call(index: int, *, fuel: int = 10, op: str = "time.now", args: str = "{}") -> CallRequest:
     return CallRequest(index=index, op=op, args=args, fuel=fuel)
+
+
+async def test_a_guest_that_computes_for_long_gives_way_and_one_that_answers_does_not() -> None:
+    play, brief = Play(order()), Play(order())
+    await brief.worker.hear(Start)
+    await brief.worker.say(End(code="ok", text='{"ports":{}}', fuel=5))
+    await brief.result
+    await asyncio.wait_for(play.gave_way.wait(), 10)
+    assert not brief.gave_way.is_set()
+    assert not play.killed.is_set(), "it only stands back"
+    play.result.cancel()
 
 
 async def test_the_order_reaches_the_worker_in_canonical_text() -> None:
