@@ -12,7 +12,6 @@ attempts and restarts.
 from __future__ import annotations
 
 import asyncio
-import difflib
 from typing import Any, cast
 
 import orjson
@@ -24,6 +23,7 @@ from runloop.caps.policy import Policy, Verdict
 from runloop.digest import canonical
 from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.ops import ToolCall
+from runloop.spelling import did_you_mean
 from runloopd.broker.asks import Ask, CapabilityError, Done, audit
 from runloopd.broker.http_ops import NetPermission, body_text, checked_method, host_granted, how_to_obtain
 from runloopd.broker.ports import ProviderError
@@ -112,8 +112,7 @@ def _find(ask: Ask, name: str) -> Tool:
     known = {tool.id: tool for tool in ask.caller.tools}
     if name in known:
         return known[name]
-    near = difflib.get_close_matches(name[:128], known, n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"its tools: {', '.join(known) or 'none'}"
+    hint = did_you_mean(name, known, f"its tools: {', '.join(known) or 'none'}")
     raise NotFoundError(f"{ask.agent} has no tool {name[:128]!r}", hint=hint, code="tool.unknown")
 
 

@@ -16,7 +16,6 @@ next attempt.
 from __future__ import annotations
 
 import contextlib
-import difflib
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -50,6 +49,7 @@ from runloop.errors import (
     UsageError,
 )
 from runloop.events import AgentPin
+from runloop.spelling import did_you_mean
 from runloopd.runtime.orders import MIB, GuestLimits
 
 __all__ = [
@@ -320,11 +320,10 @@ class Registry:
         if refused is not None:
             raise refused
         names = self._names()
-        close = difflib.get_close_matches(reference.name, names, n=1)
-        near = f"did you mean {close[0]!r}? " if close else ""
+        meant = did_you_mean(reference.name, names, "")
         raise NotFoundError(
             f"there is no {reference}",
-            hint=f"{near}installed: {', '.join(names) or 'none'}",
+            hint=f"{meant} installed: {', '.join(names) or 'none'}".lstrip(),
             code="agent.unknown",
         )
 

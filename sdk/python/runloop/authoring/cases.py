@@ -17,6 +17,7 @@ from runloop import toml
 from runloop.authoring.findings import LintFinding
 from runloop.errors import UsageError
 from runloop.ops import OPS
+from runloop.spelling import did_you_mean
 
 __all__ = ["CASES_FILE", "MAX_CASES", "Case", "CasesError", "Outcome", "differences", "parse_cases"]
 
@@ -267,14 +268,11 @@ def _expectation(expect: Any) -> Iterable[tuple[str, str]]:
 
 
 def _script(host: Any) -> Iterable[tuple[str, str]]:
-    import difflib
-
     if not isinstance(host, dict):
         return
     for op, answer in host.items():
         if op not in OPS:
-            near = difflib.get_close_matches(op, OPS, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OPS)}"
+            fix = did_you_mean(op, OPS)
             yield f"there is no host call {op!r}", f'{fix} (write it in quotes: "kb.search" = …)'
         elif isinstance(answer, dict) and "refuse" in answer:
             refusal = answer["refuse"]

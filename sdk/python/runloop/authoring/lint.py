@@ -6,7 +6,6 @@ toolchains), how findings are shown, trust. Runs no code of the agent and needs 
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -24,6 +23,7 @@ from runloop.bundle.tools import ToolsError, parse_tools
 from runloop.caps.policy import CONTACTS_RAW, CapsError, Policy, parse_policy
 from runloop.errors import RunloopError, UsageError
 from runloop.ops import OPS
+from runloop.spelling import did_you_mean
 
 __all__ = ["MANIFEST", "Folder", "declared", "lint"]
 
@@ -245,9 +245,8 @@ def _ops(folder: Folder, manifest: Manifest, uses: list[OpUse]) -> Iterator[Lint
     """Calls that are not declared, and declarations that nothing calls."""
     for use in uses:
         if use.op not in OPS:
-            near = difflib.get_close_matches(use.op, OPS, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OPS)}"
-            yield LintFinding(file=use.file, line=use.line, what=f"there is no host call {use.op!r}", fix=fix)
+            what, fix = f"there is no host call {use.op!r}", did_you_mean(use.op, OPS)
+            yield LintFinding(file=use.file, line=use.line, what=what, fix=fix)
         elif use.op not in manifest.ops:
             yield LintFinding(
                 file=use.file,

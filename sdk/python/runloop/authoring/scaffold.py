@@ -6,7 +6,6 @@ languages beyond their names. Needs no network, no toolchain, no daemon.
 
 from __future__ import annotations
 
-import difflib
 import re
 import shutil
 import tempfile
@@ -16,6 +15,7 @@ from runloop import __version__
 from runloop.authoring.shipped import templates
 from runloop.authoring.toolchains import LANGUAGES
 from runloop.errors import ConflictError, FailedError, NotFoundError, UsageError
+from runloop.spelling import nearest
 
 __all__ = ["scaffold"]
 
@@ -61,7 +61,7 @@ def scaffold(name: str, language: str, target: Path) -> list[str]:
 def _languages(meant: str) -> str:
     """What ``--lang`` takes, and which of it somebody may have meant."""
     word = meant.strip().lower()
-    near = _LONG.get(word) or next(iter(difflib.get_close_matches(word, LANGUAGES, n=1)), None)
+    near = _LONG.get(word) or nearest(word, LANGUAGES)
     known = f"known: {', '.join(LANGUAGES)}"
     return f"did you mean '--lang {near}'? {known}" if near else known
 

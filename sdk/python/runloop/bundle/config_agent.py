@@ -15,7 +15,6 @@ Knows: the keys of such a file (``NAME.agent.md`` with TOML between ``+++`` line
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import tomllib
@@ -31,6 +30,7 @@ from runloop.caps.policy import parse_policy
 from runloop.config import shipped
 from runloop.digest import canonical
 from runloop.errors import RunloopError
+from runloop.spelling import did_you_mean
 
 __all__ = ["SUFFIXES", "ConfigAgentError", "expand", "is_config_agent", "read_config_agent"]
 
@@ -207,9 +207,7 @@ def _names(reader: Reader, key: str, top: Mapping[str, Any], known: Mapping[str,
         return []
     for item in value:
         if known is not None and item not in known:
-            near = difflib.get_close_matches(item, known, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            reader.wrong((key,), f"{key!r} cannot name {item!r}", fix)
+            reader.wrong((key,), f"{key!r} cannot name {item!r}", did_you_mean(item, known))
     return [item for item in dict.fromkeys(value) if known is None or item in known]
 
 

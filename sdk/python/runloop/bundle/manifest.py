@@ -6,7 +6,6 @@ trust, policy (``runloop.caps``), or how limits are enforced (the runtime). Pure
 
 from __future__ import annotations
 
-import difflib
 import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
@@ -17,6 +16,7 @@ from runloop import toml
 from runloop.bundle.semver import is_version
 from runloop.errors import UsageError
 from runloop.ops import OPS
+from runloop.spelling import did_you_mean
 
 __all__ = [
     "MAX_MANIFEST_BYTES",
@@ -221,10 +221,7 @@ def _kind(value: Any) -> str:
 
 def _suggest(word: str, known: Iterable[str]) -> str:
     names = list(known)
-    near = difflib.get_close_matches(word, names, n=1)
-    if near:
-        return f"; did you mean {near[0]!r}?"
-    return f"; known: {', '.join(names)}" if names else ""
+    return f"; {did_you_mean(word, names)}" if names else ""
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -258,8 +255,7 @@ class Reader:
         known = list(known)
         for key in table:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                fix = f"did you mean {near[0]!r}?" if near else f"known keys: {', '.join(known)}"
+                fix = did_you_mean(key, known, f"known keys: {', '.join(known)}")
                 self.wrong((*path, key), f"unknown key {'.'.join((*path, key))!r}", fix)
 
     def table(self, path: tuple[str, ...], owner: Mapping[str, Any]) -> dict[str, Any]:
@@ -393,9 +389,7 @@ def _ops(reader: Reader, top: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     for op in value:
         if not isinstance(op, str) or op not in OPS:
-            near = difflib.get_close_matches(str(op), OPS, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(OPS)}"
-            reader.wrong(("ops",), f"there is no host call {op!r}", fix)
+            reader.wrong(("ops",), f"there is no host call {op!r}", did_you_mean(str(op), OPS))
     return tuple(dict.fromkeys(op for op in value if isinstance(op, str)))
 
 

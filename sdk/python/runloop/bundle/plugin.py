@@ -10,7 +10,6 @@ table below is refused by its name, and a tool gets no right that ``permissions`
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -29,6 +28,7 @@ from runloop.caps.policy import CAPABILITIES, Policy, parse_policy
 from runloop.digest import canonical
 from runloop.errors import RunloopError, UsageError
 from runloop.ops import OPS
+from runloop.spelling import did_you_mean
 
 __all__ = ["PLUGIN_FILE", "ImportedPlugin", "PluginError", "import_plugin"]
 
@@ -182,8 +182,8 @@ def _grant(permission: str) -> _Grant:
     for prefix, make in _SCOPED.items():
         if permission.startswith(prefix):
             return make(permission.removeprefix(prefix))
-    near = difflib.get_close_matches(permission, _PLAIN, n=1)
-    raise GrantError(f"there is no such permission{f'; did you mean {near[0]!r}?' if near else ''}")
+    meant = did_you_mean(permission, _PLAIN, "")
+    raise GrantError(f"there is no such permission{f'; {meant}' if meant else ''}")
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -425,9 +425,7 @@ class _Reader:
         known = list(known)
         for key in table:
             if key not in known:
-                near = difflib.get_close_matches(key, known, n=1)
-                fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-                self._wrong(f"unknown key {at + key[:64]!r}", fix)
+                self._wrong(f"unknown key {at + key[:64]!r}", did_you_mean(key, known))
 
     def _wrong(self, what: str, fix: str) -> None:
         self.findings.append(f"{what}; {fix}")

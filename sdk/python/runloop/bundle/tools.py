@@ -10,7 +10,6 @@ arguments that a guest chose. Arguments therefore only ever fill places of a fix
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -25,6 +24,7 @@ from runloop.caps.grants import GrantError, NetRule, parse_hosts
 from runloop.caps.policy import CAPABILITIES
 from runloop.digest import canonical
 from runloop.errors import RunloopError, UsageError
+from runloop.spelling import did_you_mean
 
 __all__ = ["HttpTransport", "Tool", "ToolsError", "TransportKind", "parse_tools"]
 
@@ -210,9 +210,7 @@ def _unknown(at: str, table: Mapping[str, Any], known: Iterable[str], findings: 
     known = list(known)
     for key in table:
         if key not in known:
-            near = difflib.get_close_matches(key, known, n=1)
-            fix = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
-            findings.append(f"{at}unknown key {key[:64]!r}; {fix}")
+            findings.append(f"{at}unknown key {key[:64]!r}; {did_you_mean(key, known)}")
 
 
 class _Reader:
@@ -312,10 +310,8 @@ class _Reader:
         for word in capabilities:
             name, colon, target = word.partition(":")
             if name not in CAPABILITIES:
-                near = difflib.get_close_matches(name, CAPABILITIES, n=1)
-                self._wrong(
-                    f"there is no capability {name[:64]!r}" + (f"; did you mean {near[0]!r}?" if near else "")
-                )
+                meant = did_you_mean(name, CAPABILITIES, "")
+                self._wrong(f"there is no capability {name[:64]!r}" + (f"; {meant}" if meant else ""))
             elif colon and not target:
                 self._wrong(f"the capability {word[:64]!r} names no target")
             elif name == "net":

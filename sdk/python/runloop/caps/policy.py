@@ -11,7 +11,6 @@ and reported.
 
 from __future__ import annotations
 
-import difflib
 import json
 import re
 import shlex
@@ -36,6 +35,7 @@ from runloop.caps.grants import (
 )
 from runloop.errors import UsageError
 from runloop.ops import OPS
+from runloop.spelling import did_you_mean
 
 __all__ = [
     "CAPABILITIES",
@@ -485,10 +485,8 @@ def _read(
     for name, value in _expand(table, findings):
         row = CAPABILITIES.get("fs_ro" if name == "fs" else name)
         if row is None:
-            close = difflib.get_close_matches(name, CAPABILITIES, 1)
-            findings.append(
-                f"unknown capability {name!r}" + (f"; did you mean {close[0]!r}?" if close else "")
-            )
+            meant = did_you_mean(name, CAPABILITIES, "")
+            findings.append(f"unknown capability {name!r}" + (f"; {meant}" if meant else ""))
             continue
         if row.name in spelled:
             findings.append(f"{spelled[row.name]!r} and {name!r} say the same; keep one")
