@@ -142,18 +142,19 @@ def _place(opening: Opening, node: Node, key: str) -> Place:
 
 
 def _agents(opening: Opening, ports: Mapping[str, PortTable], installed: Iterable[str]) -> Iterator[Finding]:
-    known = sorted({use.removeprefix("agent:") for use in (*ports, *installed)})
-    for node in opening.nodes:
-        if node.use not in ports:
-            name = node.use.removeprefix("agent:")
-            yield _finding(
-                opening,
-                _place(opening, node, "use"),
-                "unknown_agent",
-                f"there is no agent '{name}'",
-                "it is not installed, or not in that variant or version",
-                suggest(name, known) if known else "'rlp list' shows the agents there are",
-            )
+    missing = [node for node in opening.nodes if node.use not in ports]
+    # Read only where something is missing: to know every agent there is, all their files are looked at.
+    known = sorted({use.removeprefix("agent:") for use in (*ports, *installed)}) if missing else []
+    for node in missing:
+        name = node.use.removeprefix("agent:")
+        yield _finding(
+            opening,
+            _place(opening, node, "use"),
+            "unknown_agent",
+            f"there is no agent '{name}'",
+            "it is not installed, or not in that variant or version",
+            suggest(name, known) if known else "'rlp list' shows the agents there are",
+        )
 
 
 def _output(opening: Opening, ports: Mapping[str, PortTable], ref: Ref) -> PortSpec | None:

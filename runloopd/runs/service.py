@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -154,8 +154,7 @@ class Runs:
             raise OpeningError(reading.findings)
         agents = self._agents(reading.opening, wish.agents_dir)
         ports = {use: agent.ports for use, agent in agents.items()}
-        installed = [f"agent:{agent.manifest.name}" for agent in self._registry.list()]
-        params = check(reading, ports, wish.params, installed=installed)
+        params = check(reading, ports, wish.params, installed=self._references())
         opening = bind(reading.opening, ports)
         for name in sorted({agent.pin.name for agent in agents.values()}):
             await self._quarantine.check(name)
@@ -194,6 +193,11 @@ class Runs:
             with contextlib.suppress(NotFoundError):
                 found[use] = registry.resolve(use)
         return found
+
+    def _references(self) -> Iterator[str]:
+        """Every agent as an opening names it, listed only when somebody asks."""
+        for agent in self._registry.list():
+            yield f"agent:{agent.manifest.name}"
 
     def _limits(self, opening: Opening) -> dict[str, Any]:
         """The stricter of what the opening asks for and what the configuration allows."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -188,3 +189,14 @@ def test_a_misspelt_agent_is_sought_among_all_that_are_installed() -> None:
     opening = load("version: 0\nname: x\nnodes:\n  - {id: a, use: agent:contact_resolvr}\n")
     (found,) = findings(opening, {}, installed=["agent:critic", "agent:contact_resolver"])
     assert found.fix == "did you mean 'contact_resolver'?"
+
+
+def test_nobody_lists_the_agents_there_are_for_an_opening_that_misses_none() -> None:
+    """To list them is to read the files of each, and every run begins here."""
+
+    def listed() -> Iterator[str]:
+        raise AssertionError("listed")
+        yield
+
+    opening = load("version: 0\nname: x\nnodes:\n  - {id: a, use: agent:critic}\n")
+    assert findings(opening, {"agent:critic": table()}, installed=listed()) == []
