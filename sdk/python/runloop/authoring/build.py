@@ -17,7 +17,7 @@ from typing import Any
 from runloop import __version__
 from runloop.authoring.findings import LintError, LintFinding
 from runloop.authoring.lint import Folder, declared, lint
-from runloop.authoring.single import check_single, is_single, read_single
+from runloop.authoring.single import is_single, read_single
 from runloop.authoring.source import read_source
 from runloop.authoring.toolchains import BuildFailed, Toolchain, ToolchainMissing
 from runloop.bundle.archive import archive_name
@@ -152,9 +152,6 @@ def draft(path: Path) -> Draft:
 
 def _single(path: Path) -> Draft:
     """The draft of an agent that is one file."""
-    findings = check_single(path)
-    if findings:
-        raise LintError(str(path), findings)
     one = read_single(path)
     return Draft(
         manifest=one.manifest,

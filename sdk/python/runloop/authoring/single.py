@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from runloop.authoring.findings import LintFinding
-from runloop.bundle.config_agent import ConfigAgentError, is_config_agent, read_config_agent
+from runloop.authoring.findings import LintError, LintFinding
+from runloop.bundle.config_agent import ConfigAgentError, expand, is_config_agent, read_source
 from runloop.bundle.digest import bundle_digest
 from runloop.bundle.manifest import Manifest, parse_manifest
 from runloop.bundle.plugin import PLUGIN_FILE, PluginError, import_plugin
@@ -41,18 +41,28 @@ def is_single(path: Path) -> bool:
 def read_single(path: Path) -> SingleFile:
     """The bundle of the file at ``path``.
 
-    Raises :class:`ConfigAgentError` or :class:`PluginError` with every mistake, :class:`NotFoundError`, and
-    :class:`UsageError` for a file of another kind.
+    Raises :class:`LintError` with every mistake, :class:`NotFoundError`, :class:`BundleError` for what is no
+    plain file, and :class:`UsageError` for a file of another kind.
     """
-    if is_config_agent(path):
-        files = read_config_agent(path)
-        manifest = parse_manifest(files["manifest.toml"])
-        source = {path.name: path.read_bytes()}
-        return SingleFile(
-            manifest=manifest, language="config", files=files, source_digest=bundle_digest(source)
-        )
-    if path.name.endswith(PLUGIN_FILE):
-        return _plugin(path)
+    try:
+        if is_config_agent(path):
+            return _config_agent(path)
+        if path.name.endswith(PLUGIN_FILE):
+            return _plugin(path)
+    except ConfigAgentError as error:
+        raise LintError(
+            str(path),
+            [
+                LintFinding(file=path.name, line=finding.line, what=finding.what, fix=finding.fix)
+                for finding in error.findings
+            ],
+        ) from error
+    except PluginError as error:
+        parts = (finding.partition("; ") for finding in error.findings)
+        raise LintError(
+            str(path),
+            [LintFinding(file=path.name, what=what, fix=fix or "correct it") for what, _, fix in parts],
+        ) from error
     raise UsageError(
         f"{path} is no agent",
         hint=f"name a folder, a config agent (NAME.agent.md, NAME.agent.toml) or a {PLUGIN_FILE}",
@@ -64,17 +74,20 @@ def check_single(path: Path) -> list[LintFinding]:
     """What is wrong with the file; empty when it can become a bundle."""
     try:
         read_single(path)
-    except ConfigAgentError as error:
-        return [
-            LintFinding(file=path.name, line=finding.line, what=finding.what, fix=finding.fix)
-            for finding in error.findings
-        ]
-    except PluginError as error:
-        return [
-            LintFinding(file=path.name, what=what, fix=fix or "correct it")
-            for what, _, fix in (finding.partition("; ") for finding in error.findings)
-        ]
+    except LintError as error:
+        return error.findings
     return []
+
+
+def _config_agent(path: Path) -> SingleFile:
+    data = read_source(path)
+    files = expand(data, origin=str(path))
+    return SingleFile(
+        manifest=parse_manifest(files["manifest.toml"]),
+        language="config",
+        files=files,
+        source_digest=bundle_digest({path.name: data}),
+    )
 
 
 def _plugin(path: Path) -> SingleFile:

@@ -32,7 +32,7 @@ from runloop.digest import canonical
 from runloop.errors import RunloopError
 from runloop.spelling import did_you_mean
 
-__all__ = ["SUFFIXES", "ConfigAgentError", "expand", "is_config_agent", "read_config_agent"]
+__all__ = ["SUFFIXES", "ConfigAgentError", "expand", "is_config_agent", "read_config_agent", "read_source"]
 
 SUFFIXES = (".agent.md", ".agent.toml")
 MAX_BYTES = 128 * 1024
@@ -84,10 +84,15 @@ def is_config_agent(path: Path) -> bool:
 def read_config_agent(path: Path) -> dict[str, bytes]:
     """The bundle that the file at ``path`` stands for, as ``{path: bytes}``.
 
-    Raises :class:`NotFoundError`, :class:`BundleError` for what is no plain file or too large, and
-    :class:`ConfigAgentError` with every mistake.
+    Raises what :func:`read_source` and :func:`expand` raise.
     """
-    return expand(read_plain(path, MAX_BYTES), origin=str(path))
+    return expand(read_source(path), origin=str(path))
+
+
+def read_source(path: Path) -> bytes:
+    """The file as it is; raises :class:`NotFoundError`, :class:`BundleError` for what is no plain file or too
+    large."""
+    return read_plain(path, MAX_BYTES)
 
 
 def expand(data: bytes, *, origin: str) -> dict[str, bytes]:
