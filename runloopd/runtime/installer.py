@@ -175,19 +175,7 @@ class Installer:
             diff = await self._diff(name, before, _rights(judged.agent))
             if diff.widening:
                 return await self._ask(judged, Wish(dev_key=target.dev), None, "rollback", current, diff)
-            fact = fact_of(
-                judged,
-                how="rollback",
-                current=current,
-                shown=caps_digest(diff),
-                approval=None,
-                principal=principal.label,
-            )
-            (event,) = await self._journal.append(
-                _draft(fact, current.event), blobs=(attestations_of(judged.package),)
-            )
-        return {**cast(Installation, self._installed.current(name, variant)).to_json(), "state": "done",
-                "replaced": current.version, "event": event.id}  # fmt: skip
+            return await self._unasked(principal, judged, current, diff, "rollback")
 
     async def remove(self, principal: Principal, name: str, variant: str, *, release: bool) -> dict[str, Any]:
         """Serve no new run with an agent. Its bytes stay for the runs that pinned them, and for replays.
@@ -292,25 +280,32 @@ class Installer:
         for approval in self._desk.open(INSTALL, subject_of(*judged.key)):
             await self._approvals.void_one(approval.id, "a newer build took its place")
         moved = await asyncio.to_thread(self._store.keep, bundle)
-        fact = fact_of(
-            judged,
-            how="swap",
-            current=current,
-            shown=caps_digest(diff),
-            approval=None,
-            principal=principal.label,
-        )
         try:
-            (event,) = await self._journal.append(
-                _draft(fact, current.event), blobs=(attestations_of(judged.package),)
-            )
+            done = await self._unasked(principal, judged, current, diff, "swap")
         except BaseException:
             if moved:
                 await asyncio.to_thread(self._store.unkeep, bundle)
             raise
         await self._unstage(bundle)
+        log.info("agent_swapped", agent=done["name"], version=done["version"], bundle=bundle)
+        return done
+
+    async def _unasked(
+        self, principal: Principal, judged: Judged, current: Installation, diff: CapsDiff, how: How
+    ) -> dict[str, Any]:
+        """State what needs no person: one said yes to as much before."""
+        fact = fact_of(
+            judged,
+            how=how,
+            current=current,
+            shown=caps_digest(diff),
+            approval=None,
+            principal=principal.label,
+        )
+        (event,) = await self._journal.append(
+            _draft(fact, current.event), blobs=(attestations_of(judged.package),)
+        )
         now = cast(Installation, self._installed.current(*judged.key))
-        log.info("agent_swapped", agent=now.name, version=now.version, bundle=now.bundle)
         return {**now.to_json(), "state": "done", "replaced": current.version, "event": event.id}
 
     async def _judge(self, package: Package, wish: Wish, index: Index | None) -> Judged:

@@ -134,7 +134,7 @@ class Session:
     ) -> None:
         """``grace_ms``: how long after its time a worker that did not stop its guest lives.
         ``waiting_after_ms``: an answer that takes longer makes the instance WAITING. ``give_way``: called
-        once, when the guest has computed for :data:`LONG_S` without a break."""
+        each time the guest has computed for :data:`LONG_S` without a break."""
         self._order = order
         self._limits = order.limits
         self._answerer = answerer
@@ -142,11 +142,11 @@ class Session:
         self._exited = exited
         self._waiting = waiting
         self._give_way = give_way
-        self._long: asyncio.TimerHandle | None = None
         self._waiting_after = waiting_after_ms / 1000
         self._left = (order.limits.guest_ms + grace_ms) / 1000
         self._since = 0.0
-        self._timer: asyncio.TimerHandle | None = None
+        self._timers: tuple[asyncio.TimerHandle, ...] = ()
+        """Of the guest while it computes: when its neighbours go first, and when its time is up."""
         self._overdue = False
         self._loop = asyncio.get_running_loop()
         self._frames = 0
@@ -213,14 +213,16 @@ class Session:
 
     def _clock_runs(self) -> None:
         self._since = self._loop.time()
-        self._timer = self._loop.call_later(max(self._left, 0), self._time_is_up)
-        self._long = self._loop.call_later(LONG_S, self._give_way)
+        self._timers = (
+            self._loop.call_later(LONG_S, self._give_way),
+            self._loop.call_later(max(self._left, 0), self._time_is_up),
+        )
 
     def _clock_stands(self) -> None:
-        if self._timer is not None and self._long is not None:
-            self._long.cancel()
-            self._timer.cancel()
-            self._timer = None
+        if self._timers:
+            for timer in self._timers:
+                timer.cancel()
+            self._timers = ()
             self._left -= self._loop.time() - self._since
 
     def _time_is_up(self) -> None:

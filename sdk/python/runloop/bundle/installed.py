@@ -9,7 +9,7 @@ and in whoever only looks.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, cast
 
 from runloop.bundle.semver import precedence
@@ -44,19 +44,9 @@ class Installation:
 
     def to_json(self) -> dict[str, Any]:
         """As people and ``--json`` see it."""
-        return {
-            "name": self.name,
-            "variant": self.variant,
-            "version": self.version,
-            "bundle": self.bundle,
-            "archive_sha256": self.archive_sha256,
-            "publisher": self.publisher,
-            "key": self.key,
-            "dev": self.dev,
-            "how": self.how,
-            "event": self.event,
-            "installed_ms": self.installed_ms,
-        }
+        shown = asdict(self)
+        del shown["attestation_blob"]
+        return shown
 
 
 @dataclass(slots=True)
