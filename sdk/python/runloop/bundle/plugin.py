@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from runloop.bundle import strict_json
 from runloop.bundle.digest import bundle_digest
 from runloop.bundle.manifest import Manifest, parse_manifest
 from runloop.bundle.sbom import SBOM_FILE, sbom
@@ -25,7 +26,6 @@ from runloop.bundle.tools import ToolsError, parse_tools
 from runloop.caps.destination import parse_destination
 from runloop.caps.grants import GrantError, NetRule, Value, join, parse_hosts
 from runloop.caps.policy import CAPABILITIES, Policy, parse_policy
-from runloop.digest import canonical
 from runloop.errors import RunloopError, UsageError
 from runloop.ops import OPS
 from runloop.spelling import did_you_mean
@@ -119,8 +119,7 @@ def _document(raw: bytes, origin: str) -> dict[str, Any]:
     if len(raw) > MAX_PLUGIN_BYTES:
         raise PluginError(origin, [f"it is larger than {MAX_PLUGIN_BYTES} bytes; shorten it"])
     try:
-        value = json.loads(raw.decode(), object_pairs_hook=_once)
-        canonical(value)  # no NaN, no endless number, no nesting beyond reason, no lone surrogate
+        value = strict_json.loads(raw.decode())
     except (ValueError, RecursionError) as error:
         raise PluginError(origin, [f"it is not JSON: {error}; see https://json.org"]) from error
     except RunloopError as error:
@@ -128,13 +127,6 @@ def _document(raw: bytes, origin: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise PluginError(origin, ['it is not an object; write {"name": …, "version": …, "tools": […]}'])
     return value
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        raise ValueError("a key is there twice in one object")
-    return made
 
 
 # --- permissions ----------------------------------------------------------------------------------

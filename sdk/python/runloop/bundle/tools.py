@@ -10,13 +10,13 @@ arguments that a guest chose. Arguments therefore only ever fill places of a fix
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 from urllib.parse import quote, urlencode
 
+from runloop.bundle import strict_json
 from runloop.bundle.digest import BundleError
 from runloop.bundle.json_schema import Schema, read_schema
 from runloop.caps.destination import Destination, parse_destination
@@ -174,8 +174,7 @@ def parse_tools(text: str | bytes, *, origin: str = "tools.json") -> tuple[Tool,
     if len(text) > MAX_TOOLS_BYTES:
         raise ToolsError(origin, [f"larger than {MAX_TOOLS_BYTES} bytes"])
     try:
-        document = json.loads(text, object_pairs_hook=_once)
-        canonical(document)  # no NaN, no endless number, no nesting beyond reason
+        document = strict_json.loads(text)
     except (ValueError, RecursionError) as error:
         raise ToolsError(origin, [f"not JSON: {error}"]) from error
     except RunloopError as error:
@@ -194,16 +193,6 @@ def parse_tools(text: str | bytes, *, origin: str = "tools.json") -> tuple[Tool,
     if findings:
         raise ToolsError(origin, findings)
     return tuple(tool for tool in made if tool is not None)
-
-
-def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An object whose keys are there once: of two, readers disagree which one counts."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
-        names = [name for name, _ in pairs]
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"the key {twice[:64]!r} is there twice")
-    return made
 
 
 def _unknown(at: str, table: Mapping[str, Any], known: Iterable[str], findings: list[str]) -> None:
