@@ -14,10 +14,10 @@ from typing import Any
 import pytest
 
 from runloop.authoring.native import run_native
-from runloop.authoring.shipped import shipped_sdk
 from runloop.authoring.toolchains.c import CToolchain
 from runloop.authoring.toolchains.compilers import find, run
 from runloop.authoring.toolchains.rust import RustToolchain
+from runloop.config import shipped
 from runloop.guest import Program
 from runloop.host import Host
 from runloop.ops import OPS
@@ -182,7 +182,7 @@ def serves_many_tasks(wasm: bytes) -> None:
 def vectors_program(folder: Path, *flags: str) -> Path:
     compiler = find("gcc", "cc", "clang")
     assert compiler is not None
-    usual = ["-std=c17", "-Wall", "-Wextra", "-Werror", "-g", "-I", shipped_sdk("c")]
+    usual = ["-std=c17", "-Wall", "-Wextra", "-Werror", "-g", "-I", shipped("sdk/c")]
     program, source = folder / "vectors", PROBE / "c" / "tests" / "vectors.c"
     run([compiler, *usual, *flags, "-o", program, source], cwd=folder, work=folder, hide={})
     return program

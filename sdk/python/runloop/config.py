@@ -39,6 +39,7 @@ __all__ = [
     "Rule",
     "Runtime",
     "Security",
+    "Shipped",
     "load",
     "shipped",
 ]
@@ -768,7 +769,13 @@ class Paths(NamedTuple):
         )
 
 
-def shipped(what: Literal["agents", "config-agent", "runner", "runner-js", "openings"]) -> Path:
+Shipped = Literal[
+    "agents", "config-agent", "openings", "runner", "runner-js", "sdk/c", "sdk/js", "sdk/rust", "templates"
+]
+"""What came with this distribution: agents, openings, runners, and what authors of agents build with."""
+
+
+def shipped(what: Shipped) -> Path:
     """Directory of what came with this distribution, in an installed wheel or in a checkout.
 
     Raises :class:`NotFoundError` when the installation is incomplete.
@@ -781,6 +788,10 @@ def shipped(what: Literal["agents", "config-agent", "runner", "runner-js", "open
         "runner": (package / "_shipped" / "runner", checkout / "runner"),
         "runner-js": (package / "_shipped" / "runner-js", checkout / "js" / "runner"),
         "openings": (package.parent / "openings" / "library", checkout.parent / "openings" / "library"),
+        "sdk/c": (package / "_shipped" / "sdk" / "c", checkout / "c"),
+        "sdk/js": (package / "_shipped" / "sdk" / "js", checkout / "js"),
+        "sdk/rust": (package / "_shipped" / "sdk" / "rust", checkout / "rust"),
+        "templates": (package / "_shipped" / "templates", checkout / "templates"),
     }[what]
     for place in places:
         if place.is_dir():

@@ -11,11 +11,11 @@ from wasmtime import Engine
 from wasmtime import component as wc
 
 from runloop.authoring.native import run_native
-from runloop.authoring.shipped import shipped_sdk
 from runloop.authoring.toolchains import BuildFailed, ToolchainMissing
 from runloop.authoring.toolchains import c as module
 from runloop.authoring.toolchains.c import CToolchain
 from runloop.authoring.wrap import WrapError
+from runloop.config import shipped
 from runloop.errors import UsageError
 
 from .compiled import blocks_of_the_howto, built, built_twice, c, listing, scaffolded
@@ -80,7 +80,7 @@ def test_without_a_compiler_for_this_machine_the_unit_tests_say_so(
 
 
 def test_every_function_of_the_gate_is_known_by_its_host_call() -> None:
-    header = (shipped_sdk("c") / "runloop_host.h").read_text()
+    header = (shipped("sdk/c") / "runloop_host.h").read_text()
     functions = re.findall(r"RL_MAYBE static rl_answer (rl_\w+)\([^{;]*\{(.*?)\n\}", header, re.DOTALL)
     calls = {
         name: found[1]

@@ -14,10 +14,10 @@ from wasmtime import Engine
 from wasmtime import component as wc
 
 from runloop.authoring.native import run_native
-from runloop.authoring.shipped import shipped_sdk
 from runloop.authoring.toolchains import BuildFailed, ToolchainMissing
 from runloop.authoring.toolchains import rust as module
 from runloop.authoring.toolchains.rust import RustToolchain
+from runloop.config import shipped
 
 from .compiled import blocks_of_the_howto, built, built_twice, listing, rust, scaffolded
 from .folders import change, said, write
@@ -130,7 +130,7 @@ def test_a_rustc_that_does_not_answer_is_as_none(machine: Machine) -> None:
 
 
 def test_every_method_of_the_host_is_known_by_its_host_call() -> None:
-    source = (shipped_sdk("rust") / "src" / "host.rs").read_text().partition("impl Host {")[2]
+    source = (shipped("sdk/rust") / "src" / "host.rs").read_text().partition("impl Host {")[2]
     bodies = re.split(r"\n    (?=pub fn |fn )", source)
     calls = {}
     for body in bodies[1:]:

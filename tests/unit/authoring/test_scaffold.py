@@ -8,14 +8,14 @@ import pytest
 
 from runloop import __version__
 from runloop.authoring.scaffold import scaffold
-from runloop.authoring.shipped import templates
 from runloop.authoring.toolchains import LANGUAGES
 from runloop.bundle.manifest import parse_manifest
+from runloop.config import shipped
 from runloop.errors import ConflictError, FailedError, UsageError
 
 from .folders import found
 
-MADE = sorted(language for language in LANGUAGES if (templates() / language).is_dir())
+MADE = sorted(language for language in LANGUAGES if (shipped("templates") / language).is_dir())
 
 
 def test_python_has_a_template() -> None:

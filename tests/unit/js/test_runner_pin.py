@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from runloop import __version__
+from runloop.authoring.scaffold import scaffold
 from runloop.bundle.runner import RUNNERS, read_pin
 from runloop.config import shipped
 from runloop.digest import blob_digest
@@ -75,11 +76,12 @@ def test_the_sdk_has_a_method_and_a_type_for_every_host_call() -> None:
     assert [name for name in called if not re.search(rf"^    {name}[<(]", types, re.MULTILINE)] == []
 
 
-def test_the_package_and_the_template_belong_to_this_version() -> None:
+def test_the_package_and_the_types_an_author_gets_belong_to_this_version(tmp_path: Path) -> None:
     package = json.loads((SDK / "js" / "runloop" / "package.json").read_text())
     assert package["version"] == __version__
     types = (SDK / "js" / "runloop" / "runloop.d.ts").read_bytes()
-    assert (SDK / "templates" / "ts" / "runloop.d.ts").read_bytes() == types
+    scaffold("typed", "ts", tmp_path / "typed")
+    assert (tmp_path / "typed" / "runloop.d.ts").read_bytes() == types
 
 
 def test_the_sdks_modules_name_no_other_package() -> None:

@@ -12,8 +12,8 @@ import tempfile
 from pathlib import Path
 
 from runloop import __version__
-from runloop.authoring.shipped import templates
 from runloop.authoring.toolchains import LANGUAGES
+from runloop.config import Shipped, shipped
 from runloop.errors import ConflictError, FailedError, NotFoundError, UsageError
 from runloop.spelling import nearest
 
@@ -22,6 +22,8 @@ __all__ = ["scaffold"]
 _NAME = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _LONG = {"typescript": "ts", "javascript": "js", "node": "js", "py": "python", "rs": "rust"}
 """What people call a language -> the word ``--lang`` takes."""
+_FROM_SDK: dict[str, tuple[Shipped, str]] = {"ts": ("sdk/js", "runloop/runloop.d.ts")}
+"""Language -> the file of its SDK that an editor wants beside the source."""
 _WORDS = ("__NAME__", "__RUNLOOP__")
 
 
@@ -41,7 +43,7 @@ def scaffold(name: str, language: str, target: Path) -> list[str]:
         raise UsageError(
             f"there is no language {language!r}", hint=_languages(language), code="agent.language"
         )
-    source = templates() / language
+    source = shipped("templates") / language
     if not source.is_dir():
         raise NotFoundError(
             f"the template for {language} is missing", hint="install runloop again", code="config.shipped"
@@ -53,7 +55,10 @@ def scaffold(name: str, language: str, target: Path) -> list[str]:
             code="agent.exists",
         )
     made = _filled(source, name)
-    made["LICENSE"] = (templates() / "LICENSE").read_text(encoding="utf-8")
+    made["LICENSE"] = (shipped("templates") / "LICENSE").read_text(encoding="utf-8")
+    if language in _FROM_SDK:
+        sdk, path = _FROM_SDK[language]
+        made[Path(path).name] = (shipped(sdk) / path).read_text(encoding="utf-8")
     _write(target, made)
     return sorted(made)
 

@@ -16,12 +16,12 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from runloop.authoring.findings import LintFinding
-from runloop.authoring.shipped import shipped_sdk
 from runloop.authoring.source import op_literals, read_source
 from runloop.authoring.toolchains import BuildFailed, Missing, OpUse, ToolchainMissing, build_settings
 from runloop.authoring.toolchains.compilers import LLVM_VERSIONS, ask, find, run, version_in
 from runloop.authoring.wrap import wrap
 from runloop.bundle.manifest import Language
+from runloop.config import shipped
 from runloop.errors import UsageError
 
 __all__ = ["FLAGS", "CToolchain", "compile_module"]
@@ -166,10 +166,10 @@ class CToolchain:
         compiler = _native_compiler()
         program = work / "test_agent"
         run(
-            [*compiler, *TEST_FLAGS, "-I", shipped_sdk("c"), "-I", ".", "-o", program, TEST_FILE],
+            [*compiler, *TEST_FLAGS, "-I", shipped("sdk/c"), "-I", ".", "-o", program, TEST_FILE],
             cwd=folder.resolve(),
             work=work,
-            hide={folder.resolve(): "", shipped_sdk("c"): "sdk/c/"},
+            hide={folder.resolve(): "", shipped("sdk/c"): "sdk/c/"},
         )
         return [str(program)]
 
@@ -177,7 +177,7 @@ class CToolchain:
 def compile_module(folder: Path, source: str, work: Path) -> bytes:
     """The core module of one C file. Raises :class:`BuildFailed`, :class:`ToolchainMissing`."""
     tools = _needed()
-    folder, headers, module = folder.resolve(), shipped_sdk("c").resolve(), work / "module.wasm"
+    folder, headers, module = folder.resolve(), shipped("sdk/c").resolve(), work / "module.wasm"
     run(
         [
             *(*tools.compiler, *tools.target, *FLAGS),

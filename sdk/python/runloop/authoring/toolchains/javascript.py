@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from runloop.authoring.findings import LintFinding
-from runloop.authoring.shipped import shipped_sdk
 from runloop.authoring.source import op_literals, read_source
 from runloop.authoring.toolchains import BuildFailed, Missing, OpUse
 from runloop.authoring.toolchains.compilers import find
 from runloop.bundle.manifest import Language, parse_manifest
+from runloop.config import shipped
 from runloop.errors import RunloopError
 
 __all__ = ["HOST_CALLS", "INSTALL_NODE", "JavaScriptToolchain", "absences", "requires"]
@@ -117,7 +117,7 @@ class JavaScriptToolchain:
         if node is None:
             words = f"tests/*.test.js were not run: there is no node ({INSTALL_NODE})"
             return [sys.executable, "-c", f"print({words!r})"]
-        surroundings = {"NODE_PATH": str(shipped_sdk("js")), **self.built(folder, work)}
+        surroundings = {"NODE_PATH": str(shipped("sdk/js")), **self.built(folder, work)}
         pairs = [f"{name}={value}" for name, value in surroundings.items()]
         return [str(find("env") or "env"), *pairs, str(node), "--test", *tests]
 

@@ -19,12 +19,12 @@ from typing import Any, ClassVar
 
 from runloop import toml
 from runloop.authoring.findings import LintFinding
-from runloop.authoring.shipped import shipped_sdk
 from runloop.authoring.source import op_literals, read_source
 from runloop.authoring.toolchains import BuildFailed, Missing, OpUse, ToolchainMissing
 from runloop.authoring.toolchains.compilers import LLVM_VERSIONS, ask, find, run, version_in
 from runloop.authoring.wrap import wrap
 from runloop.bundle.manifest import Language
+from runloop.config import shipped
 
 __all__ = ["TARGET", "RustToolchain"]
 
@@ -228,7 +228,7 @@ def _copied(folder: Path, work: Path, leftovers: frozenset[str]) -> Path:
     """A copy of the crate in ``work``, beside a directory source that holds the SDK and what is vendored."""
     crate, vendor = work / "agent", work / "vendor"
     _write(crate, {path: data for path, data in read_source(folder, leftovers).items() if _wanted(path)})
-    sdk = shipped_sdk("rust")
+    sdk = shipped("sdk/rust")
     _write(
         vendor / "runloop",
         {path: data for path, data in read_source(sdk, leftovers).items() if _wanted(path)},

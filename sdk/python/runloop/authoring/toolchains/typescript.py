@@ -14,11 +14,11 @@ from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
 from runloop.authoring.findings import LintFinding
-from runloop.authoring.shipped import shipped_sdk
 from runloop.authoring.source import read_source
 from runloop.authoring.toolchains import BuildFailed, Missing
 from runloop.authoring.toolchains.compilers import SYSTEM_PATH, ask, find, run
 from runloop.authoring.toolchains.javascript import INSTALL_NODE, JavaScriptToolchain, absences
+from runloop.config import shipped
 
 __all__ = ["TypeScriptToolchain", "line_list"]
 
@@ -83,7 +83,7 @@ class TypeScriptToolchain(JavaScriptToolchain):
             target = work / "src" / path
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_bytes(data)
-        (work / "src" / TYPES).write_bytes((shipped_sdk("js") / "runloop" / TYPES).read_bytes())
+        (work / "src" / TYPES).write_bytes((shipped("sdk/js") / "runloop" / TYPES).read_bytes())
         project = {"compilerOptions": _OPTIONS, "files": sorted(f"src/{path}" for path in {*files, TYPES})}
         (work / "tsconfig.json").write_text(json.dumps(project))
         _compile(work)
