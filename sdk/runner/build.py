@@ -9,14 +9,13 @@ componentize-py's output differs from build to build, so the artefact is committ
 from __future__ import annotations
 
 import argparse
-import lzma
 import subprocess
 import sys
 import tempfile
 import venv
-from hashlib import sha256
 from pathlib import Path
 
+from runloop.bundle.runner import pack
 from runloop.digest import blob_digest, framed
 
 __all__ = ["COMPONENTIZE_PY", "build", "inputs", "inputs_digest"]
@@ -85,17 +84,14 @@ def pin(component: bytes) -> int:
 
     Builds differ by some 40 KiB in what an instance writes (``make bench``): keep the leanest of a few.
     """
-    packed = lzma.compress(component, preset=9 | lzma.PRESET_EXTREME)
-    (HERE / "runner.wasm.xz").write_bytes(packed)
-    (HERE / "runner.toml").write_text(
-        "# Written by sdk/runner/build.py; the runner that executes every Python agent.\n"
-        f'blake3 = "{blob_digest(component)}"\n'
-        f'sha256 = "{sha256(component).hexdigest()}"\n'
-        f"size = {len(component)}\n"
-        f'componentize_py = "{COMPONENTIZE_PY}"\n'
-        f'inputs_digest = "{inputs_digest()}"\n'
+    return pack(
+        HERE,
+        component,
+        made_by="Written by sdk/runner/build.py; the runner that executes every Python agent.",
+        generator="componentize_py",
+        version=COMPONENTIZE_PY,
+        inputs=inputs_digest(),
     )
-    return len(packed)
 
 
 if __name__ == "__main__":

@@ -9,14 +9,13 @@ hash; ``inputs_digest`` ties it to the sources it was made from (a test recomput
 from __future__ import annotations
 
 import argparse
-import lzma
 import os
 import subprocess
 import sys
 import tempfile
-from hashlib import sha256
 from pathlib import Path
 
+from runloop.bundle.runner import pack
 from runloop.digest import blob_digest, framed
 
 __all__ = ["COMPONENTIZE_QJS", "build", "inputs", "inputs_digest", "source"]
@@ -90,17 +89,15 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as made, tempfile.TemporaryDirectory() as tools:
         tool = chosen.absolute() if chosen else _tool(Path(tools))
         component = build(tool, Path(made))
-    packed = lzma.compress(component, preset=9 | lzma.PRESET_EXTREME)
-    (HERE / "runner.wasm.xz").write_bytes(packed)
-    (HERE / "runner.toml").write_text(
-        "# Written by sdk/js/runner/build.py; the runner that executes every JavaScript agent.\n"
-        f'blake3 = "{blob_digest(component)}"\n'
-        f'sha256 = "{sha256(component).hexdigest()}"\n'
-        f"size = {len(component)}\n"
-        f'componentize_qjs = "{COMPONENTIZE_QJS}"\n'
-        f'inputs_digest = "{inputs_digest()}"\n'
+    packed = pack(
+        HERE,
+        component,
+        made_by="Written by sdk/js/runner/build.py; the runner that executes every JavaScript agent.",
+        generator="componentize_qjs",
+        version=COMPONENTIZE_QJS,
+        inputs=inputs_digest(),
     )
-    sys.stdout.write(f"runner.wasm {len(component)} bytes, packed {len(packed)}\n")
+    sys.stdout.write(f"runner.wasm {len(component)} bytes, packed {packed}\n")
     return 0
 
 

@@ -11,13 +11,14 @@ import tempfile
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import ClassVar, Literal
 
 from runloop.digest import blob_digest
 from runloop.errors import DivergenceError, FailedError, NotFoundError
 
-__all__ = ["RUNNERS", "RunnerError", "RunnerPin", "read_pin", "unpack"]
+__all__ = ["RUNNERS", "RunnerError", "RunnerPin", "pack", "read_pin", "unpack"]
 
 RUNNERS: Mapping[str, Literal["runner", "runner-js"]] = {
     "python": "runner",
@@ -64,6 +65,25 @@ def read_pin(folder: Path) -> RunnerPin:
     if not 0 < pin.size <= MAX_RUNNER_BYTES:
         raise RunnerError(f"{path} names a runner of {pin.size} bytes", hint="install runloop again")
     return pin
+
+
+def pack(folder: Path, component: bytes, *, made_by: str, generator: str, version: str, inputs: str) -> int:
+    """Write a fresh component and its pin into ``folder``; returns the size of the packed file.
+
+    ``made_by`` heads the pin; ``generator`` is the field of :class:`RunnerPin` that has its ``version``;
+    ``inputs`` is the digest of what it was made from.
+    """
+    packed = lzma.compress(component, preset=9 | lzma.PRESET_EXTREME)
+    (folder / "runner.wasm.xz").write_bytes(packed)
+    (folder / "runner.toml").write_text(
+        f"# {made_by}\n"
+        f'blake3 = "{blob_digest(component)}"\n'
+        f'sha256 = "{sha256(component).hexdigest()}"\n'
+        f"size = {len(component)}\n"
+        f'{generator} = "{version}"\n'
+        f'inputs_digest = "{inputs}"\n'
+    )
+    return len(packed)
 
 
 def unpack(folder: Path, cache: Path) -> Path:
