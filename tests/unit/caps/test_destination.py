@@ -24,7 +24,7 @@ from runloop.errors import UsageError
         ("http://10.0.0.1:80/x", "http://10.0.0.1/x"),
         ("https://[2001:DB8:0:0::1]:8443/", "https://[2001:db8::1]:8443/"),
         ("https://api.example.org?q=1#part", "https://api.example.org/?q=1"),
-        ("https://api.example.org/a/../b", "https://api.example.org/a/../b"),
+        ("https://api.example.org/..a/.b?c=/../d", "https://api.example.org/..a/.b?c=/../d"),
     ],
 )
 def test_a_url_has_one_spelling(url: str, read: str) -> None:
@@ -56,6 +56,9 @@ def test_a_url_has_one_spelling(url: str, read: str) -> None:
         "https://api.example.org\t/",
         " https://api.example.org/",
         "https://api.example.org/%zz",
+        "https://api.example.org/.",
+        "https://api.example.org/a/../b",
+        "https://api.example.org/a/%2E./b",
         "https://api.example.org/ü",
         "https://bücher.example/",
         "https://api..example.org/",
@@ -133,6 +136,7 @@ def test_whatever_is_accepted_means_the_same_to_every_reader(url: str) -> None:
         ("http://127.0.0.1/", "http://127.0.0.1/"),
         ("/ü x", "https://a.example/%C3%BC%20x"),
         ("https://b.example/#top", "https://b.example/"),
+        ("../../d", "https://a.example/d"),
     ],
 )
 def test_a_redirect_leads_where_a_browser_would_go(location: str, leads: str) -> None:
@@ -141,7 +145,14 @@ def test_a_redirect_leads_where_a_browser_would_go(location: str, leads: str) ->
 
 @pytest.mark.parametrize(
     "location",
-    ["https://u:p@b.example/", "file:///etc/passwd", "/a\r\nb", "https:\\\\b.example", "javascript:1"],
+    [
+        "https://u:p@b.example/",
+        "file:///etc/passwd",
+        "/a\r\nb",
+        "https:\\\\b.example",
+        "javascript:1",
+        "https://b.example/../c",
+    ],
 )
 def test_a_redirect_to_what_no_url_may_be_is_refused(location: str) -> None:
     with pytest.raises(UsageError):

@@ -5,7 +5,8 @@ addresses are public. Does not know: who may go there (``caps.policy``), how nam
 travel. Pure.
 
 A URL that two programs read differently passes the check of one and is dialled by the other; so user names,
-backslashes, odd spellings of IPv4 addresses, empty ports and unescaped characters are refused, not repaired.
+backslashes, odd spellings of IPv4 addresses, empty ports, dot segments and unescaped characters are refused,
+not repaired.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _URL = re.compile(r"(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<authority>[^/?#]*)
 _LABEL = re.compile(r"[a-z0-9_]([a-z0-9_-]{0,61}[a-z0-9_])?\Z")
 _ALLOWED = "-._~!$&'()*+,;=:@/?%"
 _TARGET = re.compile(rf"([A-Za-z0-9{re.escape(_ALLOWED.replace('%', ''))}]|%[0-9A-Fa-f]{{2}})*\Z")
+_DOTS = re.compile(r"/(\.|%2e){1,2}(/|\Z)", re.IGNORECASE)
 _PORTS = {"https": 443, "http": 80}
 
 Address = IPv4Address | IPv6Address
@@ -91,6 +93,8 @@ def parse_destination(url: str) -> Destination:
     if not _TARGET.match(rest):
         _refuse("its path or query has characters that must be written as %XX")
     target = rest if rest.startswith("/") else f"/{rest}"
+    if _DOTS.search(target.partition("?")[0]):
+        _refuse("its path has . or .. in it; write the path they lead to")
     return Destination(scheme=scheme, host=host, port=port or _PORTS[scheme], target=target)
 
 
