@@ -7,8 +7,9 @@ BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 # Tests that start daemons leave most of a core idle: three workers keep two cores busy.
 WORKERS ?= 3
+ROUNDS ?= 10
 
-.PHONY: help setup run test check lint types arrows bench lock clean
+.PHONY: help setup run test explore check lint types arrows bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -37,6 +38,10 @@ run: $(VENV)/.run ## Set up and run the main job: import the examples, compose a
 test: $(VENV)/.dev ## Run the whole test suite with coverage
 	@rm -f .coverage .coverage.*
 	@$(BIN)/pytest --numprocesses=$(WORKERS) --dist=worksteal --cov --cov-report=term:skip-covered
+
+explore: $(VENV)/.dev ## Let the property tests look for new counter-examples, ROUNDS times
+	@for round in $$(seq $(ROUNDS)); do \
+	  HYPOTHESIS_PROFILE=explore $(BIN)/pytest --quiet --numprocesses=$(WORKERS) -m hypothesis || exit; done
 
 check: lint types arrows test ## Everything CI runs
 

@@ -8,11 +8,18 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
+import hypothesis
 import pytest
 
 from tests.home import Home, wait_until
 
 SEED = "runloop-seed"
+
+# The suite tries the same examples every time, so that a change is judged by what it changes; new ones are
+# looked for on purpose: `make explore`.
+hypothesis.settings.register_profile("same", derandomize=True)
+hypothesis.settings.register_profile("explore", print_blob=True)
+hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "same"))
 
 
 @pytest.fixture(scope="session")
@@ -41,7 +48,6 @@ def home(seed: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Home]
     for part in ("keys", "cache"):
         shutil.copytree(seed / part, path / part, copy_function=os.link if part == "cache" else shutil.copy2)
     (path / "keys" / "ledger.head").unlink(missing_ok=True)  # it vouches for the ledger of the seed
-    (path / "keys" / "ledger.head").unlink(missing_ok=True)  # it names the seed's ledger
     path.chmod(0o700)
     with Home(path) as fresh:
         yield fresh
