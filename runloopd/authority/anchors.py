@@ -21,6 +21,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from runloop import toml
 from runloop.bundle.installed import Installation
 from runloop.bundle.signature import PublicKey
 from runloop.bundle.trust import (
@@ -32,7 +33,6 @@ from runloop.bundle.trust import (
     combine,
     parse_trust,
 )
-from runloop.digest import canonical
 from runloop.errors import ConflictError, FailedError, NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import Draft, Provenance, TrustChanged
 from runloopd.authority.approval import Approval, Decided
@@ -391,20 +391,14 @@ def _shown(anchor: Anchor) -> dict[str, Any]:
 
 
 def _toml(top: Mapping[str, Any]) -> str:
-    """A trust file as text. JSON and TOML write its texts, lists and booleans alike."""
+    """A trust file as text."""
     lines = [
         "# Whom this user lets publish agents. 'rlp trust' changes it.",
         f"version = {top.get('version', 1)}",
     ]
     for publisher, entry in sorted(top.get("anchors", {}).items()):
-        lines += ["", f"[anchors.{_value(publisher)}]"]
-        lines += [f"{name} = {_value(value)}" for name, value in entry.items()]
+        lines += ["", f"[anchors.{toml.value(publisher)}]"]
+        lines += [f"{name} = {toml.value(value)}" for name, value in entry.items()]
     for row in top.get("revoked", []):
-        lines += ["", "[[revoked]]", *(f"{name} = {_value(value)}" for name, value in row.items())]
+        lines += ["", "[[revoked]]", *(f"{name} = {toml.value(value)}" for name, value in row.items())]
     return "\n".join(lines) + "\n"
-
-
-def _value(value: Any) -> str:
-    if isinstance(value, datetime.date):
-        return value.isoformat()
-    return canonical(value).decode().replace("\x7f", "\\u007f")

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runloop import toml
 from runloop.caps.grants import GrantError, Value
 from runloop.caps.policy import (
     CAPABILITIES,
@@ -23,7 +24,6 @@ from runloop.caps.policy import (
     Policy,
     effective,
     parse_override,
-    toml_value,
 )
 from runloop.digest import canonical
 from runloop.errors import NotFoundError, RefusedError, UsageError
@@ -212,7 +212,7 @@ def _parse(table: Mapping[str, Any]) -> Override:
 
 def _toml(table: Mapping[str, Any]) -> str:
     """An override as text."""
-    lines = [f'"{name}" = {toml_value(value)}' for name, value in sorted(table.items())]
+    lines = [f'"{name}" = {toml.value(value)}' for name, value in sorted(table.items())]
     return "\n".join(["[capabilities]", *lines]) + "\n"
 
 

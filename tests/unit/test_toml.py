@@ -56,6 +56,20 @@ def test_what_is_read_is_what_tomllib_reads(value: Any) -> None:
         assert "beyond 64 bits" in _why(text)
 
 
+LEAVES = st.integers(-(2**63), 2**63 - 1) | st.booleans() | st.floats(allow_nan=False, allow_infinity=False) \
+    | st.text() | st.dates()  # fmt: skip
+
+
+@given(
+    st.recursive(
+        LEAVES, lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner, max_size=4), max_leaves=12
+    ),
+    st.text(),
+)
+def test_what_is_written_is_read_back(given_value: Any, name: str) -> None:
+    assert toml.loads(f"{toml.key(name)} = {toml.value(given_value)}") == {name: given_value}
+
+
 def _why(text: str) -> str:
     with pytest.raises(tomllib.TOMLDecodeError) as caught:
         toml.loads(text)

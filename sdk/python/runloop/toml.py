@@ -1,16 +1,19 @@
-"""TOML as strangers write it: what ``tomllib`` takes beyond the standard, and stumbles over, is refused.
+"""TOML as strangers write it, read strictly; and values written so that every reader reads them back.
 
-Knows: how far an integer may go. Does not know: what any document means. Pure.
+Knows: how far an integer may go, what a string must escape. Does not know: what any document means. Pure.
 """
 
 from __future__ import annotations
 
 import datetime
+import json
+import re
 import tomllib
 from typing import Any
 
-__all__ = ["loads"]
+__all__ = ["key", "loads", "value"]
 
+_BARE = re.compile(r"[A-Za-z0-9_-]+\Z")
 _INTEGERS = range(-(2**63), 2**63)
 
 
@@ -39,3 +42,21 @@ def loads(text: str, *, times: bool = True) -> dict[str, Any]:
             case datetime.date() | datetime.time() if not times:
                 raise tomllib.TOMLDecodeError("dates and times have no place here; write them in quotes")
     return top
+
+
+def key(name: str) -> str:
+    """A key, bare where it may be."""
+    return name if _BARE.match(name) else value(name)
+
+
+def value(given: Any) -> str:
+    """A text, number, boolean, date, list or inline table in TOML."""
+    match given:
+        case dict():
+            return "{ " + ", ".join(f"{key(name)} = {value(item)}" for name, item in given.items()) + " }"
+        case list() | tuple():
+            return f"[{', '.join(map(value, given))}]"
+        case datetime.date() | datetime.time():
+            return given.isoformat()
+    # JSON and TOML write the rest alike, but for one control character that JSON leaves as it is.
+    return json.dumps(given, ensure_ascii=False).replace("\x7f", "\\u007f")

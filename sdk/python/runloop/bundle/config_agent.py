@@ -247,7 +247,8 @@ def _policy(config: Mapping[str, Any], top: Mapping[str, Any]) -> str:
         grants["time"] = True
     if top.get("tool"):
         grants["tools"] = [tool["id"] for tool in top["tool"] if isinstance(tool, dict) and "id" in tool]
-    return "[capabilities]\n" + "".join(f"{key} = {_value(value)}\n" for key, value in sorted(grants.items()))
+    lines = [f"{key} = {toml.value(value)}\n" for key, value in sorted(grants.items())]
+    return "[capabilities]\n" + "".join(lines)
 
 
 def _tools(top: Mapping[str, Any]) -> str:
@@ -286,22 +287,8 @@ def _toml(document: Mapping[str, Any]) -> str:
 def _table(table: Mapping[str, Any], path: tuple[str, ...], lines: list[str]) -> None:
     plain = {key: value for key, value in table.items() if not isinstance(value, dict)}
     if path and (plain or not table):
-        lines += ["", f"[{'.'.join(map(_key, path))}]"]
-    lines += [f"{_key(key)} = {_value(value)}" for key, value in sorted(plain.items())]
+        lines += ["", f"[{'.'.join(map(toml.key, path))}]"]
+    lines += [f"{toml.key(key)} = {toml.value(value)}" for key, value in sorted(plain.items())]
     for key, value in sorted(table.items()):
         if isinstance(value, dict):
             _table(value, (*path, key), lines)
-
-
-def _key(key: str) -> str:
-    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _value(key)
-
-
-def _value(value: Any) -> str:
-    """One value in TOML; strings as JSON has them, which TOML reads alike but for DEL."""
-    if isinstance(value, dict):
-        inner = ", ".join(f"{_key(key)} = {_value(item)}" for key, item in sorted(value.items()))
-        return "{" + inner + "}"
-    if isinstance(value, list):
-        return f"[{', '.join(map(_value, value))}]"
-    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")

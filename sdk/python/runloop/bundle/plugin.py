@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from runloop import toml
 from runloop.bundle import strict_json
 from runloop.bundle.digest import bundle_digest
 from runloop.bundle.manifest import Manifest, parse_manifest
@@ -461,12 +462,12 @@ _CARRIED = ("time.now", "random.bytes", "model.complete")
 def _manifest(plugin: _Plugin, ops: Sequence[str]) -> str:
     lines = [
         f"# Imported from {PLUGIN_FILE}.",
-        f"name = {_quoted(plugin.name)}",
-        f"version = {_quoted(plugin.version)}",
+        f"name = {toml.value(plugin.name)}",
+        f"version = {toml.value(plugin.version)}",
         'language = "python"',
         'entrypoint = "agent:handle"',
-        f"description = {_quoted(plugin.description)}",
-        f"ops = [{', '.join(map(_quoted, ops))}]",
+        f"description = {toml.value(plugin.description)}",
+        f"ops = {toml.value(list(ops))}",
         "",
         "[ports.in.args]",
         'type = "object"',
@@ -477,11 +478,6 @@ def _manifest(plugin: _Plugin, ops: Sequence[str]) -> str:
         'description = "The tool\'s result, or the text of an agent of the plugin"',
     ]
     return "\n".join(lines) + "\n"
-
-
-def _quoted(text: str) -> str:
-    """A TOML string; the text has passed ``isprintable``."""
-    return json.dumps(text, ensure_ascii=False)
 
 
 def _imported(plugin: _Plugin) -> str:

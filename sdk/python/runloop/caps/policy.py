@@ -51,7 +51,6 @@ __all__ = [
     "everything",
     "parse_override",
     "parse_policy",
-    "toml_value",
     "union",
 ]
 
@@ -317,7 +316,7 @@ class Policy:
         """The rights as the text of a ``policy.caps``."""
         lines = ["[capabilities]"]
         for name, value in self.to_json().items():
-            lines.append(f"{json.dumps(name) if '.' in name else name} = {toml_value(value)}")
+            lines.append(f"{toml.key(name)} = {toml.value(value)}")
         return "\n".join(lines) + "\n"
 
     def _readable(self) -> Value:
@@ -525,14 +524,3 @@ def _shown(entry: Any) -> str:
         built = entry.to_json()
         return built if isinstance(built, str) else json.dumps(built, sort_keys=True)
     return str(entry)
-
-
-def toml_value(value: Any) -> str:
-    """A grant's value as ``policy.caps`` and overrides write it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, list):
-        return "[" + ", ".join(map(toml_value, value)) + "]"
-    if isinstance(value, dict):
-        return "{ " + ", ".join(f"{key} = {toml_value(item)}" for key, item in value.items()) + " }"
-    return json.dumps(value, ensure_ascii=False)

@@ -7,7 +7,6 @@ does. Works with Debian 12's rustc 1.63 and later ones that have ``std`` for was
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import shutil
@@ -155,8 +154,8 @@ class RustToolchain:
                 *(tools.cargo, "test", "--offline", "--quiet"),
                 *("--manifest-path", crate / "Cargo.toml", "--target-dir", work / "target"),
                 *_configured(work),
-                *("--config", f"build.rustc={_toml(tools.rustc)}"),
-                *("--config", f"build.rustdoc={_toml(tools.rustdoc)}"),
+                *("--config", f"build.rustc={toml.value(str(tools.rustc))}"),
+                *("--config", f"build.rustdoc={toml.value(str(tools.rustdoc))}"),
             )
         ]
 
@@ -255,12 +254,8 @@ def _configured(work: Path) -> list[str]:
     """All crates come from the directory source: cargo then names none of them by where it lies."""
     return [
         *("--config", 'source.crates-io.replace-with="vendored"'),
-        *("--config", f"source.vendored.directory={_toml(work / 'vendor')}"),
+        *("--config", f"source.vendored.directory={toml.value(str(work / 'vendor'))}"),
     ]
-
-
-def _toml(path: Path) -> str:
-    return json.dumps(str(path), ensure_ascii=False)
 
 
 def _surroundings(tools: _Tools, work: Path) -> dict[str, str]:
