@@ -8,8 +8,9 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
 # Tests that start daemons leave most of a core idle: three workers keep two cores busy.
 WORKERS ?= 3
 ROUNDS ?= 10
+FRAMES ?= 10000000
 
-.PHONY: help setup run test explore check lint types arrows bench lock clean
+.PHONY: help setup run test explore fuzz check lint types arrows bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -43,6 +44,10 @@ explore: $(VENV)/.dev ## Let the property tests look for new counter-examples, R
 	@for round in $$(seq $(ROUNDS)); do \
 	  HYPOTHESIS_PROFILE=explore $(BIN)/pytest --quiet --numprocesses=$(WORKERS) -m hypothesis || exit; done
 
+fuzz: $(VENV)/.dev ## Fuzz the frame reader, guided by coverage, until FRAMES are judged
+	@$(PIP) --require-hashes --target .fuzz --upgrade -r requirements/fuzz.txt
+	@PYTHONPATH=.fuzz FRAMES=$(FRAMES) $(BIN)/python -m tests.fuzz.fuzz_frames
+
 check: lint types arrows test ## Everything CI runs
 
 lint: $(VENV)/.dev ## ruff: rules and format
@@ -66,4 +71,4 @@ lock: ## Refresh the hash-locked requirements (needs uv; a 14-day cooldown appli
 
 clean: ## Remove the environment and the demo home
 	@-[ -x $(BIN)/rlp ] && [ -d .demo ] && RUNLOOP_HOME="$(CURDIR)/.demo" $(BIN)/rlp daemon stop >/dev/null 2>&1
-	@rm -rf $(VENV) .demo
+	@rm -rf $(VENV) .demo .fuzz
