@@ -17,7 +17,6 @@ from typing import Protocol
 
 from runloop.errors import FailedError
 from runloop.rmp.frame import PREFIX_LEN
-from runloop.rmp.topics import matches
 
 __all__ = [
     "BackpressureTimeout",
@@ -60,16 +59,22 @@ _LIMITS = {
 }
 
 
+_REALTIME = ("live/", "rlp/sys/")
+
+
 def limits(klass: DeliveryClass) -> QueueLimits:
     """The limits of a class (spec/rmp.md, "Delivery classes")."""
     return _LIMITS[klass]
 
 
 def class_of(topic: str) -> DeliveryClass:
-    """The class of a topic: gauges of the system realtime, run events background, the rest batched."""
-    if matches("rlp/sys/*", topic) or (matches("rlp/agents/*", topic) and topic.endswith("/metrics")):
+    """The class of a topic, which its name tells alone, so that everybody can see it.
+
+    Realtime: ``live/*`` and the gauges of the system; background: ``bulk/*`` and run events; the rest batched.
+    """
+    if topic.startswith(_REALTIME) or (topic.startswith("rlp/agents/") and topic.endswith("/metrics")):
         return DeliveryClass.REALTIME
-    if matches("rlp/runs/*", topic) and topic.endswith("/events"):
+    if topic.startswith("bulk/") or (topic.startswith("rlp/runs/") and topic.endswith("/events")):
         return DeliveryClass.BACKGROUND
     return DeliveryClass.BATCHED
 

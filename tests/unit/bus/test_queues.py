@@ -40,7 +40,10 @@ def ids(one: Run) -> list[int]:
         ("rlp/agents/writer/metrics", DeliveryClass.REALTIME),
         ("rlp/runs/0b7c/events", DeliveryClass.BACKGROUND),
         ("rlp/runs/0b7c/replies/a/1", DeliveryClass.BATCHED),
-        ("demo/a", DeliveryClass.BATCHED),
+        ("live/prices/gold", DeliveryClass.REALTIME),
+        ("bulk/import", DeliveryClass.BACKGROUND),
+        ("live", DeliveryClass.BATCHED),
+        ("demo/live/a", DeliveryClass.BATCHED),
     ],
 )
 def test_the_topic_decides_the_class(topic: str, klass: DeliveryClass) -> None:
