@@ -170,6 +170,7 @@ def golden() -> list[dict[str, Any]]:
         ),
         ("a trace id", 8, {}, None, {"trace": 0x0B7C5A3E9F204C1D8E6FA1B2C3D4E5F6, "msg_id": 42}),
         ("a third party's schema", 0x8001, {"vendor": "acme", "schema_hash": "00ff", "x": 1}, None, {}),
+        *session_frames(),
     ]
     made = []
     for name, schema, payload, keys, fields in rows:
@@ -380,6 +381,11 @@ def accepted() -> list[dict[str, Any]]:
             {"accepted": 1},
         ),
         ("integer keys in a payload", raw(b"\x81\x01\x02"), {"accepted": 1}),
+        ("a text twice as a key", raw(b"\x82\xa1a\x01\xd9\x01a\x02"), {"accepted": 1}),
+        ("1, true and 1.0 as keys", raw(b"\x83\x01\x07\xc3\x08\xca\x3f\x80\0\0\x09"), {"accepted": 1}),
+        ("a NaN twice as a key", raw(b"\x82" + 2 * (b"\xcb\x7f\xf8" + bytes(6) + b"\x01")), {"accepted": 1}),
+        ("a key named __proto__", raw(b"\x81\xa9__proto__\x81\xa1x\x01"), {"accepted": 1}),
+        ("a byte order mark in a text", raw(b"\xa4\xef\xbb\xbfx"), {"accepted": 1}),
     ]
     return [case(name, None, stream, extra) for name, stream, extra in rows]
 
@@ -389,6 +395,37 @@ def case(name: str, error: str | None, stream: bytes, extra: dict[str, Any]) -> 
     if error is not None:
         made["error"] = error
     return {**made, "stream": stream.hex(), "now_ms": NOW, "accepted": 0, **extra}
+
+
+def session_frames() -> list[tuple[str, int, Any, dict[str, Any] | None, dict[str, Any]]]:
+    """What a session says to its server, and what a durable topic adds (docs/internals/session.md)."""
+    said = {"protocol": 0, "build": "0.1.0", "client": "demo", "proof": None, "instance": bytes(range(32))}
+    about = {"version": "1.2.0", "serves": ["demo/*"], "capabilities": ["draw"], "heartbeat_ms": 10_000}
+    consume = {
+        "action": "subscribe",
+        "pattern": "durable/*",
+        "durable": "books",
+        "start": "first",
+        "after": 7,
+    }
+    leave = {"action": "unsubscribe", "durable": "books", "forget": True}
+    stamps = {"topic": "durable/one", "seq": 8, "publisher": "operator:1000", "consumer": "books"}
+    done = {"receivers": 2, "seq": 8, "duplicate": False}
+    return [
+        ("a hello with an instance and claims", 100, {**said, **about}, None, {}),
+        ("a durable consumer is taken up", 9, {"id": "2", **consume}, None, {}),
+        ("a durable consumer acknowledges", 9, {"action": "ack", "durable": "books", "seq": 8}, None, {}),
+        ("a durable consumer is given up for ever", 9, {"id": "3", **leave}, None, {}),
+        ("a program announces itself anew", 9, {"id": "4", "action": "announce", **about}, None, {}),
+        (
+            "the receipt of a durable topic",
+            2002,
+            {"id": "5", "ok": True, "result": done},
+            {"topic": "rlp/clients/0011223344556677/reply"},
+            {},
+        ),
+        ("a delivery with the daemon's stamps", 1, {"n": 1}, stamps, {"msg_id": 9}),
+    ]
 
 
 def hellos() -> list[dict[str, Any]]:
@@ -403,9 +440,51 @@ def hellos() -> list[dict[str, Any]]:
     ]
 
 
+def keyed() -> list[dict[str, Any]]:
+    """BLAKE3's own inputs, of at most one chunk; its test_vectors.json has 0, 1, 1023 and 1024 of them."""
+    key = b"whats the Elvish word for friend"
+    return [
+        {
+            "input_len": length,
+            "keyed_hash": blake3(bytes(at % 251 for at in range(length)), key=key).hexdigest(),
+        }
+        for length in (0, 1, 31, 57, 63, 64, 65, 127, 128, 129, 1023, 1024)
+    ]
+
+
+def addresses() -> list[dict[str, Any]]:
+    """Texts, whether they are topics and patterns, and what patterns cover."""
+    both = ["a", "rlp/ctrl", "agent/writer", "demo/one/two", "A.b_c:d#e@f+g-h/0", "x" * 255]
+    covers = {
+        "*": {"a": True, "a/b": True},
+        "a/*": {"a": False, "a/b": True, "a/b/c": True, "ab/c": False},
+        "a": {"a": True, "a/b": False},
+    }
+    wild = ["*", "a/*", "rlp/runs/*", "x" * 255 + "/*"]
+    neither = ["", "/", "a/", "/a", "a//b", "a b", "a\n", "ö", "a*", "a/*/b", "*/a", "**", "a/**", "x" * 256]
+    rows = [(text, True, True) for text in both] + [(text, False, True) for text in wild]
+    rows += [(text, False, False) for text in [*neither, "./\u0000", "x" * 256 + "/*"]]
+    return [
+        {
+            "text": text,
+            "topic": topic,
+            "pattern": pattern,
+            **({"matches": covers[text]} if text in covers else {}),
+        }
+        for text, topic, pattern in rows
+    ]
+
+
 def artefacts() -> dict[Path, str]:
     """Every file of this directory that is written by this program."""
-    made = {"golden": golden(), "errors": errors(), "accepted": accepted(), "hello": hellos()}
+    made = {
+        "golden": golden(),
+        "errors": errors(),
+        "accepted": accepted(),
+        "hello": hellos(),
+        "keyed": keyed(),
+        "topics": addresses(),
+    }
     return {
         HERE / f"{name}.json": "[\n"
         + ",\n".join(json.dumps(row, ensure_ascii=False) for row in rows)

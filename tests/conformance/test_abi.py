@@ -40,9 +40,23 @@ def test_the_vectors_are_those_of_their_generator() -> None:
     assert done.returncode == 0, "run python sdk/conformance/generate_abi.py"
 
 
+BY_NAME = frozenset(
+    {
+        "memory.list",
+        "memory.delete",
+        "model.embed",
+        "promise.create",
+        "promise.await",
+        "promise.resolve",
+        "input.ask",
+    }
+)
+"""Host calls that guests make by their name: the runners are built, their SDKs have no helper for them."""
+
+
 def test_every_host_call_has_a_vector_of_its_helper_and_no_other_has() -> None:
     helped = {case["name"].split(": ")[1] for case in CASES if case["name"].startswith("helper: ")}
-    assert helped - {"a refused effect is survived"} == set(OPS)
+    assert helped - {"a refused effect is survived"} == set(OPS) - BY_NAME
     assert set(DEFAULTS) == set(OPS)
     assert len({case["name"] for case in CASES}) == len(CASES)
 

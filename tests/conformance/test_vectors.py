@@ -57,7 +57,7 @@ def judge(case: dict[str, Any], pieces: Iterator[bytes]) -> tuple[int, WireError
                 open_frame(frame)
                 frame.check_expiry(now)
                 ids = frame.trace_id.to_bytes(16, "big") + frame.msg_id.to_bytes(8, "big")
-                if dedupe.first(next(publishers, "a").encode() + ids, now) is not None:
+                if dedupe.first(next(publishers, "a").encode(), ids, now) is not None:
                     raise Duplicate("seen")
                 count += 1
             if reader.error is not None:
