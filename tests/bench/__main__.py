@@ -1,7 +1,8 @@
-"""Run the benchmarks: ``python -m tests.bench [name ...]``; without names, all of them.
+"""Run the benchmarks: ``python -m tests.bench [name ...] [options]``; without names, all that need only us.
 
-Prints the machine first, then what each ``bench_<name>.py`` prints. Figures are for people: no test's
-verdict hangs on one.
+``peers`` and ``stores`` compare with other people's programs and run when they are named. Options are handed
+to each benchmark. Prints the machine first, then what each ``bench_<name>.py`` prints. Figures are for
+people: no test's verdict hangs on one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+_WITH_OTHERS = frozenset(("peers", "stores"))
+"""They need brokers and stores from Debian, and some minutes each (docs/internals/benchmarks.md)."""
 
 
 def machine() -> str:
@@ -29,8 +32,10 @@ def machine() -> str:
     )
 
 
-def main(names: list[str]) -> int:
+def main(argv: list[str]) -> int:
     """Run the named benchmarks one after another, each in a process of its own."""
+    first = next((at for at, word in enumerate(argv) if word.startswith("-")), len(argv))
+    names, options = argv[:first], argv[first:]
     known = {path.stem.removeprefix("bench_"): path for path in sorted(HERE.glob("bench_*.py"))}
     unknown = [name for name in names if name not in known]
     if unknown:
@@ -38,10 +43,13 @@ def main(names: list[str]) -> int:
         return 2
     print(machine(), flush=True)
     worst = 0
-    for name in names or known:
+    for name in names or sorted(known.keys() - _WITH_OTHERS):
         print(f"\n== {name}", flush=True)
         worst = max(
-            worst, subprocess.run([sys.executable, "-m", f"tests.bench.bench_{name}"], check=False).returncode
+            worst,
+            subprocess.run(
+                [sys.executable, "-m", f"tests.bench.bench_{name}", *options], check=False
+            ).returncode,
         )
     return worst
 
