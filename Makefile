@@ -20,7 +20,7 @@ $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing; install it: apt install python3.11-venv" >&2; exit 1; }
 	@$(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); echo "make: the venv module is missing; install it: apt install python3.11-venv" >&2; exit 1; }
 
-$(VENV)/.run: $(BIN)/python requirements/base.txt requirements/build.txt pyproject.toml
+$(VENV)/.run: $(BIN)/python requirements/base.txt requirements/build.txt pyproject.toml hatch_build.py runloopd/bus/_gather.c
 	@echo "setting up $(VENV) ..." >&2
 	@$(PIP) --require-hashes -r requirements/base.txt -r requirements/build.txt
 	@$(PIP) --no-build-isolation --editable .
@@ -65,7 +65,7 @@ bench: $(VENV)/.dev ## Run the benchmarks and print their figures
 
 lock: ## Refresh the hash-locked requirements (needs uv; a 14-day cooldown applies)
 	@for set in base build dev; do \
-	  case $$set in base) in="pyproject.toml";; build) in="requirements/build.in";; dev) in="pyproject.toml requirements/dev.in --extra fast";; esac; \
+	  case $$set in base) in="pyproject.toml";; build) in="requirements/build.in";; dev) in="pyproject.toml requirements/dev.in --extra fast --extra vec";; esac; \
 	  uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" --exclude-newer "$$(date -u -d '14 days ago' +%F)" $$in -o requirements/$$set.txt; done
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import os
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
@@ -17,7 +18,15 @@ from html import unescape
 from pathlib import Path
 from typing import Any
 
-from pog.importers.source import Problem, clean, clean_line, is_address, read_bounded, stable_id
+from pog.importers.source import (
+    Problem,
+    clean,
+    clean_line,
+    is_address,
+    open_regular,
+    read_bounded,
+    stable_id,
+)
 from runloop.digest import blob_digest
 from runloop.events import DocumentImported, Payload
 
@@ -113,10 +122,10 @@ def _reported(data: bytes, name: str, place: str, report: Callable[[Problem], No
 
 def _cut_mbox(path: Path, report: Callable[[Problem], None]) -> Iterator[bytes]:
     try:
-        if path.stat().st_size > MAX_MBOX_BYTES:
-            report(Problem(str(path), f"it is larger than {MAX_MBOX_BYTES} bytes"))
-            return
-        with path.open("rb") as file:
+        with open_regular(path) as file:
+            if os.fstat(file.fileno()).st_size > MAX_MBOX_BYTES:
+                report(Problem(str(path), f"it is larger than {MAX_MBOX_BYTES} bytes"))
+                return
             lines: list[bytes] = []
             size, blank, begun = 0, True, False
             for line in iter(lambda: file.readline(1024 * 1024), b""):

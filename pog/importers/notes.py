@@ -13,6 +13,7 @@ from pog.importers.source import (
     addresses_in,
     clean,
     clean_line,
+    decode_text,
     is_address,
     read_bounded,
     stable_id,
@@ -35,13 +36,15 @@ def read_note(path: Path, name: str, report: Callable[[Problem], None]) -> Itera
     if b"\x00" in data[:4096]:
         report(Problem(str(path), "it is not text"))
         return
-    whole = clean(data.decode("utf-8-sig", "replace"), MAX_FILE_BYTES)
+    whole = clean(decode_text(data), MAX_FILE_BYTES)
     match = _FRONT.match(whole)
     front = _fields(match["front"]) if match else {}
     text = clean(whole[match.end() :] if match else whole).strip("\n")
     if not text.strip() and "title" not in front:
         report(Problem(str(path), "it is empty"))
         return
+    if len(whole) > MAX_TEXT_CHARS:
+        report(Problem(str(path), f"only its first {MAX_TEXT_CHARS} characters are kept", note=True))
     people = [word for word in re.split(r"[\s,;\[\]<>'\"]+", front.get("people", "")) if is_address(word)]
     yield DocumentImported(
         document=stable_id("note", front.get("id") or str(path)),

@@ -8,7 +8,15 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pog.importers.source import Problem, clean, clean_line, is_address, read_bounded, stable_id
+from pog.importers.source import (
+    Problem,
+    clean,
+    clean_line,
+    decode_text,
+    is_address,
+    read_bounded,
+    stable_id,
+)
 from runloop.events import ContactUpserted, Payload
 
 __all__ = ["parse_cards", "read_cards"]
@@ -47,10 +55,7 @@ def read_cards(path: Path, name: str, report: Callable[[Problem], None]) -> Iter
 
 def parse_cards(data: bytes, source: str, report: Callable[[Problem], None]) -> Iterator[Payload]:
     """The contacts in the text of a file; cards without a name or address are reported."""
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("latin-1")
+    text = decode_text(data)
     card: _Card | None = None
     count = 0
     for number, line, long in _unfold(text):
