@@ -9,9 +9,8 @@ same events give the same states (:meth:`Approvals.restore`).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterable, Sequence
-from contextlib import suppress
-from typing import Any, TypeVar, cast
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, cast
 
 from runloop.clock import Clock
 from runloop.digest import blob_digest, digest
@@ -40,11 +39,10 @@ from runloopd.authority.approval import (
     action_digest,
 )
 from runloopd.authority.mint import Appender
+from runloopd.authority.waiting import Moves, first
 from runloopd.bus.principal import DAEMON, Principal
 
 __all__ = ["APPROVAL_KINDS", "Approval", "ApprovalError", "Approvals", "Decided", "Question"]
-
-T = TypeVar("T")
 
 APPROVAL_KINDS = (
     ActionRequested.kind,
@@ -73,7 +71,7 @@ class Approvals:
         self._approvals: dict[str, Approval] = {}
         self._asking = asyncio.Lock()
         self._woken = asyncio.Event()
-        self._moves: set[asyncio.Future[Any]] = set()
+        self._moves = Moves()
 
     # --- asking -----------------------------------------------------------------------------------
 
@@ -84,7 +82,7 @@ class Approvals:
         or its answer, is found again, as long as action and content are the same to the byte. When they are
         not, the old question is voided and a new one is put. Durable when it returns.
         """
-        return await self._whole(self._request(question))
+        return await self._moves.whole(self._request(question))
 
     async def _request(self, question: Question) -> Approval:
         async with self._asking:
@@ -154,7 +152,7 @@ class Approvals:
             await approval.changed.wait()
         while approval.state == "active" and self._clock.now_ms() < approval.dispatch_after_ms:
             approval.changed.clear()
-            await _first(approval.changed.wait(), self._clock.sleep_until(approval.dispatch_after_ms))
+            await first(approval.changed.wait(), self._clock.sleep_until(approval.dispatch_after_ms))
         return approval.answer()
 
     # --- deciding ---------------------------------------------------------------------------------
@@ -180,7 +178,7 @@ class Approvals:
                 f"{decision!r} is not a decision", hint="approve, deny or undo", code="approval.decision"
             )
         approval = self.find(name)
-        return await self._whole(self._decide(approval, principal.label, digest_seen, decision, note))
+        return await self._moves.whole(self._decide(approval, principal.label, digest_seen, decision, note))
 
     async def _decide(
         self, approval: Approval, principal: str, digest_seen: str, decision: str, note: str
@@ -222,7 +220,7 @@ class Approvals:
 
         An approval whose one use is taken stays as it is: its outcome is the gate's matter.
         """
-        return await self._whole(self._void_all(run, node, attempt))
+        return await self._moves.whole(self._void_all(run, node, attempt))
 
     async def _void_all(self, run: str, node: str | None, attempt: int | None) -> tuple[str, ...]:
         voided = []
@@ -422,7 +420,7 @@ class Approvals:
                 if approval.state in ("open", "active"):
                     await self._void(approval, why)
 
-        await self._whole(void())
+        await self._moves.whole(void())
 
     async def expire_loop(self) -> None:
         """Expire questions as their time comes; runs until cancelled. For the daemon's task group."""
@@ -433,7 +431,7 @@ class Approvals:
             if due is None:
                 await self._woken.wait()
             else:
-                await _first(self._woken.wait(), self._clock.sleep_until(due))
+                await first(self._woken.wait(), self._clock.sleep_until(due))
 
     async def expire_due(self) -> tuple[str, ...]:
         """Expire what is due now; returns the ids."""
@@ -539,23 +537,3 @@ class Approvals:
                 actor="daemon",
             )
         )
-
-    async def _whole(self, move: Coroutine[Any, Any, T]) -> T:
-        """Carry a move to its end even when its caller is cancelled: ledger and memory must agree."""
-        task = asyncio.ensure_future(move)
-        self._moves.add(task)
-        task.add_done_callback(self._moves.discard)
-        return await asyncio.shield(task)
-
-
-async def _first(*waits: Coroutine[Any, Any, Any]) -> None:
-    """Wait for the first of several; the others are cancelled and awaited."""
-    tasks = [asyncio.ensure_future(wait) for wait in waits]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        for task in tasks:
-            with suppress(asyncio.CancelledError):
-                await task
