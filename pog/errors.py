@@ -5,13 +5,16 @@ from __future__ import annotations
 from runloop.errors import ConflictError, DivergenceError, FailedError, RefusedError, UsageError
 
 __all__ = [
+    "BackupError",
     "ImportProblemsError",
     "LedgerCorruptError",
     "LedgerLockedError",
     "LedgerUncertainError",
     "LedgerVersionError",
     "LedgerWriteError",
+    "MemoryBehindError",
     "MemoryConflictError",
+    "PromiseError",
     "QueryLimitError",
     "QueryRefusedError",
     "ViewsError",
@@ -48,6 +51,12 @@ class LedgerCorruptError(DivergenceError):
     code = "ledger.corrupt"
 
 
+class BackupError(FailedError):
+    """The folder is no backup of this ledger, was changed, or could not be written. Use another one."""
+
+    code = "kb.backup"
+
+
 class ViewsError(FailedError):
     """The views could not be read or brought up to date. The ledger is not affected; rebuild them."""
 
@@ -70,6 +79,18 @@ class MemoryConflictError(ConflictError):
     """Somebody changed this memory entry first. Read again, decide again, retry."""
 
     code = "memory.conflict"
+
+
+class MemoryBehindError(FailedError):
+    """The views are too far behind to hold more of what agents remember. Nothing was written."""
+
+    code = "memory.behind"
+
+
+class PromiseError(ConflictError):
+    """Somebody was quicker, or the time is over: a promise is resolved once."""
+
+    code = "promise.conflict"
 
 
 class ImportProblemsError(UsageError):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import cast
 
@@ -65,7 +64,7 @@ def test_a_history_with_another_output_in_it_is_told_apart(path: Path) -> None:
     )
     finished = cast(NodeFinished, event.payload)
     output = {**cast(dict[str, object], finished.output), "ports": {"out": ["another"]}}
-    events[place] = replace(event, payload=msgspec.structs.replace(finished, output=output))
+    events[place] = msgspec.structs.replace(event, payload=msgspec.structs.replace(finished, output=output))
     assert not walk(events).identical
 
 

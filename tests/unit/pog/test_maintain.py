@@ -208,7 +208,7 @@ def test_bytes_behind_digests_are_checked(full: Store) -> None:
         ("UPDATE contacts SET emails = '[\"evil@example.org\"]' WHERE contact = 'c1'", "emails"),
         ("UPDATE contact_emails SET email = 'evil@example.org'", "email"),
         ("DELETE FROM approvals", None),
-        ("INSERT INTO memory VALUES ('a', 'b', '1', 1, 1, 1)", None),
+        ("INSERT INTO contact_emails VALUES ('c9', 0, 'nobody@example.org')", None),
         (
             "INSERT INTO search (search, rowid, title, body) "
             "SELECT 'delete', id, title, body FROM searchables",

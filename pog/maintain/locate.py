@@ -1,0 +1,115 @@
+"""Where in a row that does not chain the change is: the column, where trying all values of one byte tells.
+
+Knows: how much work that may cost. Does not know: where rows come from, or what is done about it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import msgspec
+
+from pog.chain import Row, link
+from runloop.digest import canonical
+from runloop.errors import UsageError
+
+__all__ = ["SEARCHES", "TEXTS", "RawRow", "locate", "misfit", "relink"]
+
+_SEARCH_BYTES = 384 * 1024 * 1024
+"""Bytes hashed, at most, to find out which byte of the first bad rows was changed."""
+SEARCHES = 3
+"""Bad rows for which that is tried."""
+TEXTS = frozenset({"actor", "kind", "scope", "run", "payload", "provenance"})
+
+RawRow = tuple[Any, ...]
+"""A row with its texts as bytes: a flipped byte may not even be UTF-8."""
+
+
+def relink(raw: RawRow, prev_hash: bytes) -> bytes | None:
+    event_id, ts_ms, actor, kind, version, scope, run, payload, provenance = raw[:9]
+    if not all(isinstance(number, int) for number in (event_id, ts_ms, version)):
+        return None
+    if not all(isinstance(text, bytes) for text in (actor, kind, scope, payload, provenance)):
+        return None
+    if not isinstance(prev_hash, bytes) or len(prev_hash) != 32:
+        return None
+    return link(
+        prev_hash,
+        event_id=event_id,
+        ts_ms=ts_ms,
+        actor=actor,
+        kind=kind,
+        version=version,
+        scope=scope,
+        run=run,
+        payload=payload,
+        provenance=provenance,
+    )
+
+
+def locate(raw: RawRow, prev_hash: bytes, *, search: bool) -> tuple[str | None, str]:
+    """Which column of a row that does not chain was changed."""
+    own = raw[9]
+    if raw[10] != prev_hash:
+        if relink(raw, prev_hash) == own:
+            return "prev_hash", "its prev_hash is not the hash of the event before it"
+        return "prev_hash", "it does not follow the event before it"
+    for column, candidate in _one_byte_off(raw) if search else ():
+        if relink(candidate, prev_hash) == own:
+            return column, f"one byte of {column} was changed"
+    if _differ_in_one_byte(own, relink(raw, prev_hash)):
+        return "hash", "one byte of its hash was changed"
+    bad = misfit(raw)
+    if bad:
+        return bad, f"{bad} is not what was written"
+    return None, "its hash does not fit its content"
+
+
+def _differ_in_one_byte(first: Any, second: bytes | None) -> bool:
+    if second is None or not isinstance(first, bytes) or len(first) != len(second):
+        return False
+    return sum(a != b for a, b in zip(first, second, strict=True)) == 1
+
+
+def _one_byte_off(raw: RawRow) -> Iterator[tuple[str, RawRow]]:
+    """The row with every single byte of every column set to every value, as far as the budget goes."""
+    work = sum(len(cell) for cell in raw if isinstance(cell, bytes)) + 64
+    budget = _SEARCH_BYTES // work
+    for index, name in enumerate(Row._fields[:9]):
+        cell = raw[index]
+        if isinstance(cell, int):
+            variants: Iterable[Any] = _near_numbers(cell)
+        elif isinstance(cell, bytes):
+            variants = _near_bytes(cell)
+        else:
+            continue
+        for variant in variants:
+            budget -= 1
+            if budget < 0:
+                return
+            yield name, (*raw[:index], variant, *raw[index + 1 :])
+
+
+def _near_numbers(number: int) -> Iterator[int]:
+    packed = number.to_bytes(8, "big", signed=True)
+    for changed in _near_bytes(packed):
+        yield int.from_bytes(changed, "big", signed=True)
+
+
+def _near_bytes(data: bytes) -> Iterator[bytes]:
+    for place, byte in enumerate(data):
+        before, after = data[:place], data[place + 1 :]
+        for delta in range(1, 256):
+            yield before + bytes((byte ^ delta,)) + after
+
+
+def misfit(raw: RawRow) -> str | None:
+    for name in ("payload", "provenance"):
+        try:
+            text = raw[Row._fields.index(name)]
+            if canonical(msgspec.json.decode(text)) != text:
+                return name
+        except (msgspec.DecodeError, UsageError, TypeError, ValueError, RecursionError):
+            return name
+    return None

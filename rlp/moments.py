@@ -1,0 +1,56 @@
+"""What a person means by ``--at``: an event by number, or a time as they write it.
+
+Knows: how times are written. Does not know: what was known then (``pog.moment``).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from typing import TYPE_CHECKING
+
+from rlp.output import moment as clock_text
+from rlp.session import Session
+from runloop.errors import UsageError
+
+if TYPE_CHECKING:
+    from pog.query import Knowledge
+
+__all__ = ["knowledge_then", "parse"]
+
+_EVENT = re.compile(r"#?(\d{1,15})\Z")
+
+
+def parse(text: str) -> tuple[int | None, int | None]:
+    """``(event, None)`` or ``(None, unix milliseconds)``; a time without a zone is of this machine's zone.
+
+    A day alone, and a minute without seconds, mean their end: what was known on that day.
+    """
+    if found := _EVENT.match(text):
+        return int(found[1]), None
+    try:
+        when = datetime.fromisoformat(text)
+    except ValueError as error:
+        raise UsageError(
+            f"{text!r} is neither an event nor a time",
+            hint="--at 1234, --at 2031-01-31, --at '2031-01-31 18:00', --at 2031-01-31T18:00:00Z",
+            code="cli.at",
+        ) from error
+    spans = {10: 86_400_000, 16: 60_000}
+    last = spans.get(len(text), 1) - 1
+    return None, int(when.timestamp() * 1000) + last
+
+
+@contextmanager
+def knowledge_then(session: Session, at: str) -> Iterator[Knowledge]:
+    """The knowledge as it was, folded from the ledger's files; needs no daemon."""
+    from pog import moment
+
+    event, at_ms = parse(at)
+    found = moment.find(session.paths.events_db, event=event, at_ms=at_ms)
+    when = f", stated {clock_text(found.ts_ms)}" if found.event else ": before the first event"
+    session.console.say(f"as it was after event {found.event}{when}", "dim")
+    with moment.knowledge_at(session.paths.events_db, found) as knowledge:
+        yield knowledge
