@@ -27,23 +27,21 @@ from pog.errors import QueryLimitError, QueryRefusedError, ViewsError
 from pog.folds import TABLES
 from pog.reader import Reader
 from pog.redact import mask, mask_text
+from pog.search import CANDIDATES, By, Hit, fused, opening, ranked, snippet, words_of
 from runloop.digest import MAX_SAFE
 from runloop.errors import NotFoundError, UsageError
 
 __all__ = ["KINDS", "Knowledge", "QueryResult"]
 
-KINDS = ("contact", "note", "mail")
+KINDS = ("contact", "note", "mail", "record", "event")
 """What can be searched for."""
 
 _MAX_ROWS = 10_000
 _MAX_CELL_BYTES = 4 * 1024 * 1024
 _MAX_RESULT_BYTES = 16 * 1024 * 1024
 _MAX_SQL_CHARS = 65_536
-_MAX_WORDS = 32
-_CANDIDATES = 128
-_YEAR_MS = 365 * 86_400_000
+_MAX_HITS = 1_000
 _STEPS = 1_000
-_WORD = re.compile(r"\w+")
 _SHADOW = re.compile(r"search(_data|_idx|_content|_docsize|_config)?\Z")
 _FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"})
 
@@ -93,6 +91,11 @@ class Knowledge:
         _shadow_with_masks(self._masked)
 
     @property
+    def path(self) -> Path:
+        """The file of the views."""
+        return self._path
+
+    @property
     def reader(self) -> Reader | None:
         """The ledger behind the views, where one was given."""
         return self._reader
@@ -140,11 +143,19 @@ class Knowledge:
         return QueryResult(columns=columns, rows=mask(rows, emails=not raw), truncated=len(found) > limit)
 
     def search(
-        self, query: str, k: int = 8, kinds: Collection[str] = (), *, raw: bool = False
+        self,
+        query: str,
+        k: int = 8,
+        kinds: Collection[str] = (),
+        *,
+        raw: bool = False,
+        by: By | None = None,
     ) -> list[dict[str, Any]]:
-        """The ``k`` best matches of the words in ``query``, newer ones slightly ahead.
+        """The ``k`` best matches of the words in ``query``, newer ones slightly ahead; with ``by``, fused
+        with what is nearest by vector.
 
-        Items are ``{kind, id, title, snippet, score, event}``; ``event`` is the ledger id of the source. No
+        Items are ``{kind, id, title, snippet, score, event, label, source, found_by}``; ``event`` is the
+        ledger id of the source, ``label`` its trust label, ``found_by`` the rank in each list that has it. No
         character of ``query`` has a meaning of its own. Entries with every word come before those with some.
         """
         unknown = set(kinds) - set(KINDS)
@@ -152,35 +163,48 @@ class Knowledge:
             raise UsageError(
                 f"unknown kind {sorted(unknown)[0]!r}", hint=f"known: {', '.join(KINDS)}", code="kb.kind"
             )
-        words = list(dict.fromkeys(word.lower() for word in _WORD.findall(query[:4096])))[:_MAX_WORDS]
+        words = words_of(query)
         if not words or k < 1:
             return []
-        wanted = list(kinds) or list(KINDS)
-        quoted = [f'"{word}"' for word in words]
-        found = self._ranked(" AND ".join(quoted), wanted)
-        if len(found) < k and len(quoted) > 1:
-            have = {row["rowid"] for row in found}
-            some = [row for row in self._ranked(" OR ".join(quoted), wanted) if row["rowid"] not in have]
-            floor = min((row["score"] for row in found), default=0.0)
-            top = max((row["score"] for row in some), default=1.0) or 1.0
-            for row in some:  # below every entry that has all the words
-                row["score"] = floor * row["score"] / top * 0.99 if found else row["score"]
-            found += some
-        items = [
-            {
+        k = min(k, _MAX_HITS)
+        if set(kinds) >= set(KINDS):
+            kinds = ()  # asked for every row, a condition costs as much as the ranking
+        found = fused(ranked(self._rows, words, kinds, k), by, k + CANDIDATES)
+        items: list[dict[str, Any]] = []
+        for at in range(0, len(found), k):
+            if len(items) < k:  # some of them may have vanished since their vectors were made
+                items += self._shown(found[at : at + k], words, kinds, raw)
+        return items[:k]
+
+    def _shown(
+        self, hits: Sequence[Hit], words: Sequence[str], kinds: Collection[str], raw: bool
+    ) -> list[dict[str, Any]]:
+        """Hits as they are told. One that is no longer in the views, or of another kind, is left out."""
+        marks = ", ".join("?" * len(hits))
+        rows = self._rows(
+            f"SELECT id, kind, ref, title, body, label, source, event FROM searchables WHERE id IN ({marks})",  # noqa: S608
+            [hit.id for hit in hits],
+        )
+        there = {row["id"]: row for row in rows if not kinds or row["kind"] in kinds}
+        items = []
+        for hit in hits:
+            row = there.get(hit.id)
+            if row is None:
+                continue
+            told = {
                 "kind": row["kind"],
                 "id": row["ref"].partition(":")[2],
-                "title": row["title"],
-                "snippet": row["snippet"],
-                "score": round(row["score"], 9),
+                "title": mask_text(row["title"], emails=not raw),
+                # Masked before it is cut: half an address would not be recognised as one.
+                "snippet": snippet(mask_text(opening(row["body"]), emails=not raw), words),
+                "score": round(hit.score, 9),
                 "event": row["event"],
+                "label": row["label"],
+                "source": mask_text(row["source"], emails=not raw),
+                "found_by": dict(sorted(hit.found_by.items())),
             }
-            for row in found[: min(k, 1_000)]
-        ]
-        masked: list[dict[str, Any]] = mask(items, emails=not raw)
-        for item, plain in zip(masked, items, strict=True):
-            item["id"] = plain["id"]  # ids are digests or host-made; they must stay usable for read()
-        return masked
+            items.append(told)
+        return items
 
     def read(self, kind: str, id: str, *, raw: bool = False) -> dict[str, Any]:
         """A whole contact (``kind="contact"``) or document (``"document"``), with its ``event``.
@@ -192,10 +216,12 @@ class Knowledge:
             "document": "documents",
             "note": "documents",
             "mail": "documents",
+            "record": "documents",
+            "event": "calendar",
         }.get(kind)
         if table is None:
-            raise UsageError(f"unknown kind {kind!r}", hint="contact or document", code="kb.kind")
-        key = "contact" if table == "contacts" else "document"
+            raise UsageError(f"unknown kind {kind!r}", hint="contact, document or event", code="kb.kind")
+        key = {"contacts": "contact", "documents": "document", "calendar": "entry"}[table]
         names, rows = self._own_named(f"SELECT * FROM {table} WHERE {key} = ?", (id,))  # noqa: S608
         if not rows:
             raise NotFoundError(f"there is no {key} {id!r}", hint="rlp kb search", code="kb.absent")
@@ -206,27 +232,9 @@ class Knowledge:
         masked: dict[str, Any] = mask(record, emails=not raw)
         return {**masked, "kind": key, "id": id, key: id}
 
-    def _ranked(self, match: str, kinds: list[str]) -> list[dict[str, Any]]:
-        # Rank inside the FTS table first, join afterwards (lab/bus-store.md, kb.query).
-        marks = ", ".join("?" * len(kinds))
-        some = "" if len(kinds) == len(KINDS) else f"AND kind IN ({marks})"
-        statement = f"""
-            WITH ranked AS MATERIALIZED (
-                SELECT search.rowid AS rowid, bm25(search, 4.0, 1.0) AS rank,
-                       snippet(search, 1, '', '', ' … ', 24) AS snippet
-                FROM search JOIN searchables ON searchables.id = search.rowid
-                WHERE search MATCH ? {some} ORDER BY rank LIMIT {_CANDIDATES}
-            )
-            SELECT ranked.rowid AS rowid, kind, ref, title, snippet, event, rank, dated_ms,
-                   (SELECT max(dated_ms) FROM searchables) AS newest_ms
-            FROM ranked JOIN searchables ON searchables.id = ranked.rowid
-        """  # noqa: S608
-        names, rows = self._own_named(statement, (match, *([] if not some else kinds)))
-        found = [dict(zip(names, row, strict=True)) for row in rows]
-        for row in found:
-            age = max(0, row["newest_ms"] - row["dated_ms"]) / _YEAR_MS
-            row["score"] = -row["rank"] * (1 + 0.2 / (1 + age))
-        return sorted(found, key=lambda row: (-row["score"], -row["event"]))
+    def _rows(self, statement: str, params: Sequence[Any]) -> list[dict[str, Any]]:
+        names, rows = self._own_named(statement, params)
+        return [dict(zip(names, row, strict=True)) for row in rows]
 
     def _own(self, statement: str, params: Sequence[Any] = ()) -> list[Any]:
         return self._own_named(statement, params)[1]

@@ -1,19 +1,21 @@
 """Masks e-mail addresses and secrets by their value, wherever they stand in a JSON value.
 
-Knows: what an address and the usual kinds of keys look like, and the encodings a known secret may hide in.
-Does not know: who may see what. Masking is by value because a column's name says nothing: an alias, a JSON
-path or a sentence carries the same address (spec/pog.md, Redaction).
+Knows: what an address and the usual kinds of keys look like, and the encodings (base64, hex, URL) both may
+hide in. Does not know: who may see what. Masking is by value because a column's name says nothing: an alias,
+a JSON path or a sentence carries the same address (spec/pog.md, Redaction).
 
-Every pattern is bounded, so that the time is linear in the text, hostile or not.
+Nothing is ever refused for what it looks like: a wrong guess costs a few characters of what is shown, never
+the work (attacks.md K3). Every pattern is bounded, so that the time is linear in the text, hostile or not.
 """
 
 from __future__ import annotations
 
 import base64
+import binascii
 import re
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 __all__ = ["mask", "mask_text"]
 
@@ -23,16 +25,23 @@ _LOCAL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]")
 _SECRETS = re.compile(
     r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----[\s\S]{0,16384}?"
     r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"
-    r"|\b(?:sk|rk|pk)[-_](?:[A-Za-z0-9]{1,24}[-_]){0,4}[A-Za-z0-9]{20,256}\b"
-    r"|\bgh[pousr]_[A-Za-z0-9]{30,255}\b|\bgithub_pat_[A-Za-z0-9_]{40,255}\b"
-    r"|\bglpat-[A-Za-z0-9_-]{20,64}\b"
+    r"|\b(?:sk|rk|pk)[-_](?:[A-Za-z0-9]{1,24}[-_]){0,4}(?=[A-Za-z]{0,255}\d)[A-Za-z0-9]{20,256}\b"
+    r"|gh[pousr]_[A-Za-z0-9]{30,255}\b|github_pat_[A-Za-z0-9_]{40,255}\b"
+    r"|glpat-[A-Za-z0-9_-]{20,64}\b"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
     r"|\bAIza[A-Za-z0-9_-]{35}\b"
     r"|\bxox[abeoprs]-[A-Za-z0-9-]{10,255}"
     r"|\beyJ[A-Za-z0-9_-]{8,512}\.eyJ[A-Za-z0-9_-]{8,8192}\.[A-Za-z0-9_-]{16,2048}"
-    r"|(?<=[Bb]earer )[A-Za-z0-9._~+/-]{20,2048}=*"
+    r"|(?<=[Bb]earer )(?=[A-Za-z._~+/-]{0,256}\d)[A-Za-z0-9._~+/-]{20,2048}=*"
 )
 _SECRET = "[secret]"  # noqa: S105
+_ENCODED = "[encoded]"
+_RUN = re.compile(r"[A-Za-z0-9+/_-]{12,}={0,2}")
+"""What may be base64."""
+_HEX = re.compile(r"[0-9A-Fa-f]{12,}")
+_QUOTED = re.compile(r"(?:%[0-9A-Fa-f]{2}|[\w.!~*'()+-]){2,}")
+_PLAIN = re.compile(rb"[\x20-\x7e]{6,}")
+_URLSAFE = str.maketrans("-_", "+/")
 
 
 def mask(value: Any, *, emails: bool = True, known: Iterable[str] = ()) -> Any:
@@ -67,7 +76,56 @@ def _mask_text(text: str, emails: bool, spellings: Collection[str]) -> str:
         text = _SECRETS.sub(_SECRET, text)
     if emails and ("@" in text or "%40" in text):
         text = _mask_emails(text)
+    if len(text) >= 12:
+        text = _HEX.sub(lambda run: _decoded(run[0], _from_hex(run[0]), emails), text)
+        text = _RUN.sub(lambda run: _decoded(run[0], _from_base64(run[0]), emails), text)
+        if "%" in text:
+            text = _QUOTED.sub(lambda run: _unquoted(run[0], emails), text)
     return text
+
+
+def _decoded(run: str, readings: Iterable[bytes], emails: bool) -> str:
+    """A run of letters; a word instead of it when an address or a key is what it encodes."""
+    return _ENCODED if any(_tells(raw, emails) for raw in readings) else run
+
+
+def _from_hex(run: str) -> Iterator[bytes]:
+    """What a run may decode to, beginning at either of its first two letters."""
+    for start in (0, 1):
+        part = run[start:]
+        yield bytes.fromhex(part[: len(part) & ~1])
+
+
+def _from_base64(run: str) -> Iterator[bytes]:
+    """What a run may decode to, beginning at each of its first four letters; hex was looked at already."""
+    letters = run.rstrip("=").translate(_URLSAFE)
+    if _HEX.fullmatch(letters):
+        return
+    for start in range(4):
+        part = letters[start:]
+        part = part[: len(part) - 1] if len(part) % 4 == 1 else part
+        yield binascii.a2b_base64(part + "=" * (-len(part) % 4))
+
+
+def _tells(raw: bytes, emails: bool) -> bool:
+    """Whether bytes hold readable text with an address or a key in it."""
+    for found in _PLAIN.finditer(raw):
+        text = found[0].decode()
+        if len(text) >= 16 and _SECRETS.search(text):
+            return True
+        if emails and "@" in text and _mask_emails(text) != text:
+            return True
+    return False
+
+
+def _unquoted(run: str, emails: bool) -> str:
+    if "%" not in run:
+        return run
+    plain = unquote(run, errors="replace")
+    masked = _SECRETS.sub(_SECRET, plain) if len(plain) >= 16 else plain
+    if emails and "@" in masked:
+        masked = _mask_emails(masked)
+    return run if masked == plain else masked
 
 
 def _mask_emails(text: str) -> str:

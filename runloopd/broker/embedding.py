@@ -1,0 +1,418 @@
+"""Who turns texts into vectors, at what price; and the index's own use of it.
+
+Knows: the configured embedding models, the lexical embedder that is always there, prices and their bounds,
+when another try is safe. Does not know: who asks (the gate), any wire (``providers.embeddings``), or indexes.
+
+A model and the lexical embedder are never exchanged for one another: their vectors do not compare. A remote
+model is used when it is named, by an agent's pattern or by ``kb.embedder``, and never by default.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import Literal, Protocol, cast
+from urllib.parse import urlsplit
+
+import structlog
+
+from pog.embed import LEXICAL, Vector, quantised
+from pog.vectors import Passages
+from runloop.clock import Clock
+from runloop.config import Kb, Models, Price, Provider
+from runloop.digest import blob_digest, canonical
+from runloop.errors import NotFoundError, RefusedError, UsageError
+from runloop.events import Draft, ModelCalled, Provenance
+from runloop.ops import ModelEmbed
+from runloopd.broker.models import OLLAMA_URL, Patience, price_of
+from runloopd.broker.ports import Budget, JournalPort, ModelCallError, Reservation
+from runloopd.broker.providers.embeddings import HttpEmbedder
+from runloopd.broker.providers.http import Http, check_url, is_loopback
+from runloopd.broker.secrets import SecretRef, SecretStore
+
+__all__ = ["EmbedAnswer", "EmbedBroker", "EmbedPort", "IndexEmbedder", "chosen"]
+
+log = structlog.get_logger(__name__)
+
+_OPENAI_URL = "https://api.openai.com/v1"
+_FREE = Price(version="local")
+_LEXICAL = "lexical"
+_QUESTION_MS = 2_000
+"""A search waits so long for the vector of its question, and is answered without."""
+_BATCH_MS = 120_000
+_BATCH_TEXTS = 32
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class EmbedAnswer:
+    """Vectors, and what they cost."""
+
+    vectors: tuple[Vector, ...]
+    provider: str
+    model: str
+    input_tokens: int
+    estimated: bool
+    cost_micro_usd: int
+    price_version: str
+
+    @property
+    def target(self) -> str:
+        """``provider:model``: what the vectors may be compared with is what has the same."""
+        return f"{self.provider}:{self.model}"
+
+
+class EmbedPort(Protocol):
+    """Which model embeds, at what price."""
+
+    async def estimate(self, request: ModelEmbed, permits: Callable[[str], bool]) -> Reservation:
+        """Choose the route and bound its cost; sends nothing. Raises as ``ModelPort.estimate``."""
+        ...
+
+    async def embed(self, request: ModelEmbed, *, budget: Budget) -> EmbedAnswer:
+        """One vector for each text. Raises :class:`ModelCallError` with what it cost."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Route:
+    name: str
+    model: str
+    embedder: HttpEmbedder | None
+    """None: the lexical one."""
+    price: Price | None
+    local: bool
+    timeout_ms: int
+
+    @property
+    def target(self) -> str:
+        return f"{self.name}:{self.model}"
+
+    def matches(self, pattern: str) -> bool:
+        return any(fnmatchcase(text, pattern) for text in (self.target, self.name, self.model))
+
+
+_LEXICAL_ROUTE = _Route(
+    name=_LEXICAL,
+    model=LEXICAL.name,
+    embedder=None,
+    price=Price(version=LEXICAL.name),
+    local=True,
+    timeout_ms=60_000,
+)
+
+
+class EmbedBroker:
+    """Implements :class:`EmbedPort`. One per daemon; :meth:`close` at the end."""
+
+    def __init__(
+        self,
+        config: Models,
+        *,
+        secrets: SecretStore,
+        clock: Clock,
+        jitter: Callable[[], float],
+        patience: Patience | None = None,
+        http: Http | None = None,
+    ) -> None:
+        """Raises :class:`UsageError` (``config.models``, ``config.url``)."""
+        self._clock = clock
+        self._jitter = jitter
+        self._patience = patience or Patience()
+        self._http = http or Http()
+        configured = [_configured(p, self._http, secrets) for p in config.providers.values() if p.embed_model]
+        self._routes = (*configured, _LEXICAL_ROUTE)
+
+    async def close(self) -> None:
+        """Close the connections to model servers."""
+        await self._http.close()
+
+    def default(self) -> str:
+        """The target that is used when none is named: the first local one."""
+        return next(route for route in self._routes if route.local).target
+
+    def of_provider(self, name: str) -> tuple[str, bool]:
+        """Target of a provider's embedding model, and whether it is on this machine."""
+        for route in self._routes:
+            if route.name == name:
+                return route.target, route.local
+        raise UsageError(
+            f"'kb.embedder' names {name!r}, which has no embedding model",
+            hint=f"add embed_model = … to [models.providers.{name}]",
+            code="config.models",
+        )
+
+    async def estimate(self, request: ModelEmbed, permits: Callable[[str], bool]) -> Reservation:
+        """See the port."""
+        route = self._chosen(request, permits)
+        if route.price is None:
+            raise RefusedError(
+                f"{route.target} is remote and has no price, so its cost cannot be bounded",
+                hint=f"add a table [models.providers.{route.name}.price]",
+                code="model.unpriced",
+            )
+        tokens = _bytes(request)
+        return Reservation(
+            provider=route.name,
+            model=route.model,
+            micro_usd=price_of(route.price, tokens, 0),
+            input_tokens=tokens,
+            output_tokens=0,
+            price_version=route.price.version,
+        )
+
+    async def embed(self, request: ModelEmbed, *, budget: Budget) -> EmbedAnswer:
+        """See the port."""
+        route = self._chosen(request, budget.permits)
+        bound = await self.estimate(request, budget.permits)
+        if bound.micro_usd > budget.micro_usd or bound.input_tokens > budget.tokens:
+            raise RefusedError(
+                f"{route.target} may cost more than what is reserved",
+                hint="raise the budget of the run, or embed less at once",
+                code="budget.exceeded",
+            )
+        if route.embedder is None:
+            vectors = tuple(await asyncio.to_thread(LEXICAL.embed, request.texts))
+            return _answer(route, vectors, bound, 0, estimated=False)
+        return await self._asked(route, route.embedder, request, bound, budget)
+
+    async def _asked(
+        self,
+        route: _Route,
+        embedder: HttpEmbedder,
+        request: ModelEmbed,
+        bound: Reservation,
+        budget: Budget,
+    ) -> EmbedAnswer:
+        attempt = 0
+        while True:
+            attempt += 1
+            left_ms = min(route.timeout_ms, budget.deadline_ms - self._clock.now_ms())
+            if left_ms <= 0:
+                raise ModelCallError(
+                    f"no time is left to ask {route.target}", code="model.timeout", retryable=True
+                )
+            try:
+                found = await embedder.embed(request.texts, timeout_s=left_ms / 1000)
+                break
+            except ModelCallError as error:
+                if route.price is not None and not any(route.price[:2]):
+                    error.cost_micro_usd = 0
+                due_ms = self._clock.now_ms() + self._patience.pause_ms(
+                    attempt, self._jitter(), error.data.get("retry_after_ms", 0)
+                )
+                last = attempt >= self._patience.attempts or due_ms >= budget.deadline_ms
+                # Repeated only while nothing can have been billed.
+                if last or not error.retryable or error.cost_micro_usd is None:
+                    raise
+            except NotFoundError as error:
+                raise RefusedError(error.message, hint=error.hint, code=error.named_code) from error
+            await self._clock.sleep_until(due_ms)
+        vectors = tuple(quantised(vector) for vector in found.vectors)
+        tokens = found.input_tokens
+        told = tokens is not None and 0 < tokens <= bound.input_tokens
+        return _answer(
+            route, vectors, bound, cast(int, tokens) if told else bound.input_tokens, estimated=not told
+        )
+
+    def _chosen(self, request: ModelEmbed, permits: Callable[[str], bool]) -> _Route:
+        wanted = request.model
+        found = [
+            route for route in self._routes if (route.matches(wanted) if wanted is not None else route.local)
+        ]
+        if not found:
+            known = ", ".join(route.target for route in self._routes)
+            raise UsageError(
+                f"no embedding model matches {wanted!r}", hint=f"there are: {known}", code="model.unknown"
+            )
+        if not permits(found[0].target):
+            raise RefusedError(
+                f"policy does not permit the model {found[0].target}",
+                hint="grant the capability 'model' for it",
+                code="cap.denied",
+            )
+        return found[0]
+
+
+class IndexEmbedder:
+    """The index's way to a model: bounded, recorded, and to the one target that was configured.
+
+    Implements :class:`~runloopd.broker.finder.ModelEmbedder`.
+    """
+
+    def __init__(
+        self,
+        broker: EmbedPort,
+        target: str,
+        journal: JournalPort,
+        clock: Clock,
+        *,
+        spent: Callable[[], Awaitable[int]],
+        limit_micro_usd: int,
+    ) -> None:
+        """``spent`` tells what indexing has cost so far, over all time."""
+        self._broker = broker
+        self._target = target
+        self._journal = journal
+        self._clock = clock
+        self._spent = spent
+        self._limit_micro_usd = limit_micro_usd
+        self._questions: dict[str, Vector] = {}
+
+    @property
+    def name(self) -> str:
+        """``provider:model``."""
+        return self._target
+
+    async def question(self, text: str) -> Vector:
+        """See the protocol. The last questions are remembered."""
+        if text not in self._questions:
+            (vector,) = await self._embed([text], _QUESTION_MS, ())
+            if len(self._questions) >= 256:
+                self._questions.clear()
+            self._questions[text] = vector
+        return self._questions[text]
+
+    async def passages(self, batch: Sequence[Passages]) -> list[list[Vector]]:
+        """See the protocol."""
+        texts = [(item.item, text) for item in batch for text in item.texts]
+        made: list[Vector] = []
+        for at in range(0, len(texts), _BATCH_TEXTS):
+            some = texts[at : at + _BATCH_TEXTS]
+            causes = tuple(dict.fromkeys(item for item, _ in some))
+            made += await self._embed([text for _, text in some], _BATCH_MS, causes)
+        vectors = iter(made)
+        return [[next(vectors) for _ in item.texts] for item in batch]
+
+    async def _embed(self, texts: list[str], within_ms: int, causes: tuple[int, ...]) -> Sequence[Vector]:
+        request = ModelEmbed(texts=texts, model=self._target)
+        bound = await self._broker.estimate(request, lambda target: target == self._target)
+        left = self._limit_micro_usd - await self._spent() if bound.micro_usd else 0
+        if bound.micro_usd > left:
+            raise RefusedError(
+                f"embedding with {self._target} may cost {bound.micro_usd} micro-dollars; {left} are left",
+                hint='raise kb.embed_micro_usd, or set kb.embedder = "lexical"',
+                code="budget.exceeded",
+            )
+        budget = Budget(
+            micro_usd=bound.micro_usd,
+            tokens=bound.input_tokens,
+            deadline_ms=self._clock.now_ms() + within_ms,
+            permits=lambda target: target == self._target,
+        )
+        try:
+            answer = await self._broker.embed(request, budget=budget)
+        except ModelCallError as error:
+            cost = bound.micro_usd if error.cost_micro_usd is None else error.cost_micro_usd
+            if cost:
+                await self._state(request, bound, cost, 0, causes, finish=error.named_code)
+            raise
+        # What was sent, where to, and what it cost is a fact like any other, also when it was a question.
+        if causes or answer.cost_micro_usd:
+            await self._state(
+                request, bound, answer.cost_micro_usd, answer.input_tokens, causes, finish="embedded"
+            )
+        return answer.vectors
+
+    async def _state(
+        self,
+        request: ModelEmbed,
+        bound: Reservation,
+        cost: int,
+        tokens: int,
+        causes: tuple[int, ...],
+        *,
+        finish: str,
+    ) -> None:
+        called = ModelCalled(
+            node="",
+            attempt=0,
+            call=0,
+            provider=bound.provider,
+            model=bound.model,
+            generated=False,
+            request_digest=blob_digest(canonical(list(request.texts))),
+            answer_digest=blob_digest(b""),
+            input_tokens=tokens,
+            output_tokens=0,
+            estimated=False,
+            reserved_micro_usd=bound.micro_usd,
+            cost_micro_usd=cost,
+            price_version=bound.price_version,
+            finish=finish,
+        )
+        await self._journal.append(
+            Draft(payload=called, actor="daemon", scope="system", provenance=Provenance(causes=causes))
+        )
+
+
+def chosen(kb: Kb, broker: EmbedBroker) -> str | None:
+    """The target that the index uses; None: the lexical embedder alone.
+
+    ``auto`` takes a model only on this machine; another is used when ``kb.embedder`` names its provider.
+    """
+    if kb.embedder == "lexical":
+        return None
+    if kb.embedder != "auto":
+        target, local = broker.of_provider(kb.embedder)
+        if not local:
+            log.warning("index_by_remote_model", target=target)
+        return None if target == _LEXICAL_ROUTE.target else target
+    target = broker.default()
+    return None if target == _LEXICAL_ROUTE.target else target
+
+
+def _configured(provider: Provider, http: Http, secrets: SecretStore) -> _Route:
+    where = f"models.providers.{provider.name}"
+    if provider.kind not in ("ollama", "openai"):
+        raise UsageError(
+            f"{where}.embed_model: {provider.kind} serves no embeddings",
+            hint="ollama and openai do",
+            code="config.models",
+        )
+    default = OLLAMA_URL if provider.kind == "ollama" else _OPENAI_URL
+    url = check_url(provider.base_url or default, where=f"{where}.base_url")
+    if provider.kind == "openai" and not urlsplit(url).path:
+        url = f"{url}/v1"
+    ref = (
+        SecretRef(env=provider.api_key_env, name=provider.secret)
+        if provider.api_key_env or provider.secret
+        else None
+    )
+    local = is_loopback(urlsplit(url).hostname or "")
+    model = provider.embed_model or ""
+    return _Route(
+        name=provider.name,
+        model=model,
+        embedder=HttpEmbedder(
+            name=provider.name,
+            kind=cast(Literal["ollama", "openai"], provider.kind),
+            base_url=url,
+            model=model,
+            http=http,
+            key=lambda: None if ref is None else secrets.find(ref),
+        ),
+        price=provider.price or (_FREE if local else None),
+        local=local,
+        timeout_ms=provider.timeout_ms,
+    )
+
+
+def _bytes(request: ModelEmbed) -> int:
+    return sum(len(text.encode()) for text in request.texts) + 8 * len(request.texts)
+
+
+def _answer(
+    route: _Route, vectors: tuple[Vector, ...], bound: Reservation, tokens: int, *, estimated: bool
+) -> EmbedAnswer:
+    assert route.price is not None
+    return EmbedAnswer(
+        vectors=vectors,
+        provider=route.name,
+        model=route.model,
+        input_tokens=tokens,
+        estimated=estimated,
+        cost_micro_usd=price_of(route.price, tokens, 0),
+        price_version=bound.price_version,
+    )
