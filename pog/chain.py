@@ -18,11 +18,20 @@ from typing import NamedTuple
 import msgspec
 
 from pog.errors import LedgerCorruptError
-from runloop.digest import blob_digest, framed
+from runloop.digest import blob_hash, framed
 from runloop.errors import RunloopError, UsageError
 from runloop.events import KINDS, Event, Payload, Provenance, decode_payload
 
-__all__ = ["GENESIS", "Row", "decode_row", "head_statement", "link", "payload_decoder"]
+__all__ = [
+    "GENESIS",
+    "Row",
+    "decode_row",
+    "head_statement",
+    "link",
+    "payload_decoder",
+    "relink",
+    "setting",
+]
 
 GENESIS = bytes(32)
 """``prev_hash`` of the first row."""
@@ -64,18 +73,33 @@ def link(
     """The 32 bytes that bind a row to everything before it."""
     if len(prev_hash) != 32:
         raise ValueError("a previous hash has 32 bytes")
+    return relink(prev_hash, event_id, ts_ms, _setting(actor, kind, version, scope, run), payload, provenance)
+
+
+def relink(
+    prev_hash: bytes, event_id: int, ts_ms: int, setting: bytes, payload: bytes, provenance: bytes
+) -> bytes:
+    """:func:`link`, with the parts between time and payload framed already (:func:`setting`)."""
     # framed(), written out: the first parts have fixed lengths, the next hardly ever change.
-    text = b"".join(
-        (
+    return blob_hash(
+        b"%b%b%b%b%b%b"
+        % (
             _PLACE.pack(32, prev_hash, 8, event_id, 8, ts_ms),
-            _setting(actor, kind, version, scope, run),
+            setting,
             _LENGTH.pack(len(payload)),
             payload,
             _LENGTH.pack(len(provenance)),
             provenance,
         )
     )
-    return bytes.fromhex(blob_digest(text))
+
+
+@lru_cache(maxsize=4096)
+def setting(actor: str, kind: str, version: int, scope: str, run: str | None) -> bytes:
+    """The framed parts between time and payload; raises :class:`UnicodeEncodeError` for a lone surrogate."""
+    return _setting(
+        actor.encode(), kind.encode(), version, scope.encode(), None if run is None else run.encode()
+    )
 
 
 @lru_cache(maxsize=4096)
@@ -91,9 +115,9 @@ def head_statement(event_id: int, head: bytes, ts_ms: int) -> bytes:
 
 
 @cache
-def payload_decoder(kind: str) -> msgspec.json.Decoder[Payload]:
-    """Decoder of the newest version of a known kind."""
-    return msgspec.json.Decoder(KINDS[kind])
+def payload_decoder(kind: type[Payload]) -> msgspec.json.Decoder[Payload]:
+    """Decoder of a kind's closed schema."""
+    return msgspec.json.Decoder(kind)
 
 
 @cache
@@ -109,7 +133,7 @@ def decode_row(row: Row) -> Event:
     try:
         known = KINDS.get(row.kind)
         if known is not None and known.version == row.version:
-            payload = payload_decoder(row.kind).decode(row.payload)
+            payload = payload_decoder(known).decode(row.payload)
         else:
             payload = decode_payload(row.kind, msgspec.json.decode(row.payload), row.version)
         provenance = _provenance_decoder().decode(row.provenance)

@@ -17,6 +17,8 @@ from runloop.errors import NotFoundError
 
 __all__ = [
     "LEDGER",
+    "TRACE",
+    "VECTORS",
     "VIEWS",
     "FileKind",
     "OutdatedError",
@@ -27,7 +29,7 @@ __all__ = [
 
 
 class OutdatedError(LedgerVersionError):
-    """Views of an earlier build: nothing is lost, they are folded anew."""
+    """A file of an earlier build. Nothing is lost: views are folded anew, a ledger is migrated."""
 
 
 class FileKind:
@@ -38,7 +40,9 @@ class FileKind:
 
 
 LEDGER = FileKind("ledger", 0x524C4F47, 1)
-VIEWS = FileKind("views", 0x524C5657, 2)
+VIEWS = FileKind("views", 0x524C5657, 3)
+VECTORS = FileKind("vectors", 0x524C5643, 1)
+TRACE = FileKind("trace", 0x524C5452, 1)
 
 
 def connect_writer(path: Path, *, synchronous: str) -> sqlite3.Connection:
@@ -104,9 +108,10 @@ def check_identity(connection: sqlite3.Connection, path: Path, kind: FileKind) -
             f"{path} is of version {version}, this build knows {kind.version}", hint="upgrade runloop"
         )
     if version < kind.version:
+        anew = "'rlp daemon start' makes it anew from the ledger"
         raise OutdatedError(
             f"{path} is of version {version}, this build writes {kind.version}",
-            hint="'rlp daemon start' makes it anew from the ledger",
+            hint="rlp kb migrate" if kind.application_id == LEDGER.application_id else anew,
         )
 
 

@@ -9,38 +9,40 @@ for good if the file and this process disagree.
 
 from __future__ import annotations
 
-import fcntl
 import os
-import re
 import sqlite3
 import threading
 from collections.abc import Iterable, Sequence
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-import msgspec
+from typing import TYPE_CHECKING, Any
 
 from pog import sql
 from pog.anchor import Anchor, read_anchor, write_anchor
-from pog.chain import GENESIS, Row, head_statement, link, payload_decoder
+from pog.chain import GENESIS, Row, head_statement, relink, setting
 from pog.connection import LEDGER, check_identity, connect_writer
-from pog.errors import LedgerCorruptError, LedgerLockedError, LedgerUncertainError, LedgerWriteError
+from pog.errors import LedgerCorruptError, LedgerUncertainError, LedgerWriteError
+from pog.lock import take
+from pog.prepare import Prepared, prepare
+from pog.sql.bulk import Bulk
 from pog.wal import lost_commits
 from runloop.clock import Clock, SystemClock
-from runloop.digest import blob_digest, canonical
-from runloop.errors import RunloopError, UsageError
-from runloop.events import KINDS, Draft, Event, Payload, encode_payload
+from runloop.digest import blob_hash
+from runloop.errors import RunloopError
+from runloop.events import Draft, Event
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 __all__ = ["Head", "Ledger", "Prepared"]
 
-_SCOPE = re.compile(r"(user|system|agent:[a-z][a-z0-9_]{0,63})\Z")
 _SIGNED_AT = frozenset({"daemon.started", "daemon.stopped", "run.finished"})
 """Kinds at whose commit the head is signed, so that what people look at is always covered."""
+_ROOM = 8 * 1024 * 1024
+"""Bytes of log that a daemon writes beforehand."""
+_ALARM_PAGES = 8_000
+"""Log at which a commit folds it itself: 32 MiB. A thread does it sooner; this is for when none does."""
 _HINTS = {
     "SQLITE_FULL": "free space on the disk, then try again",
     "SQLITE_READONLY": "make the ledger's file and directory writable again",
@@ -58,16 +60,6 @@ class Head:
 
     id: int
     hash: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Prepared:
-    """A draft that is known to be storable: validated, with its canonical texts."""
-
-    draft: Draft
-    payload: Payload
-    payload_text: bytes
-    provenance_text: bytes
 
 
 class Ledger:
@@ -95,7 +87,14 @@ class Ledger:
         self._durable = durable
         """Whether a commit is on the disk when it returns."""
         self._anchor = anchor
+        self._anchor_due: Anchor | None = None
+        self._anchor_mutex = threading.Lock()
+        self._checkpointer: sqlite3.Connection | None = None
+        self._checkpoint_mutex = threading.Lock()
+        self.defers_anchor = False
+        """Whether somebody else calls :meth:`keep_anchor` after commits: it waits for the disk."""
         self._sql = sql.named("statements.sql")
+        self._rows = Bulk(self._sql["append_event"])
         self._mutex = threading.Lock()
         self.torn_tail = False
         """Whether the log ended in a transaction that cannot be read and was cut off when it was opened."""
@@ -132,23 +131,40 @@ class Ledger:
         lock = _lock(file)
         try:
             torn = _refuse_damaged_log(file)
-            connection = _connect(file, synchronous)
-            try:
-                opened = cls(
-                    connection,
-                    file,
-                    lock,
-                    signing_key=signing_key,
-                    clock=clock or SystemClock(),
-                    sign_every=sign_every,
-                    durable=synchronous.upper() in ("FULL", "EXTRA"),
-                    anchor=anchor,
-                )
-                opened.torn_tail = torn > 0
-                return opened
-            except BaseException:
-                connection.close()
-                raise
+            with ExitStack() as looking:
+
+                def opened_on(connection: sqlite3.Connection) -> Ledger:
+                    return cls(
+                        connection,
+                        file,
+                        lock,
+                        signing_key=signing_key,
+                        clock=clock or SystemClock(),
+                        sign_every=sign_every,
+                        durable=synchronous.upper() in ("FULL", "EXTRA"),
+                        anchor=anchor,
+                    )
+
+                # Closing a connection that may write folds the log into the file: what is to be refused is
+                # refused by one that may not, so that a damaged ledger stays as it is.
+                look = _connect_looking(file)
+                if look is not None:
+                    looking.enter_context(closing(look))
+                    opened_on(look)
+                connection = _connect(file, synchronous)
+                try:
+                    opened = opened_on(connection)
+                except BaseException:
+                    connection.close()
+                    raise
+            if torn:
+                # What it left in the log would look like damage once shorter transactions lie before it.
+                connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            opened.torn_tail = torn > 0
+            return opened
+        except sqlite3.Error as error:  # a page that the first look did not need
+            os.close(lock)
+            raise _open_error(error, file) from error
         except BaseException:
             os.close(lock)
             raise
@@ -159,16 +175,26 @@ class Ledger:
         return self._path
 
     @property
+    def waits(self) -> bool:
+        """Whether a commit waits for the disk (``synchronous`` FULL)."""
+        return self._durable
+
+    @property
     def head(self) -> Head:
         """The newest event's id and hash."""
         return self._head
+
+    @property
+    def anchor_due(self) -> bool:
+        """Whether a head was signed that the anchor does not name yet."""
+        return self._anchor_due is not None
 
     def prepare(self, drafts: Iterable[Draft]) -> list[Prepared]:
         """Validate drafts and write their canonical texts. Pure: nothing is stored.
 
         Raises :class:`UsageError` for a kind, payload, scope or text that the ledger refuses.
         """
-        return [_prepare(draft) for draft in drafts]
+        return [prepare(draft) for draft in drafts]
 
     def append(self, drafts: Sequence[Draft], blobs: Iterable[bytes] = ()) -> list[Event]:
         """State facts: all of them, in this order, in one transaction, or none.
@@ -183,28 +209,63 @@ class Ledger:
         with self._mutex:
             self._ensure_usable()
             now_ms = self._clock.now_ms()
-            rows, events = self._chain(prepared, now_ms)
-            stored = [(bytes.fromhex(blob_digest(data)), data) for data in map(bytes, blobs)]
-            if not rows and not stored:
+            cells, events = self._chain(prepared, now_ms)
+            stored = [(blob_hash(data), data) for data in map(bytes, blobs)]
+            if not events and not stored:
                 return []
             head = Head(events[-1].id, events[-1].hash) if events else self._head
             due = head.id - self._signed_up_to >= self._sign_every
             ends = any(item.payload.kind in _SIGNED_AT for item in prepared)
             sign = self._key is not None and (due or ends)
-            self._write(rows, stored, head if sign else None, now_ms)
+            self._write(cells, stored, head if sign else None, now_ms)
             self._head = head
             return events
 
-    def checkpoint(self) -> None:
-        """Move the write-ahead log into the file. For a thread beside the writer; never blocks it."""
+    def checkpoint(self) -> int:
+        """Move the write-ahead log into the file; tell how many pages the log holds. For a thread beside the
+        writer; never blocks it. The log is begun anew once all of it is moved, so not while somebody commits.
+        """
         # A connection of its own: the writer's one stays free for commits (lab/bus-store.md, commit tails).
-        connection = sqlite3.connect(self._path, isolation_level=None, timeout=0)
-        try:
-            connection.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
-        except sqlite3.OperationalError:
-            pass  # somebody reads; the next one does it
-        finally:
-            connection.close()
+        with self._checkpoint_mutex:
+            if self._closed:
+                return 0
+            if self._checkpointer is None:
+                self._checkpointer = sqlite3.connect(
+                    self._path, isolation_level=None, timeout=0, check_same_thread=False
+                )
+            try:
+                _, pages, _ = self._checkpointer.execute("PRAGMA wal_checkpoint(PASSIVE)").fetchone()
+            except sqlite3.OperationalError:
+                return 0  # somebody reads; the next one does it
+            return int(pages)
+
+    def make_room(self) -> None:
+        """Write the log's file to the size it will have, where that fails not at all.
+
+        A commit that writes over what is there spares the disk an entry in its own journal (docs/adr/0011).
+        SQLite reads a log up to the first frame that is none of its own.
+        """
+        with self._mutex, suppress(OSError):  # nobody else writes to the log meanwhile
+            name = self._path.with_name(self._path.name + "-wal")
+            log = os.open(name, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
+            try:
+                size = os.fstat(log).st_size
+                if size < _ROOM:
+                    os.pwrite(log, bytes(_ROOM - size), size)
+                    os.fsync(log)
+            finally:
+                os.close(log)
+
+    def keep_anchor(self) -> None:
+        """Write the anchor of the newest signed head, if that is still to be done."""
+        with self._anchor_mutex:
+            due, self._anchor_due = self._anchor_due, None
+            if due is not None and self._anchor is not None:
+                # The facts are recorded: where this fails the anchor is behind, until the next one.
+                with suppress(OSError):
+                    if not self._durable:
+                        _sync_log(self._path)
+                    write_anchor(self._anchor, due)
 
     def close(self) -> None:
         """Sign the head, fold the log into the file and let the next writer in. May be called twice."""
@@ -212,9 +273,13 @@ class Ledger:
             if self._closed:
                 return
             self._closed = True
+            with self._checkpoint_mutex:
+                if self._checkpointer is not None:
+                    self._checkpointer.close()
             try:
                 if self._key is not None and not self._doubt and self._head.id > self._signed_up_to:
                     self._write([], [], self._head, self._clock.now_ms())
+                self.keep_anchor()
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             except (sqlite3.Error, LedgerWriteError):
                 pass  # everything acknowledged is in the log already; the next open signs and folds
@@ -230,48 +295,38 @@ class Ledger:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _chain(self, prepared: Sequence[Prepared], now_ms: int) -> tuple[list[Row], list[Event]]:
-        rows: list[Row] = []
+    def _chain(self, prepared: Sequence[Prepared], now_ms: int) -> tuple[list[Any], list[Event]]:
+        """The cells of the rows, one row after another, and the events in them."""
+        cells: list[Any] = []
         events: list[Event] = []
         last_id, prev_hash = self._head.id, self._head.hash
         for item in prepared:
             draft, kind, version = item.draft, item.payload.kind, item.payload.version
+            actor, scope, run = draft.actor, draft.scope, draft.run
+            text, stamp = item.payload_text, item.provenance_text
             last_id += 1
-            own_hash = link(
+            own_hash = relink(prev_hash, last_id, now_ms, item.setting, text, stamp)
+            cells += (
+                last_id,
+                now_ms,
+                actor,
+                kind,
+                version,
+                scope,
+                run,
+                text.decode(),
+                stamp.decode(),
+                own_hash,
                 prev_hash,
-                event_id=last_id,
-                ts_ms=now_ms,
-                actor=draft.actor.encode(),
-                kind=kind.encode(),
-                version=version,
-                scope=draft.scope.encode(),
-                run=None if draft.run is None else draft.run.encode(),
-                payload=item.payload_text,
-                provenance=item.provenance_text,
-            )
-            rows.append(
-                Row(
-                    last_id,
-                    now_ms,
-                    draft.actor,
-                    kind,
-                    version,
-                    draft.scope,
-                    draft.run,
-                    item.payload_text.decode(),
-                    item.provenance_text.decode(),
-                    own_hash,
-                    prev_hash,
-                )
             )
             events.append(
                 Event(
                     id=last_id,
                     ts_ms=now_ms,
-                    actor=draft.actor,
+                    actor=actor,
                     kind=kind,
-                    scope=draft.scope,
-                    run=draft.run,
+                    scope=scope,
+                    run=run,
                     payload=item.payload,
                     provenance=draft.provenance,
                     hash=own_hash,
@@ -279,19 +334,22 @@ class Ledger:
                 )
             )
             prev_hash = own_hash
-        return rows, events
+        return cells, events
 
     def _write(
-        self, rows: list[Row], blobs: list[tuple[bytes, bytes]], sign: Head | None, now_ms: int
+        self, cells: list[Any], blobs: list[tuple[bytes, bytes]], sign: Head | None, now_ms: int
     ) -> None:
         execute = self._connection.execute
         signed: Anchor | None = None
         try:
+            if not blobs and sign is None and self._rows.is_one(cells):
+                # A statement by itself is a transaction: one hand-over between threads instead of three.
+                self._rows.insert(self._connection, cells)
+                return
             execute("BEGIN IMMEDIATE")
             if blobs:
                 self._connection.executemany(self._sql["append_blob"], blobs)
-            if rows:
-                self._connection.executemany(self._sql["append_event"], rows)
+            self._rows.insert(self._connection, cells)
             if sign is not None and self._key is not None:
                 signature = self._key.sign(head_statement(sign.id, sign.hash, now_ms))
                 execute(self._sql["append_head"], (sign.id, sign.hash, now_ms, self._public, signature))
@@ -305,7 +363,9 @@ class Ledger:
             raise
         if signed is not None:
             self._signed_up_to = signed.id
-            self._keep_anchor(signed)
+            self._anchor_due = signed
+            if not self.defers_anchor:
+                self.keep_anchor()
 
     def _roll_back(self) -> None:
         try:
@@ -369,7 +429,8 @@ class Ledger:
         event_id, own_hash, ts_ms, signature = self._connection.execute(self._sql["signed_head"]).fetchone()
         last = Anchor(id=event_id, hash=own_hash, ts_ms=ts_ms, signature=signature)
         if last.signed_by(self._key.public_key()):
-            self._keep_anchor(last)
+            self._anchor_due = last
+            self.keep_anchor()
         elif anchor is not None:
             raise _corrupt(self._path, event_id, "its head was signed with another key")
 
@@ -391,51 +452,10 @@ class Ledger:
             event=anchor.id,
         )
 
-    def _keep_anchor(self, anchor: Anchor) -> None:
-        """Write the anchor. The facts are recorded: where that fails it is behind, until the next one."""
-        if self._anchor is None:
-            return
-        with suppress(OSError):
-            if not self._durable:
-                _sync_log(self._path)
-            write_anchor(self._anchor, anchor)
-
 
 def _relink(row: Row, prev_hash: bytes) -> bytes:
-    return link(
-        prev_hash,
-        event_id=row.id,
-        ts_ms=row.ts_ms,
-        actor=row.actor.encode(),
-        kind=row.kind.encode(),
-        version=row.version,
-        scope=row.scope.encode(),
-        run=None if row.run is None else row.run.encode(),
-        payload=row.payload.encode(),
-        provenance=row.provenance.encode(),
-    )
-
-
-def _prepare(draft: Draft) -> Prepared:
-    kind = draft.payload.kind
-    if KINDS.get(kind) is not type(draft.payload):
-        raise UsageError(f"unknown event kind {kind!r}", code="event.kind")
-    if not draft.actor or not _SCOPE.match(draft.scope) or draft.run == "":
-        raise UsageError(
-            f"{kind}: actor {draft.actor!r}, scope {draft.scope!r}, run {draft.run!r}",
-            hint="scope is user, system or agent:<name>; actor and run are not empty",
-            code="event.shape",
-        )
-    try:
-        text = canonical(encode_payload(draft.payload))
-        # What a reader will see, so that nothing enters that cannot be read back.
-        payload = payload_decoder(kind).decode(text)
-        provenance = canonical(msgspec.to_builtins(draft.provenance))
-        draft.actor.encode()
-        (draft.run or "").encode()
-    except (msgspec.ValidationError, TypeError, UnicodeEncodeError) as error:
-        raise UsageError(f"{kind}: {error}", code="event.shape") from error
-    return Prepared(draft, payload, text, provenance)
+    place = setting(row.actor, row.kind, row.version, row.scope, row.run)
+    return relink(prev_hash, row.id, row.ts_ms, place, row.payload.encode(), row.provenance.encode())
 
 
 def _sync_log(path: Path) -> None:
@@ -459,6 +479,36 @@ def _refuse_damaged_log(path: Path) -> int:
     return lost
 
 
+def _connect_looking(path: Path) -> sqlite3.Connection | None:
+    """A connection that cannot write; None where there is no ledger yet."""
+    if not path.exists() or not path.stat().st_size:
+        log = path.with_name(f"{path.name}-wal")
+        if log.exists() and log.stat().st_size:  # SQLite would throw it away
+            raise LedgerCorruptError(
+                f"{path} is gone or empty, and its log is not",
+                hint="restore a backup; nothing was changed",
+            )
+        return None
+    try:
+        connection = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode=ro", uri=True, isolation_level=None, check_same_thread=False
+        )
+    except sqlite3.Error as error:
+        raise _open_error(error, path) from error
+    try:
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+            connection.close()
+            return None
+        check_identity(connection, path, LEDGER)
+    except sqlite3.Error as error:
+        connection.close()
+        raise _open_error(error, path) from error
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
 def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
     try:
         connection = connect_writer(path, synchronous=synchronous)
@@ -469,8 +519,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
             _create(connection)
         check_identity(connection, path, LEDGER)
         connection.execute("PRAGMA trusted_schema = OFF")
-        # Checkpoints come from a thread; this is the alarm for when none comes: 64 MiB of log.
-        connection.execute("PRAGMA wal_autocheckpoint = 16000")
+        connection.execute(f"PRAGMA wal_autocheckpoint = {_ALARM_PAGES}")
     except sqlite3.DatabaseError as error:
         connection.close()
         raise _open_error(error, path) from error
@@ -490,20 +539,10 @@ def _create(connection: sqlite3.Connection) -> None:
 
 
 def _lock(path: Path) -> int:
-    """One writer per ledger, over every process of the machine. The kernel lets go when the holder dies."""
-    name = path.with_name(path.name + ".lock")
     try:
-        lock = os.open(name, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        return take(path)
     except OSError as error:
-        raise _write_error(error, name) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise LedgerLockedError(
-            f"another process writes {path}", hint="rlp daemon status", path=str(path)
-        ) from error
-    return lock
+        raise _write_error(error, path.with_name(path.name + ".lock")) from error
 
 
 def _write_error(error: sqlite3.Error | OSError, path: Path) -> LedgerWriteError:

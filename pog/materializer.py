@@ -12,6 +12,9 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice, takewhile
 from pathlib import Path
 
 from pog.chain import GENESIS, Row, decode_row
@@ -25,6 +28,7 @@ from runloop.events import Event
 __all__ = ["Materializer", "fold_rows"]
 
 _BATCH = 512
+_MOVE = "UPDATE cursor SET event = ?, hash = ?"
 _OPERATIONAL = (
     "SQLITE_FULL",
     "SQLITE_IOERR",
@@ -37,6 +41,8 @@ _OPERATIONAL = (
     "SQLITE_CANTOPEN",
     "SQLITE_INTERRUPT",
 )
+_UNFIT = (sqlite3.Error, RunloopError, TypeError, ValueError, OverflowError)
+"""What an event that does not fit its tables may raise."""
 
 
 class Materializer:
@@ -46,7 +52,7 @@ class Materializer:
         self._connection = connection
         self._path = path
         self._reader = reader
-        self._folds = Folds()
+        self._folds = Folds(reader.history)
         self._mutex = threading.Lock()
         self._closed = False
         self._cursor, self._hash = self._read_cursor()
@@ -83,24 +89,28 @@ class Materializer:
         """Id of the last event the views contain."""
         return self._cursor
 
-    def catch_up(self, *, up_to: int | None = None) -> int:
+    def catch_up(self, *, up_to: int | None = None, fresh: Sequence[Event] = ()) -> int:
         """Fold what is new, and tell how far the views are now.
+
+        ``fresh`` spares the reading: committed events, in order. They are folded as they are when they
+        follow what the views contain; else the ledger is read.
 
         Raises :class:`ViewsError` when they cannot be written.
         """
         with self._mutex:
             if self._closed:
                 raise ViewsError("the views are closed", hint="rlp daemon start", code="views.closed")
-            batch: list[Row] = []
-            for row in self._reader.rows(after=self._cursor):
-                if up_to is not None and row.id > up_to:
-                    break
-                batch.append(row)
-                if len(batch) == _BATCH:
-                    self._fold(batch)
-                    batch = []
-            if batch:
-                self._fold(batch)
+            if up_to is None and self._follows(fresh):
+                self._follow(fresh)
+                return self._cursor
+            rows = self._reader.rows(after=self._cursor)
+            if up_to is not None:
+                rows = takewhile(lambda row: row.id <= up_to, rows)
+            while batch := list(islice(rows, _BATCH)):
+                with self._transaction():
+                    place = fold_rows(self._connection, self._folds, batch)
+                    self._connection.execute(_MOVE, place)
+                self._cursor, self._hash = place
             return self._cursor
 
     def rebuild(self) -> int:
@@ -108,18 +118,10 @@ class Materializer:
         with self._mutex:
             if self._closed:
                 raise ViewsError("the views are closed", hint="rlp daemon start", code="views.closed")
-            try:
-                self._connection.execute("BEGIN IMMEDIATE")
+            with self._transaction():
                 self._empty()
                 place = fold_rows(self._connection, self._folds, self._reader.rows())
-                self._connection.execute("UPDATE cursor SET event = ?, hash = ?", place)
-                self._connection.execute("COMMIT")
-            except sqlite3.Error as error:
-                self._roll_back()
-                raise self._error(error) from error
-            except BaseException:
-                self._roll_back()
-                raise
+                self._connection.execute(_MOVE, place)
             self._cursor, self._hash = place
             return self._cursor
 
@@ -146,11 +148,26 @@ class Materializer:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _fold(self, batch: list[Row]) -> None:
+    def _follows(self, events: Sequence[Event]) -> bool:
+        """Whether they begin where the views end, with no gap."""
+        return (
+            bool(events)
+            and (events[0].id, events[0].prev_hash) == (self._cursor + 1, self._hash)
+            and events[-1].id - events[0].id == len(events) - 1
+        )
+
+    def _follow(self, events: Sequence[Event]) -> None:
+        with self._transaction():
+            place = (events[-1].id, events[-1].hash)
+            _fold_events(self._connection, self._folds, events)
+            self._connection.execute(_MOVE, place)
+        self._cursor, self._hash = place
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
         try:
             self._connection.execute("BEGIN IMMEDIATE")
-            place = fold_rows(self._connection, self._folds, batch)
-            self._connection.execute("UPDATE cursor SET event = ?, hash = ?", place)
+            yield
             self._connection.execute("COMMIT")
         except sqlite3.Error as error:
             self._roll_back()
@@ -158,7 +175,6 @@ class Materializer:
         except BaseException:
             self._roll_back()
             raise
-        self._cursor, self._hash = place
 
     def _roll_back(self) -> None:
         try:
@@ -191,44 +207,60 @@ class Materializer:
         )
 
 
-def fold_rows(connection: sqlite3.Connection, folds: Folds, rows: object) -> tuple[int, bytes]:
+def fold_rows(connection: sqlite3.Connection, folds: Folds, rows: Iterable[Row]) -> tuple[int, bytes]:
     """Fold rows in order; return the place of the last. Unfit ones go to ``quarantine``.
 
     Raises :class:`sqlite3.Error` only for what is no fault of an event: full disk, I/O error, a held lock.
     """
     place = (0, GENESIS)
-    for row in rows:  # type: ignore[attr-defined]
-        try:
-            event = decode_row(row)
-        except LedgerCorruptError as error:
-            _quarantine(connection, row, error)
-        else:
-            if event.kind in folds.kinds:
-                _fold_one(connection, folds, row, event)
-        place = (row.id, row.hash)
+    rows = iter(rows)
+    while batch := list(islice(rows, _BATCH)):
+        events = []
+        for row in batch:
+            try:
+                events.append(decode_row(row))
+            except LedgerCorruptError as error:
+                _quarantine(connection, row.id, row.kind, error)
+        _fold_events(connection, folds, events)
+        place = (batch[-1].id, batch[-1].hash)
     return place
 
 
-def _fold_one(connection: sqlite3.Connection, folds: Folds, row: Row, event: Event) -> None:
+def _fold_events(connection: sqlite3.Connection, folds: Folds, events: Sequence[Event]) -> None:
+    """All at once, or, when one of them does not fit, one by one."""
+    events = [event for event in events if event.kind in folds.kinds]
     connection.execute("SAVEPOINT fold")
     try:
-        folds.apply(connection, event)
-    except (sqlite3.Error, RunloopError, ValueError, OverflowError) as error:
-        if isinstance(error, sqlite3.Error) and _is_operational(error):
+        folds.apply_all(connection, events)
+    except _UNFIT as error:
+        if _is_operational(error):
             raise  # SQLite may have rolled everything back already
         connection.execute("ROLLBACK TO fold")
-        _quarantine(connection, row, error)
+        for event in events:
+            _fold_one(connection, folds, event)
     connection.execute("RELEASE fold")
 
 
-def _is_operational(error: sqlite3.Error) -> bool:
+def _fold_one(connection: sqlite3.Connection, folds: Folds, event: Event) -> None:
+    connection.execute("SAVEPOINT one")
+    try:
+        folds.apply(connection, event)
+    except _UNFIT as error:
+        if _is_operational(error):
+            raise
+        connection.execute("ROLLBACK TO one")
+        _quarantine(connection, event.id, event.kind, error)
+    connection.execute("RELEASE one")
+
+
+def _is_operational(error: Exception) -> bool:
     return str(getattr(error, "sqlite_errorname", "") or "").startswith(_OPERATIONAL)
 
 
-def _quarantine(connection: sqlite3.Connection, row: Row, error: Exception) -> None:
+def _quarantine(connection: sqlite3.Connection, event: int, kind: str, error: Exception) -> None:
     connection.execute(
         "INSERT OR REPLACE INTO quarantine (event, kind, error) VALUES (?, ?, ?)",
-        (row.id, row.kind, str(error)),
+        (event, kind, str(error)),
     )
 
 
@@ -256,6 +288,7 @@ def _open(path: Path) -> sqlite3.Connection:
     # NORMAL: a power cut may cost the last folds, and they are only folds.
     connection = connect_writer(path, synchronous="NORMAL")
     try:
+        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 16 MiB: a checkpoint waits for the disk
         if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
             connection.execute("PRAGMA journal_mode = WAL").fetchone()
             create_tables(connection)

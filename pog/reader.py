@@ -10,7 +10,7 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -18,6 +18,7 @@ from pog import sql
 from pog.chain import Row, decode_row
 from pog.connection import LEDGER, connect_reader
 from pog.errors import LedgerCorruptError
+from pog.history import History
 from runloop.digest import blob_digest
 from runloop.errors import ConflictError, NotFoundError, UsageError
 from runloop.events import Event
@@ -156,32 +157,10 @@ class Reader:
             found[kind, payload[field]] = blob_digest(text.encode())
         return found
 
-    def mentions(self, text: str, limit: int = 10_000) -> list[int]:
-        """Ids of the events whose payload contains ``text``, or whose own hash starts with it."""
-        return [row[0] for row in self._all(self._sql["mentions"], {"text": text, "limit": limit})]
-
-    def ids_where(
-        self,
-        kind: str,
-        field: str,
-        value: str | int,
-        *,
-        match: Literal["equal", "prefix", "listed"] = "equal",
-    ) -> list[int]:
-        """Ids of the events of a kind whose payload's ``field`` is, starts with, or lists ``value``."""
-        name = {"equal": "ids_where", "prefix": "ids_where_prefix", "listed": "ids_where_listed"}[match]
-        found = self._all(self._sql[name], {"kind": kind, "field": field, "value": value})
-        return [row[0] for row in found]
-
-    def edges(self, after: int = 0) -> Iterator[tuple[int, tuple[int, ...]]]:
-        """``(event, its causes)`` in order, for walking forward."""
-        while True:
-            page = self._all(self._sql["edges_after"], (after, _PAGE))
-            for event_id, provenance in page:
-                yield event_id, tuple(msgspec.json.decode(provenance).get("causes", ()))
-            if len(page) < _PAGE:
-                return
-            after = page[-1][0]
+    @property
+    def history(self) -> History:
+        """Older facts, as a fold asks for them."""
+        return History(self._all)
 
     def _rows_of_kinds(self, kinds: Collection[str], after: int) -> Iterator[Row]:
         marks = ", ".join("?" * len(kinds))

@@ -1,6 +1,7 @@
 -- How an event changes the views: one block per kind, statements in order. Named values are the payload's fields
 -- (lists and objects as JSON text) and the event's own :event, :ts_ms, :actor, :run, :label. A kind without a
--- block changes no view.
+-- block changes no view. A statement marked "summed by run" may be given the sums of several events of one run, with
+-- :events their number (pog/batch.py).
 
 -- name: run.started
 INSERT INTO runs (run, opening, definition_digest, params, principal, via, prompt, state, started_ms, started_event)
@@ -60,7 +61,8 @@ INSERT INTO messages (event, run, sender, receiver, topic, type, schema_id, msg_
                       attempt, sent_ms)
 VALUES (:event, :run, :sender, :receiver, :topic, :type, :schema_id, :msg_id, :size, :body_digest, :node,
         :attempt, :ts_ms);
-UPDATE runs SET messages = messages + 1, message_bytes = message_bytes + :size WHERE run = :run;
+-- summed by run
+UPDATE runs SET messages = messages + :events, message_bytes = message_bytes + :size WHERE run = :run;
 
 -- name: hostcall.admitted
 INSERT INTO hostcalls (run, node, attempt, call, op, effect, key, state, args_digest, request_bytes, fuel,
@@ -78,7 +80,8 @@ VALUES (coalesce(:run, ''), :node, :attempt, :call, :op, :effect, 'delivered', :
 ON CONFLICT (run, node, attempt, call) DO UPDATE
 SET state = 'delivered', ok = excluded.ok, result_digest = excluded.result_digest,
     response_bytes = excluded.response_bytes, delivered_event = excluded.delivered_event;
-UPDATE runs SET hostcalls = hostcalls + 1 WHERE run = :run;
+-- summed by run
+UPDATE runs SET hostcalls = hostcalls + :events WHERE run = :run;
 
 -- name: model.called
 INSERT INTO model_calls (event, run, node, attempt, call, provider, model, generated, request_digest, answer_digest,
@@ -87,6 +90,7 @@ INSERT INTO model_calls (event, run, node, attempt, call, provider, model, gener
 VALUES (:event, :run, :node, :attempt, :call, :provider, :model, :generated, :request_digest, :answer_digest,
         :input_tokens, :output_tokens, :estimated, :reserved_micro_usd, :cost_micro_usd, :price_version,
         :finish, :ts_ms);
+-- summed by run
 UPDATE runs
 SET cost_micro_usd = cost_micro_usd + :cost_micro_usd, input_tokens = input_tokens + :input_tokens,
     output_tokens = output_tokens + :output_tokens
@@ -133,10 +137,14 @@ SET name = excluded.name, org = excluded.org, title = excluded.title, note = exc
     label = excluded.label, event = excluded.event, updated_ms = excluded.updated_ms;
 DELETE FROM contact_emails WHERE contact = :contact;
 INSERT INTO contact_emails (contact, position, email) SELECT :contact, key, value FROM json_each(:emails);
-INSERT INTO searchables (kind, ref, title, body, event, dated_ms)
-VALUES ('contact', 'contact:' || :contact, :name, :words, :event, :ts_ms)
+INSERT INTO searchables (id, kind, ref, title, body, label, source, event, dated_ms)
+VALUES (:event, 'contact', 'contact:' || :contact, :name, :words, :label, :source, :event, :ts_ms)
 ON CONFLICT (ref) DO UPDATE
-SET title = excluded.title, body = excluded.body, event = excluded.event, dated_ms = excluded.dated_ms;
+SET id = excluded.id, title = excluded.title, body = excluded.body, label = excluded.label,
+    source = excluded.source, event = excluded.event, dated_ms = excluded.dated_ms;
+INSERT INTO imports (kind, ref, origin, event)
+SELECT 'contact', :contact, :origin, :event WHERE :origin IS NOT NULL
+ON CONFLICT (kind, ref) DO UPDATE SET origin = excluded.origin, event = excluded.event;
 
 -- name: document.imported
 INSERT INTO documents (document, type, title, text, people, written_ms, source, content_digest, label, event,
@@ -146,18 +154,85 @@ ON CONFLICT (document) DO UPDATE
 SET type = excluded.type, title = excluded.title, text = excluded.text, people = excluded.people,
     written_ms = excluded.written_ms, source = excluded.source, content_digest = excluded.content_digest,
     label = excluded.label, event = excluded.event, updated_ms = excluded.updated_ms;
-INSERT INTO searchables (kind, ref, title, body, event, dated_ms)
-VALUES (:type, 'document:' || :document, :title, :words, :event, coalesce(:written_ms, :ts_ms))
+INSERT INTO searchables (id, kind, ref, title, body, label, source, event, dated_ms)
+VALUES (:event, :type, 'document:' || :document, :title, :words, :label, :source, :event,
+        coalesce(:written_ms, :ts_ms))
 ON CONFLICT (ref) DO UPDATE
-SET kind = excluded.kind, title = excluded.title, body = excluded.body, event = excluded.event,
-    dated_ms = excluded.dated_ms;
+SET id = excluded.id, kind = excluded.kind, title = excluded.title, body = excluded.body,
+    label = excluded.label, source = excluded.source, event = excluded.event, dated_ms = excluded.dated_ms;
+INSERT INTO imports (kind, ref, origin, event)
+SELECT 'document', :document, :origin, :event WHERE :origin IS NOT NULL
+ON CONFLICT (kind, ref) DO UPDATE SET origin = excluded.origin, event = excluded.event;
+
+-- name: calendar.upserted  (an older revision never replaces a newer one)
+INSERT INTO calendar (entry, type, uid, recurrence, sequence, status, title, text, location, starts, ends, start_ms,
+                      end_ms, all_day, timezone, rule, people, source, label, event, updated_ms)
+VALUES (:entry, :type, :uid, :recurrence, :sequence, :status, :title, :text, :location, :start, :end, :start_ms,
+        :end_ms, :all_day, :timezone, :rule, :people, :source, :label, :event, :ts_ms)
+ON CONFLICT (entry) DO UPDATE
+SET type = excluded.type, uid = excluded.uid, recurrence = excluded.recurrence, sequence = excluded.sequence,
+    status = excluded.status, title = excluded.title, text = excluded.text, location = excluded.location,
+    starts = excluded.starts, ends = excluded.ends, start_ms = excluded.start_ms, end_ms = excluded.end_ms,
+    all_day = excluded.all_day, timezone = excluded.timezone, rule = excluded.rule, people = excluded.people,
+    source = excluded.source, label = excluded.label, event = excluded.event, updated_ms = excluded.updated_ms
+WHERE excluded.sequence >= calendar.sequence;
+INSERT INTO searchables (id, kind, ref, title, body, label, source, event, dated_ms)
+SELECT :event, 'event', 'event:' || :entry, :title, :words, :label, :source, :event, coalesce(:start_ms, :ts_ms)
+WHERE EXISTS (SELECT 1 FROM calendar WHERE entry = :entry AND event = :event)
+ON CONFLICT (ref) DO UPDATE
+SET id = excluded.id, title = excluded.title, body = excluded.body, label = excluded.label,
+    source = excluded.source, event = excluded.event, dated_ms = excluded.dated_ms;
+INSERT INTO imports (kind, ref, origin, event)
+SELECT 'event', :entry, :origin, :event WHERE :origin IS NOT NULL
+ON CONFLICT (kind, ref) DO UPDATE SET origin = excluded.origin, event = excluded.event;
 
 -- name: memory.updated
-INSERT INTO memory (namespace, key, value, entry_version, event, updated_ms)
-VALUES (:namespace, :key, :value, :entry_version, :event, :ts_ms)
+INSERT INTO memory_spaces (namespace, keys, bytes)
+VALUES (:namespace, 1, length(CAST(:key AS BLOB)) + length(CAST(:value AS BLOB)))
+ON CONFLICT (namespace) DO UPDATE
+SET keys = keys + 1 - (SELECT count(value) FROM memory WHERE namespace = :namespace AND key = :key),
+    bytes = bytes + excluded.bytes - coalesce((
+        SELECT length(CAST(key AS BLOB)) + length(CAST(value AS BLOB)) FROM memory
+        WHERE namespace = :namespace AND key = :key), 0);
+INSERT INTO memory (namespace, key, value, entry_version, label, event, updated_ms)
+VALUES (:namespace, :key, :value, :entry_version, :label, :event, :ts_ms)
 ON CONFLICT (namespace, key) DO UPDATE
-SET value = excluded.value, entry_version = excluded.entry_version, event = excluded.event,
-    updated_ms = excluded.updated_ms;
+SET value = excluded.value, entry_version = excluded.entry_version, label = excluded.label,
+    event = excluded.event, updated_ms = excluded.updated_ms;
+
+-- name: memory.forgotten
+UPDATE memory_spaces
+SET keys = keys - (SELECT count(value) FROM memory WHERE namespace = :namespace AND key = :key),
+    bytes = bytes - coalesce((
+        SELECT length(CAST(key AS BLOB)) + length(CAST(value AS BLOB)) FROM memory
+        WHERE namespace = :namespace AND key = :key), 0)
+WHERE namespace = :namespace;
+UPDATE memory SET value = NULL, entry_version = :entry_version, event = :event, updated_ms = :ts_ms
+WHERE namespace = :namespace AND key = :key;
+
+-- name: source.retracted  (what the facts had put into the tables is put right by pog/retract.py)
+INSERT INTO retractions (event, source, facts, cascade, runs, approvals, reason, principal, retracted_ms)
+VALUES (:event, :source, :facts, :cascade, :runs, :approvals, :reason, :principal, :ts_ms);
+INSERT OR IGNORE INTO retracted (fact, retraction) SELECT value, :event FROM json_each(:facts);
+
+-- name: source.restored
+UPDATE retractions SET restored_event = :event WHERE event = :retraction AND restored_event IS NULL;
+DELETE FROM retracted WHERE retraction = :retraction;
+
+-- name: promise.created
+INSERT INTO promises (promise, run, node, attempt, call, agent, resolver, question, choices, state, created_ms,
+                      expires_ms, created_event)
+VALUES (:promise, :run, :node, :attempt, :call, :agent, :resolver, :question, :choices, 'open', :ts_ms, :expires_ms,
+        :event);
+
+-- name: promise.resolved  (the first word counts)
+UPDATE promises SET state = 'resolved', value = :value, principal = :principal, settled_ms = :ts_ms,
+                    settled_event = :event
+WHERE promise = :promise AND state = 'open';
+
+-- name: promise.timed_out
+UPDATE promises SET state = 'timed_out', reason = :reason, settled_ms = :ts_ms, settled_event = :event
+WHERE promise = :promise AND state = 'open';
 
 -- name: token.issued
 INSERT INTO tokens (token, parent, holder, grants, run, expires_ms, issued_ms, issued_event)
@@ -213,6 +288,22 @@ WHERE excluded.serial > agent_indexes.serial;
 INSERT INTO trust_changes (event, change, subject, before, after, reason, approval, principal, changed_ms)
 VALUES (:event, :change, :subject, :before, :after, :reason, :approval, :principal, :ts_ms);
 UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval;
+
+-- name: topic.published  (the daemon states a message once; were it stated twice, the first counts)
+INSERT INTO topic_usage (publisher, messages, bytes) VALUES (:publisher, 1, :size)
+ON CONFLICT (publisher) DO UPDATE SET messages = messages + 1, bytes = bytes + excluded.bytes;
+INSERT OR IGNORE INTO topic_messages (instance, msg_id, trace_id, event)
+VALUES (:instance, :msg_id, :trace_id, :event);
+
+-- name: consumer.advanced
+INSERT INTO topic_consumers (owner, consumer, pattern, position, event, stated_ms)
+VALUES (:owner, :consumer, :pattern, :position, :event, :ts_ms)
+ON CONFLICT (owner, consumer) DO UPDATE
+SET pattern = excluded.pattern, position = excluded.position, event = excluded.event,
+    stated_ms = excluded.stated_ms;
+
+-- name: consumer.removed
+DELETE FROM topic_consumers WHERE owner = :owner AND consumer = :consumer;
 
 -- name: quota.warned
 INSERT INTO quotas (event, run, agent, resource, max, used, exceeded, noted_ms)

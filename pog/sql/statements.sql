@@ -53,21 +53,6 @@ ORDER BY started.id DESC LIMIT ?
 -- name: knowledge_texts  (newest fact of an id last)
 SELECT kind, payload FROM events WHERE kind IN ('contact.upserted', 'document.imported') ORDER BY id
 
--- name: mentions  (every event whose payload, or own hash, contains the text)
-SELECT id FROM events WHERE instr(payload, :text) > 0 OR lower(hex(hash)) LIKE :text || '%' ORDER BY id LIMIT :limit
-
--- name: edges_after
-SELECT id, provenance FROM events WHERE id > ? ORDER BY id LIMIT ?
-
--- name: ids_where  (one kind, one field of the payload)
-SELECT id FROM events WHERE kind = :kind AND json_extract(payload, '$.' || :field) = :value ORDER BY id
-
--- name: ids_where_prefix
-SELECT id FROM events WHERE kind = :kind AND substr(json_extract(payload, '$.' || :field), 1, length(:value)) = :value
-ORDER BY id
-
--- name: ids_where_listed  (a field that is a list of texts, compared without case)
+-- name: events_about  (of some kinds, about one of some things; the reader writes in kinds and fields of its own)
 SELECT id FROM events
-WHERE kind = :kind AND EXISTS (
-    SELECT 1 FROM json_each(payload, '$.' || :field) WHERE lower(value) = lower(:value)
-) ORDER BY id
+WHERE kind IN (:kinds) AND id <= :up_to AND (:about) IN (SELECT value FROM json_each(:names)) ORDER BY id

@@ -91,7 +91,7 @@ CREATE INDEX contact_emails_by_email ON contact_emails (email COLLATE NOCASE);
 
 CREATE TABLE documents (
     document       TEXT PRIMARY KEY,
-    type           TEXT    NOT NULL, -- note, mail
+    type           TEXT    NOT NULL, -- note, mail, record
     title          TEXT    NOT NULL,
     text           TEXT    NOT NULL,
     people         TEXT    NOT NULL, -- JSON
@@ -102,6 +102,41 @@ CREATE TABLE documents (
     event          INTEGER NOT NULL,
     updated_ms     INTEGER NOT NULL
 ) STRICT;
+
+CREATE TABLE calendar (
+    entry      TEXT PRIMARY KEY,
+    type       TEXT    NOT NULL, -- event, todo
+    uid        TEXT    NOT NULL,
+    recurrence TEXT    NOT NULL, -- the instance of the series it replaces; empty: the series
+    sequence   INTEGER NOT NULL,
+    status     TEXT    NOT NULL, -- confirmed, tentative, cancelled, needs-action, in-process, completed, or empty
+    title      TEXT    NOT NULL,
+    text       TEXT    NOT NULL,
+    location   TEXT    NOT NULL,
+    starts     TEXT    NOT NULL,
+    ends       TEXT    NOT NULL,
+    start_ms   INTEGER,
+    end_ms     INTEGER,
+    all_day    INTEGER NOT NULL,
+    timezone   TEXT    NOT NULL,
+    rule       TEXT    NOT NULL, -- as written; nothing is expanded
+    people     TEXT    NOT NULL, -- JSON
+    source     TEXT    NOT NULL,
+    label      TEXT,
+    event      INTEGER NOT NULL,
+    updated_ms INTEGER NOT NULL
+) STRICT;
+CREATE INDEX calendar_by_start ON calendar (start_ms);
+
+-- Which file each imported thing was last read from: what has vanished from it can be told.
+CREATE TABLE imports (
+    kind   TEXT    NOT NULL, -- contact, document, event
+    ref    TEXT    NOT NULL,
+    origin TEXT    NOT NULL,
+    event  INTEGER NOT NULL,
+    PRIMARY KEY (kind, ref)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX imports_by_origin ON imports (origin, kind, ref);
 
 CREATE TABLE artifacts (
     event      INTEGER PRIMARY KEY,
@@ -215,11 +250,61 @@ CREATE TABLE messages (
 CREATE TABLE memory (
     namespace     TEXT    NOT NULL,
     key           TEXT    NOT NULL,
-    value         TEXT    NOT NULL, -- JSON
+    value         TEXT,             -- JSON; NULL: forgotten
     entry_version INTEGER NOT NULL,
+    label         TEXT,             -- trust label: the lowest of what it was made from
     event         INTEGER NOT NULL,
     updated_ms    INTEGER NOT NULL,
     PRIMARY KEY (namespace, key)
+) STRICT;
+
+-- What a person took back, and whether it counts again.
+CREATE TABLE retractions (
+    event          INTEGER PRIMARY KEY,
+    source         INTEGER NOT NULL,
+    facts          TEXT    NOT NULL, -- JSON: ledger ids
+    cascade        INTEGER NOT NULL,
+    runs           TEXT    NOT NULL, -- JSON
+    approvals      TEXT    NOT NULL, -- JSON
+    reason         TEXT    NOT NULL,
+    principal      TEXT    NOT NULL,
+    retracted_ms   INTEGER NOT NULL,
+    restored_event INTEGER
+) STRICT;
+
+-- Facts that do not count at present.
+CREATE TABLE retracted (
+    fact       INTEGER NOT NULL,
+    retraction INTEGER NOT NULL,
+    PRIMARY KEY (fact, retraction)
+) STRICT, WITHOUT ROWID;
+
+-- What each namespace of memory holds: keys with a value, and bytes of keys and values.
+CREATE TABLE memory_spaces (
+    namespace TEXT PRIMARY KEY,
+    keys      INTEGER NOT NULL,
+    bytes     INTEGER NOT NULL
+) STRICT;
+
+CREATE TABLE promises (
+    promise       TEXT PRIMARY KEY,
+    run           TEXT,
+    node          TEXT    NOT NULL,
+    attempt       INTEGER NOT NULL,
+    call          INTEGER NOT NULL,
+    agent         TEXT    NOT NULL,
+    resolver      TEXT    NOT NULL, -- run, operator
+    question      TEXT    NOT NULL,
+    choices       TEXT    NOT NULL, -- JSON
+    state         TEXT    NOT NULL, -- open, resolved, timed_out
+    value         TEXT,             -- JSON
+    principal     TEXT,
+    reason        TEXT,             -- deadline, run_over
+    created_ms    INTEGER NOT NULL,
+    expires_ms    INTEGER NOT NULL,
+    settled_ms    INTEGER,
+    created_event INTEGER NOT NULL,
+    settled_event INTEGER
 ) STRICT;
 
 CREATE TABLE tokens (
@@ -339,16 +424,48 @@ CREATE TABLE trust_changes (
     changed_ms INTEGER NOT NULL
 ) STRICT;
 
--- What can be found by words. `ref` is the contact or document.
+-- What was published on durable topics, by its identity: the same message is recorded once. Ids are hex text
+-- of one length, so that their order is their value's.
+CREATE TABLE topic_messages (
+    instance   TEXT    NOT NULL,
+    msg_id     TEXT    NOT NULL,
+    trace_id   TEXT    NOT NULL,
+    event      INTEGER NOT NULL,
+    PRIMARY KEY (instance, msg_id, trace_id)
+) STRICT, WITHOUT ROWID;
+
+-- What each publisher's messages hold of the ledger.
+CREATE TABLE topic_usage (
+    publisher  TEXT PRIMARY KEY,
+    messages   INTEGER NOT NULL,
+    bytes      INTEGER NOT NULL
+) STRICT;
+
+-- How far each durable consumer has acknowledged, as last stated.
+CREATE TABLE topic_consumers (
+    owner      TEXT    NOT NULL,
+    consumer   TEXT    NOT NULL,
+    pattern    TEXT    NOT NULL,
+    position   INTEGER NOT NULL,
+    event      INTEGER NOT NULL,
+    stated_ms  INTEGER NOT NULL,
+    PRIMARY KEY (owner, consumer)
+) STRICT;
+
+-- What can be found by words. `ref` is the contact, document or calendar event; `id` is the ledger id of the
+-- source, so that newer ones have larger ids and a change gives another one.
 CREATE TABLE searchables (
     id         INTEGER PRIMARY KEY,
-    kind       TEXT    NOT NULL, -- contact, note, mail
+    kind       TEXT    NOT NULL, -- contact, note, mail, record, event
     ref        TEXT    NOT NULL,
     title      TEXT    NOT NULL,
     body       TEXT    NOT NULL,
+    label      TEXT,             -- trust label of the source
+    source     TEXT    NOT NULL DEFAULT '',
     event      INTEGER NOT NULL,
     dated_ms   INTEGER NOT NULL
 ) STRICT;
+CREATE INDEX searchables_by_date ON searchables (dated_ms);
 CREATE UNIQUE INDEX searchables_by_ref ON searchables (ref);
 
 CREATE VIRTUAL TABLE search USING fts5 (

@@ -7,6 +7,7 @@ which files were made. Does not know: how to do anything. Feed it every committe
 
 from __future__ import annotations
 
+from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -29,6 +30,7 @@ from runloop.events import (
     RunStarted,
 )
 from runloop.ops import OPS
+from runloopd.broker.labels import lowest
 from runloopd.broker.quotas import RESOURCES, Allowance, Limits, Purse, Quotas, Usage
 
 __all__ = ["Attempt", "Delivered", "Effect", "Record", "Run", "effect_key"]
@@ -64,15 +66,35 @@ class Attempt:
     fuel_before: int = 0
     """Fuel that the agent's attempts had burnt when this one was scheduled."""
 
+    _alike: dict[tuple[str, str], list[int]] = field(default_factory=dict)
+    """Op and digest of the arguments -> numbers of the calls, in order. An attempt may make very many calls,
+    and none should look at all those before it."""
+    _seen: tuple[list[int], list[int]] = field(default_factory=lambda: ([], []))
+    """Numbers, in order, and ledger ids of the answers apart from clock, chance and log."""
+
     def ordinal(self, op: str, args_digest: str, before: int) -> int:
         """How many calls before call number ``before`` had this op and these arguments."""
-        return sum(
-            1 for n, c in self.calls.items() if n < before and c.op == op and c.args_digest == args_digest
-        )
+        return bisect_left(self._alike.get((op, args_digest), ()), before)
 
     def seen(self, before: int) -> tuple[int, ...]:
         """Ledger ids of the answers the guest has seen, apart from clock, chance and log."""
-        return tuple(c.event for n, c in sorted(self.calls.items()) if n < before and c.effect != "pure")
+        numbers, events = self._seen
+        return tuple(events[: bisect_left(numbers, before)])
+
+    def hear(self, number: int, answer: Delivered) -> None:
+        """An answer is on record; one for the same call, if there was one, counts no more."""
+        before = self.calls.get(number)
+        if before is not None:
+            self._alike[before.op, before.args_digest].remove(number)
+        self.calls[number] = answer
+        insort(self._alike.setdefault((answer.op, answer.args_digest), []), number)
+        numbers, events = self._seen
+        place = bisect_left(numbers, number)
+        if place < len(numbers) and numbers[place] == number:
+            del numbers[place], events[place]
+        if answer.effect != "pure":
+            numbers.insert(place, number)
+            events.insert(place, answer.event)
 
 
 @dataclass(slots=True)
@@ -104,6 +126,8 @@ class Run:
     """Agent -> resources of its quota that were warned of."""
     attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     effects: dict[str, Effect] = field(default_factory=dict)
+    admitted: dict[tuple[str, int, int], list[Effect]] = field(default_factory=dict)
+    """Node, attempt and call -> effects whose answer is not on record yet."""
     artifacts: set[str] = field(default_factory=set)
     warned_run: set[str] = field(default_factory=set)
     """Resources of the run that were warned of."""
@@ -111,6 +135,8 @@ class Run:
     """Node and attempt -> resources that were warned of."""
     tools: dict[tuple[str, str], set[tuple[str, int, int]]] = field(default_factory=dict)
     """Agent and tool -> node, attempt and call of every use that was let through."""
+    floor: str | None = None
+    """Lowest trust label among the answers its agents have heard."""
 
     def usage(self, agent: str) -> Usage:
         """What an agent has used; nothing yet, if it has done nothing."""
@@ -185,11 +211,12 @@ def _node_tokens(definition: Mapping[str, Any]) -> dict[str, int]:
 def _fold(run: Run, event: Event) -> None:
     if event.kind == HostcallAdmitted.kind:
         admitted = cast(HostcallAdmitted, event.payload)
-        run.effects[admitted.key] = Effect(
-            admitted.key, event.id, (admitted.node, admitted.attempt, admitted.call)
-        )
+        place = (admitted.node, admitted.attempt, admitted.call)
+        effect = run.effects[admitted.key] = Effect(admitted.key, event.id, place)
+        run.admitted.setdefault(place, []).append(effect)
     elif event.kind == HostcallDelivered.kind:
         delivered = cast(HostcallDelivered, event.payload)
+        run.floor = lowest(run.floor, event.provenance.label)
         _deliver(run, event.id, delivered)
         _use(run.usage(_agent(run, delivered.node, event)), delivered)
     elif event.kind == ModelCalled.kind:
@@ -246,7 +273,7 @@ def _take_turn(run: Run, scheduled: NodeScheduled) -> None:
 def _is_patient(op: str | None) -> bool:
     """Whether a call waits for a person or a provider; their answers take the time they take."""
     row = None if op is None else OPS.get(op)
-    return row is not None and (row.far or row.effect in ("send", "spend"))
+    return row is not None and (row.far or row.waits or row.effect in ("send", "spend"))
 
 
 def _pass_time(run: Run, moved: AgentTransition, now_ms: int) -> None:
@@ -282,8 +309,7 @@ def _deliver(run: Run, event: int, answer: HostcallDelivered) -> None:
         ok=answer.ok,
         result_digest=answer.result_digest,
     )
-    attempt.calls[answer.call] = delivered
-    place = (answer.node, answer.attempt, answer.call)
-    for effect in run.effects.values():
-        if effect.place == place and effect.delivered is None:
+    attempt.hear(answer.call, delivered)
+    for effect in run.admitted.pop((answer.node, answer.attempt, answer.call), ()):
+        if effect.delivered is None:
             effect.delivered = delivered

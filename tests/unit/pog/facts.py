@@ -11,6 +11,7 @@ from runloop.events import (
     AgentPin,
     ArtifactCreated,
     ContactUpserted,
+    DaemonStarted,
     DocumentImported,
     Draft,
     EmailSent,
@@ -189,3 +190,7 @@ def token(token: str = "t-node", parent: str | None = "t-run") -> TokenIssued:
     return TokenIssued(
         token=token, parent=parent, holder="agent:writer", grants={"model": True}, expires_ms=9
     )
+
+
+def daemon_started() -> DaemonStarted:
+    return DaemonStarted(build="0", pid=1)

@@ -381,3 +381,47 @@ def test_a_checkpoint_beside_a_reader_is_harmless(store: Store) -> None:
     ledger.checkpoint()
     ledger.append([facts.draft(facts.note())])
     assert len(list(events)) == 49
+
+
+@pytest.mark.requirement("I4.step.3")
+def test_the_log_is_bounded_though_nobody_makes_a_checkpoint(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pog.ledger._ALARM_PAGES", 100)
+    ledger = store.ledger()
+    for number in range(200):
+        ledger.append([facts.draft(facts.note(f"d{number}", text="x" * 20_000))])
+    assert store.events_db.with_name("events.db-wal").stat().st_size < 150 * 4_200
+
+
+def test_a_checkpoint_tells_how_long_the_log_is(store: Store) -> None:
+    ledger = store.ledger()
+    ledger.append([facts.draft(facts.note(text="x" * 100_000))])
+    assert 20 <= ledger.checkpoint() <= 60
+    ledger.append([facts.draft(facts.note())])
+    assert ledger.checkpoint() <= 10  # begun anew
+    ledger.close()
+    assert ledger.checkpoint() == 0
+
+
+def test_room_is_made_once_and_a_disk_without_it_is_no_matter(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = store.ledger()
+    log = store.events_db.with_name("events.db-wal")
+
+    def full(*_: object) -> int:
+        raise OSError(28, "no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr("pog.ledger.os.pwrite", full)
+        ledger.make_room()
+    (first,) = ledger.append([facts.draft(facts.note("d1"))])
+    before = log.read_bytes()
+    ledger.make_room()
+    assert log.stat().st_size == 8 * 1024 * 1024
+    assert log.read_bytes().startswith(before)
+    (second,) = ledger.append([facts.draft(facts.note("d2"))])
+    ledger.make_room()
+    assert log.stat().st_size == 8 * 1024 * 1024
+    assert list(store.reader().events()) == [first, second]

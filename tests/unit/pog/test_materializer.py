@@ -168,7 +168,13 @@ def test_a_whole_history_is_folded_and_nothing_is_quarantined(store: Store) -> N
 
 def test_every_block_of_the_fold_is_of_a_kind_that_exists() -> None:
     assert Folds().kinds <= set(KINDS)
-    assert set(KINDS) - Folds().kinds == {"daemon.started", "daemon.stopped", "timer.set", "timer.fired"}
+    assert set(KINDS) - Folds().kinds == {
+        "daemon.started",
+        "daemon.stopped",
+        "ledger.restored",
+        "timer.set",
+        "timer.fired",
+    }
 
 
 def test_who_is_quarantined_is_a_view_and_a_release_empties_it(store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import random
 import time
 from urllib.parse import quote
 
@@ -114,3 +115,90 @@ def test_hostile_text_takes_linear_time(text: str) -> None:
     begun = time.process_time()
     mask_text(text)
     assert time.process_time() - begun < 10
+
+
+# --- encodings of what nobody told us of ----------------------------------------------------------
+
+ADDRESS = "john.doe@secret-domain.example"
+KEY = "ghp_" + "a1B2" * 9
+
+
+def _percent(text: str) -> str:
+    return "".join(f"%{byte:02X}" for byte in text.encode())
+
+
+@pytest.mark.requirement("K2")
+@pytest.mark.parametrize("hidden", [ADDRESS, KEY], ids=["address", "key"])
+@pytest.mark.parametrize("glued", ["", "x", "xy", "xyz"])
+def test_an_address_or_a_key_is_masked_in_any_encoding(hidden: str, glued: str) -> None:
+    raw = f"to: {hidden}, hi".encode()
+    for spelling in (
+        base64.b64encode(raw).decode(),
+        base64.urlsafe_b64encode(raw).decode(),
+        raw.hex(),
+        raw.hex().upper(),
+        _percent(hidden),
+        quote(hidden, safe=""),
+    ):
+        # Hex letters glued to hex only shift it by one.
+        before = glued if "%" not in spelling else ""
+        shown = mask_text(f"see {before}{spelling} there")
+        assert spelling not in shown, spelling
+        assert hidden not in shown
+        assert shown.startswith("see ") and shown.endswith(" there")
+
+
+@pytest.mark.requirement("K2")
+def test_whoever_may_see_addresses_still_sees_no_encoded_key() -> None:
+    for hidden, stays in ((ADDRESS, True), (KEY, False)):
+        encoded = base64.b64encode(f"to: {hidden}".encode()).decode()
+        assert (encoded in mask_text(encoded, emails=False)) is stays
+
+
+@pytest.mark.requirement("K2")
+@given(st.integers(1, 40), st.integers(0, 3))
+def test_a_known_secret_split_across_pieces_never_leaves_a_stream(size: int, form: int) -> None:
+    from runloopd.broker.secrets import Scrubber, Secret
+
+    canary = "canary-4f9a-secret-value"
+    raw = canary.encode()
+    text = f"a {[canary, raw.hex(), base64.b64encode(raw).decode(), quote(canary, safe='')][form]} b"
+    stream = Scrubber([Secret(canary, name="test")]).stream()
+    shown = "".join(stream.feed(text[at : at + size]) for at in range(0, len(text), size)) + stream.end()
+    assert shown == "a [secret] b"
+
+
+_WORDS = [
+    *("the", "task", "risk", "desk", "pk", "sk", "key", "token", "secret", "password", "bearer", "of", "api"),
+    *("private", "public", "begin", "end", "meeting", "internationalization", "asia", "akia", "eyjafjalla"),
+    *("sk-internationalisation-guidelines", "pk_primarykeyconstraintname", "sk-learn-contributors-handbook"),
+]
+
+
+def benign(number: int) -> str:
+    """One of many harmless texts: prose, code, ids, digests, paths, tables, URLs, base64 of pictures."""
+    rng = random.Random(number)
+    words = _WORDS
+    prose = " ".join(rng.choice(words) for _ in range(rng.randint(4, 40)))
+    made = rng.randbytes(rng.randint(12, 64))
+    shapes = (
+        prose,
+        f"{prose}: {made.hex()}",
+        f"data:image/png;base64,{base64.b64encode(made).decode()}",
+        f"https://host-{number}.example/a/{made.hex()[:16]}?q={quote(prose[:40])}&x=%20%2F",
+        f"commit {made.hex()[:40]} by a person, {number} files changed",
+        f"{'-'.join(made.hex()[i : i + 4] for i in range(0, 20, 4))} is the id of run {number}",
+        f"def function_{number}(key_of_table: str) -> None: return risk_{number}[{number}]",
+        f"/usr/lib/python3.11/site-packages/package_{number}/{prose.replace(' ', '_')[:60]}.py",
+        base64.b64encode(prose.encode()).decode(),
+        f"| {number} | {prose[:30]} | {number * 7919} | 2026-11-{number % 28 + 1:02d} |",
+        f"-----BEGIN CERTIFICATE-----\n{base64.b64encode(made).decode()}\n-----END CERTIFICATE-----",
+        f"@handle{number} said: 3 @ 5 each; a@b is no address, nor is @{number}.",
+    )
+    return shapes[number % len(shapes)]
+
+
+@pytest.mark.requirement("K3")
+def test_ten_thousand_harmless_texts_pass_unchanged() -> None:
+    changed = [text for text in map(benign, range(12_000)) if mask_text(text) != text]
+    assert changed == []
