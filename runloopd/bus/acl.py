@@ -11,7 +11,7 @@ from runloop.rmp import topics
 from runloop.rmp.registry import TYPES
 from runloopd.bus.principal import Principal
 
-__all__ = ["BusRefusal", "check_publish", "check_subscribe", "may_receive"]
+__all__ = ["BusRefusal", "check_durable", "check_publish", "check_subscribe", "may_receive"]
 
 DECISION = 3006
 CTRL_REQUEST = 2001
@@ -69,6 +69,19 @@ def check_subscribe(principal: Principal, pattern: str) -> None:
         raise BusRefusal(
             f"{principal.label} may not read {pattern}",
             hint="mailboxes, control requests and other sessions' answers are private",
+        )
+
+
+def check_durable(principal: Principal, what: str) -> None:
+    """Raise :class:`BusRefusal` unless ``principal`` may write to the ledger through topics, or consume them.
+
+    Everything on a durable topic stays in the user's ledger. A program that proved nothing may listen to such
+    a topic as to any other, and no more; an agent's way to the ledger is a host call with its own grant.
+    """
+    if principal.kind not in ("daemon", "operator"):
+        raise BusRefusal(
+            f"{principal.label} may not {what}: durable topics are written into the ledger",
+            hint="prove the operator credential in the hello (docs/internals/session.md)",
         )
 
 

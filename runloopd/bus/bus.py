@@ -10,11 +10,9 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Protocol
+from collections.abc import Callable, Collection, Sequence
+from typing import Any
 
-import msgspec
 from blake3 import blake3
 
 from runloop.clock import Clock
@@ -22,9 +20,6 @@ from runloop.digest import blob_digest
 from runloop.errors import RunloopError, UnreachableError, UsageError
 from runloop.rmp import topics
 from runloop.rmp.envelope import (
-    Envelope,
-    check_type,
-    decode_envelope,
     encode_envelope,
     schema_id,
 )
@@ -36,22 +31,35 @@ from runloop.rmp.frame import (
     BodyDecodeError,
     Duplicate,
     Expired,
-    Frame,
+    FrameReader,
     Scanned,
     decode_frame,
     encode_frame,
 )
-from runloop.rmp.registry import TYPES
 from runloopd.bus.acl import check_publish, check_subscribe, may_receive
-from runloopd.bus.dedupe import Dedupe
+from runloopd.bus.address import STAMPS, AddressBook
+from runloopd.bus.dedupe import GivenBack
+from runloopd.bus.gather import Gatherer, Seen, make
+from runloopd.bus.parts import (
+    ComposedFrame,
+    Counters,
+    Delivery,
+    Keeper,
+    Publisher,
+    Receipt,
+    Receiver,
+    Route,
+)
 from runloopd.bus.principal import DAEMON, Principal
-from runloopd.bus.queues import DeliveryClass, Run, Source, class_of
+from runloopd.bus.queues import Run, class_of
 
 __all__ = [
+    "STAMPS",
     "Bus",
     "ComposedFrame",
     "Counters",
     "Delivery",
+    "Keeper",
     "Publisher",
     "Receipt",
     "Receiver",
@@ -66,184 +74,6 @@ _SESSION_SCHEMAS = frozenset((9, 100))
 _NOTICE_BURST = 20
 _NOTICE_REFILL_MS = 100
 _MAX_ROUTES = 4_096
-_FLAT_HEADS = frozenset(
-    [*range(0x80), 0xC0, 0xC2, 0xC3, 0xC4, 0xC5, 0xC6, *range(0xCA, 0xD4), *range(0xE0, 0x100)]
-)
-"""First bytes of payloads that cannot hold anything illegal: numbers, booleans, nil, bytes."""
-
-
-class _Body(msgspec.Struct, gc=False):
-    """Enough to know where the payload ends; nothing is built."""
-
-    payload: msgspec.Raw
-    meta: msgspec.Raw
-
-
-_DECODE = msgspec.msgpack.Decoder(_Body).decode
-_Address = tuple[str, str | None, bool]
-"""topic, reply_to, receipt."""
-_KNOWN_META = 160
-"""Longest ``meta`` remembered, in bytes; addresses repeat, longer ones carry what changes every time."""
-# With the prefix, one comparison proves key order, the type and its agreement with the schema id.
-_PREFIXES = {
-    number: msgspec.msgpack.encode({"type": name, "payload": 0})[1:-1] for number, name in TYPES.items()
-}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ComposedFrame:
-    """A frame of the daemon's own making, ready to be recorded and published."""
-
-    principal: Principal
-    topic: str
-    type: str
-    schema_id: int
-    msg_id: int
-    trace_id: int
-    created_at_ms: int
-    ttl_ms: int
-    data: bytes
-    """The whole frame, length prefix included."""
-    body_digest: str
-
-    @property
-    def size(self) -> int:
-        """Bytes of header and body."""
-        return len(self.data) - PREFIX_LEN
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Receipt:
-    """What became of a publish. Publishing to nobody is not an error; it says so."""
-
-    receivers: int
-    msg_id: int
-
-
-@dataclass(kw_only=True, slots=True)
-class Counters:
-    """``addressed = delivered + dropped + queued`` at every moment between two calls of the bus."""
-
-    published: int = 0
-    """Frames accepted for routing, expired and duplicate ones included."""
-    addressed: int = 0
-    """Sum of receivers over all published frames."""
-    delivered: int = 0
-    """Handed to a handler, or to a peer's socket."""
-    dropped: dict[str, int] = field(default_factory=dict)
-    """By reason."""
-    refused: dict[str, int] = field(default_factory=dict)
-    """Frames never accepted, by error code."""
-
-    def drop(self, reason: str, count: int) -> None:
-        self.dropped[reason] = self.dropped.get(reason, 0) + count
-
-    def refuse(self, code: str) -> None:
-        self.refused[code] = self.refused.get(code, 0) + 1
-
-
-class Delivery:
-    """One frame as a handler of the daemon sees it; payload and meta are decoded when first asked for."""
-
-    __slots__ = (
-        "_body",
-        "_envelope",
-        "msg_id",
-        "principal",
-        "schema_id",
-        "size",
-        "topic",
-        "trace_id",
-        "type",
-    )
-
-    def __init__(self, principal: Principal, topic: str, frame: Frame) -> None:
-        self.principal = principal
-        self.topic = topic
-        self.schema_id = frame.schema_id
-        self.type = TYPES.get(frame.schema_id) or decode_envelope(frame.body).type
-        self.msg_id = frame.msg_id
-        self.trace_id = frame.trace_id
-        self.size = HEADER_LEN + len(frame.body)
-        """Bytes of header and body."""
-        self._body = frame.body
-        self._envelope: Envelope | None = None
-
-    @property
-    def envelope(self) -> Envelope:
-        if self._envelope is None:
-            self._envelope = decode_envelope(self._body)
-        return self._envelope
-
-    @property
-    def payload(self) -> Any:
-        return self.envelope.payload
-
-    @property
-    def meta(self) -> dict[str, Any]:
-        return self.envelope.meta
-
-    @property
-    def reply_to(self) -> str | None:
-        """Where an answer is awaited; checked by the bus to be the publisher's own topic."""
-        return self.meta.get("reply_to")
-
-    @property
-    def body_digest(self) -> str:
-        return blob_digest(self._body)
-
-
-class Receiver(Protocol):
-    """Somebody frames are delivered to: a handler of the daemon, or a socket peer."""
-
-    principal: Principal
-    ident: int
-    born: int
-    """Stamp of the dedupe; a message first seen before it is new to this receiver."""
-
-    def deliver(self, run: Run, sender: Principal) -> None:
-        """Take the run, or drop it through :meth:`Bus.dropped`. Never raises."""
-        ...
-
-    @property
-    def queued(self) -> int:
-        """Frames accepted and not yet delivered or dropped."""
-        ...
-
-
-class Publisher(Source, Protocol):
-    """A session that publishes through :meth:`Bus.ingest`."""
-
-    principal: Principal
-    tag: bytes
-    reply_topic: str
-    routes: dict[tuple[int, str], Route]
-    generation: int
-
-    def control(self, frame: Frame) -> None:
-        """A frame addressed to the session's server."""
-        ...
-
-    def requested(self, count: int) -> None:
-        """So many control requests of this session are on their way and will be answered."""
-        ...
-
-    def receipt(self, msg_id: int, receivers: int) -> None:
-        """The frame asked for a receipt, and was routed."""
-        ...
-
-    def refused(self, msg_id: int, error: RunloopError, *, receipt: bool) -> None:
-        """The frame was not routed."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """Where frames of one publisher, topic and schema go."""
-
-    topic: str
-    receivers: tuple[Receiver, ...]
-    klass: DeliveryClass
 
 
 class Subscription:
@@ -290,12 +120,16 @@ class Bus:
         *,
         on_handler_error: Callable[[Delivery, Exception], None] | None = None,
         max_body: int = MAX_BODY,
+        seen: Gatherer | None = None,
     ) -> None:
         self._clock = clock
         self._max_body = max_body
         self._on_handler_error = on_handler_error or _log_handler_error
-        self._dedupe = Dedupe()
-        self._read = _Reader().read
+        self._seen = make() if seen is None else seen
+        self.step = "python" if isinstance(self._seen, Seen) else "native"
+        """Which fast road is taken: ``python`` or ``native``."""
+        self._given_back = GivenBack()
+        self._addresses = AddressBook()
         self._exact: dict[str, list[Receiver]] = {}
         self._prefixes: dict[str, list[Receiver]] = {}
         self._receivers: dict[int, tuple[Receiver, int]] = {}
@@ -308,6 +142,8 @@ class Bus:
         self._draining = False
         self._notices = _NOTICE_BURST
         self._refilled_ms = 0
+        self.keeper: Keeper | None = None
+        """Set once, before the door is opened."""
         self.counters = Counters()
 
     # --- the daemon's own face -------------------------------------------------------------------
@@ -364,6 +200,10 @@ class Bus:
         principal = frame.principal
         try:
             route = self._route(principal, frame.schema_id, frame.topic)
+            if self.keeper is not None and self.keeper.covers(frame.topic):
+                raise UsageError(
+                    f"{frame.topic} is durable: its frames are recorded first", code="bus.durable"
+                )
         except RunloopError as error:
             self.counters.refuse(error.named_code)
             raise
@@ -390,6 +230,31 @@ class Bus:
         return self.publish(
             self.compose(principal, topic, type, payload, trace_id=trace_id, ttl_ms=ttl_ms, meta=meta)
         )
+
+    def relay(
+        self,
+        principal: Principal,
+        topic: str,
+        number: int,
+        data: bytes,
+        expires_ms: int,
+        *,
+        without: Collection[int] = (),
+    ) -> int:
+        """Route one frame that is recorded already, whatever its id; the number of its receivers."""
+        route = self._route(principal, number, topic)
+        receivers = [one for one in route.receivers if one.ident not in without]
+        self.counters.published += 1
+        self.counters.addressed += len(receivers)
+        run = Run(data, 1, expires_ms, topic, route.klass, self.tag(principal), None)
+        self._emit(run, receivers, principal)
+        self._drain()
+        return len(receivers)
+
+    def hand(self, receiver: Receiver, run: Run, sender: Principal) -> None:
+        """Deliver to one receiver what is its own: a durable consumer's frames."""
+        self.counters.addressed += run.count
+        receiver.deliver(run, sender)
 
     def reply(
         self,
@@ -428,7 +293,7 @@ class Bus:
     def enlist(self) -> tuple[int, int]:
         """A fresh receiver number and birth stamp."""
         self._idents += 1
-        return self._idents, self._dedupe.stamp(self._clock.now_ms())
+        return self._idents, self._seen.stamp(self._clock.now_ms())
 
     def add(self, receiver: Receiver, pattern: str) -> None:
         """Deliver frames on ``pattern`` to ``receiver`` from now on; raises BusRefusal or UsageError."""
@@ -467,57 +332,40 @@ class Bus:
             tag = self._tags[principal.name] = blake3(principal.name.encode()).digest(8)
         return tag
 
-    def ingest(self, publisher: Publisher, buffer: bytes, headers: Sequence[Scanned]) -> None:
-        """Route the frames of one read (``FrameReader.scan``).
+    def ingest(self, publisher: Publisher, reader: FrameReader, data: bytes, now_ms: int) -> bool:
+        """Route the frames that ``data`` completes; False when there was none.
 
-        Frames that are refused are reported to the publisher and harm no other; :class:`BodyDecodeError` is
-        raised after the frames before it were routed: the session must end.
+        Frames that are refused are reported to the publisher and harm no other. A broken stream is told by
+        ``reader.error`` after the frames before it were routed; a body that is none raises
+        :class:`BodyDecodeError`, likewise: the session must end.
         """
-        now = self._clock.now_ms()
-        tag = publisher.tag
-        first, read = self._dedupe.first, self._read
-        start = at = count = earliest = 0
-        current: Route | None = None
+        buffer = reader.join(data)
         if publisher.generation != self._generation:
             self._refresh(publisher)
-        for header in headers:
-            frame_len, _, _, number, _, _, created, ttl, key, _ = header
-            end = at + PREFIX_LEN + frame_len
-            receipt = False
-            try:
-                if number in _SESSION_SCHEMAS:
-                    raise _SessionFrame
-                topic, reply_to, receipt = read(number, buffer[at + _WHOLE : end])
-                route = publisher.routes.get((number, topic)) or self._session_route(publisher, number, topic)
-                if reply_to is not None and reply_to != publisher.reply_topic:
-                    raise _foreign_reply(publisher)
-                expires = created + ttl
-                if receipt or now >= expires or first(tag + key, now) is not None:
-                    raise _Alone(route)
-            except Exception as why:
-                # Not the common case: route what was gathered, then deal with this frame alone.
-                if current is not None:
-                    self._emit_run(publisher, current, buffer[start:at], count, earliest)
-                    current = None
-                try:
-                    self._single(publisher, why, buffer[at:end], header, now, receipt)
-                except BaseException:
-                    self._drain()
-                    raise
-                if publisher.generation != self._generation:
-                    self._refresh(publisher)
-                at = end
-                continue
-            if route is not current:
-                if current is not None:
-                    self._emit_run(publisher, current, buffer[start:at], count, earliest)
-                current, start, count, earliest = route, at, 0, expires
-            count += 1
-            earliest = min(earliest, expires)
-            at = end
-        if current is not None:
-            self._emit_run(publisher, current, buffer[start:at], count, earliest)
-        self._drain()
+        at, size = 0, len(buffer)
+        judged: _OpenRun | None = None
+        while at < size:
+            start = at
+            at, runs = self._seen.gather(buffer, at, reader.max_frame, now_ms, publisher.tag, publisher.known)
+            if runs:
+                if judged is not None:
+                    judged.close(start)
+                for route, begin, end, count, expires in runs:
+                    self.emit(route, buffer[begin:end], count, expires, publisher)
+            if at == size:
+                break
+            # What the fast road left is the begin of the next frame, or a frame to be judged.
+            header = reader.next(buffer, at)
+            if header is None:
+                break
+            judged = judged or _OpenRun(self, publisher, buffer)
+            self._judge(judged, at, header, now_ms)
+            at += PREFIX_LEN + header[0]
+        if judged is not None:
+            judged.close(at)
+        if self._local:
+            self._drain()
+        return at > 0
 
     # --- what receivers report -----------------------------------------------------------------------
 
@@ -530,21 +378,50 @@ class Bus:
         self.counters.drop(reason, run.count)
         for start, _ in run.frames():
             if retry:
-                self._dedupe.give_back(run.tag + run.data[start + 40 : start + 64], receiver.ident)
+                self._given_back.add(run.tag + run.data[start + 40 : start + 64], receiver.ident)
             if reason in _NOTICE_REASONS:
                 self._notice(reason, run.topic, run.data, start)
 
     # --- inside ----------------------------------------------------------------------------------------
 
-    def _emit_run(self, publisher: Publisher, route: Route, data: bytes, count: int, expires_ms: int) -> None:
+    def _judge(self, run: _OpenRun, at: int, header: Scanned, now_ms: int) -> None:
+        """One frame that the fast road left joins the run, or is dealt with alone; may teach ``known``."""
+        publisher, number, end = run.publisher, header[3], at + PREFIX_LEN + header[0]
+        expires, receipt = header[6] + header[7], False
+        try:
+            if number in _SESSION_SCHEMAS:
+                raise _SessionFrame
+            address, memo = self._addresses.read(number, run.buffer[at + _WHOLE : end])
+            topic, reply_to, receipt = address
+            route = publisher.routes.get((number, topic)) or self._session_route(publisher, number, topic)
+            if reply_to is not None and reply_to != publisher.reply_topic:
+                raise _foreign_reply(publisher)
+            if memo is not None and not receipt:
+                self._know(publisher, memo, route)
+            if receipt or now_ms >= expires or self._seen.first(publisher.tag, header[8], now_ms) is not None:
+                raise _Alone(route)
+        except Exception as why:
+            run.close(at)
+            try:
+                self._single(publisher, why, run.buffer[at:end], header, now_ms, receipt)
+            except BaseException:
+                self._drain()
+                raise
+            if publisher.generation != self._generation:
+                self._refresh(publisher)
+        else:
+            run.add(route, at, expires)
+
+    def emit(self, route: Route, data: bytes, count: int, expires_ms: int, publisher: Publisher) -> None:
         """Hand consecutive new frames of a session to their receivers."""
-        receivers = route.receivers
-        self.counters.published += count
-        self.counters.addressed += count * len(receivers)
-        run = Run(data, count, expires_ms, route.topic, route.klass, publisher.tag, publisher)
+        counters, receivers, sender = self.counters, route.receivers, publisher.principal
+        counters.published += count
+        counters.addressed += count * len(receivers)
         if route.topic == topics.CTRL:
             publisher.requested(count)
-        self._emit(run, receivers, publisher.principal)
+        run = Run(data, count, expires_ms, route.topic, route.klass, publisher.tag, publisher)
+        for receiver in receivers:
+            receiver.deliver(run, sender)
 
     @staticmethod
     def _emit(run: Run, receivers: Sequence[Receiver], sender: Principal) -> None:
@@ -567,6 +444,10 @@ class Bus:
             publisher.control(decode_frame(data, max_body=self._max_body))
             return
         try:
+            if isinstance(why, _ToBeKept):
+                frame = decode_frame(data, max_body=self._max_body)
+                why.keeper.accept(publisher, why.topic, frame, receipt=receipt)
+                return
             if not isinstance(why, _Alone):
                 raise why
             route = why.route
@@ -597,10 +478,10 @@ class Bus:
             raise Expired(
                 f"the frame expired at {run.expires_ms}, it is {now_ms}", hint="send it as a new frame"
             )
-        seen = self._dedupe.first(run.tag + key, now_ms)
+        seen = self._seen.first(run.tag, key, now_ms)
         if seen is None:
             return everyone
-        failed = self._dedupe.failed(run.tag + key)
+        failed = self._given_back.take(run.tag + key)
         receivers = [one for one in everyone if one.ident in failed or one.born > seen]
         self.counters.drop("duplicate", len(everyone) - len(receivers))
         if not receivers:
@@ -638,7 +519,7 @@ class Bus:
             subscription.handler(delivery)
         except Exception as error:
             self.counters.drop("handler_failed", 1)
-            self._dedupe.give_back(key, subscription.ident)
+            self._given_back.add(key, subscription.ident)
             self._on_handler_error(delivery, error)
         else:
             self.counters.delivered += 1
@@ -652,7 +533,14 @@ class Bus:
 
     def _refresh(self, publisher: Publisher) -> None:
         publisher.routes.clear()
+        publisher.known.clear()
         publisher.generation = self._generation
+
+    @staticmethod
+    def _know(publisher: Publisher, memo: bytes, route: Route) -> None:
+        if len(publisher.known) >= _MAX_ROUTES:
+            publisher.known.clear()
+        publisher.known[memo] = route
 
     def _session_route(self, publisher: Publisher, number: int, topic: str) -> Route:
         route = self._route(publisher.principal, number, topic)
@@ -660,6 +548,8 @@ class Bus:
             raise UnreachableError(
                 "the daemon does not take requests now", hint="try again in a moment", code="bus.no_control"
             )
+        if self.keeper is not None and self.keeper.covers(topic):
+            raise _ToBeKept(self.keeper, topic)  # never cached: every frame of it takes this way
         if len(publisher.routes) >= _MAX_ROUTES:
             publisher.routes.clear()
         publisher.routes[(number, topic)] = route
@@ -716,6 +606,35 @@ class Bus:
         )
 
 
+class _OpenRun:
+    """Judged frames that follow each other and go the same way; they are handed on together."""
+
+    __slots__ = ("_bus", "_count", "_expires", "_route", "_start", "buffer", "publisher")
+
+    def __init__(self, bus: Bus, publisher: Publisher, buffer: bytes) -> None:
+        self._bus = bus
+        self.publisher = publisher
+        self.buffer = buffer
+        self._route: Route | None = None
+        self._start = self._count = self._expires = 0
+
+    def add(self, route: Route, start: int, expires_ms: int) -> None:
+        """One frame more; the one before it ends where it starts."""
+        if route is not self._route:
+            self.close(start)
+            self._route, self._start, self._count, self._expires = route, start, 1, expires_ms
+        else:
+            self._count += 1
+            self._expires = min(self._expires, expires_ms)
+
+    def close(self, end: int) -> None:
+        """Hand on what there is."""
+        route, self._route = self._route, None
+        if route is not None:
+            data = self.buffer[self._start : end]
+            self._bus.emit(route, data, self._count, self._expires, self.publisher)
+
+
 _NOTICE_REASONS = frozenset(("ttl_expired", "duplicate", "backpressure_timeout"))
 
 
@@ -725,6 +644,15 @@ class _Alone(Exception):
     def __init__(self, route: Route) -> None:
         super().__init__()
         self.route = route
+
+
+class _ToBeKept(Exception):
+    """The frame is on a durable topic."""
+
+    def __init__(self, keeper: Keeper, topic: str) -> None:
+        super().__init__()
+        self.keeper = keeper
+        self.topic = topic
 
 
 class _SessionFrame(Exception):
@@ -737,47 +665,6 @@ def _foreign_reply(publisher: Publisher) -> UsageError:
         hint=f"use {publisher.reply_topic}",
         code="bus.reply_to",
     )
-
-
-class _Reader:
-    """Reads topic, reply_to and receipt of a body that a session sent, the whole body checked on the way.
-
-    The fast way needs a payload that is a plain number, boolean or bytes, and a ``meta`` whose very bytes
-    were read before; it agrees with :func:`decode_envelope` by construction. Everything else takes that road.
-    """
-
-    def __init__(self) -> None:
-        self._metas: dict[bytes, _Address] = {}
-
-    def read(self, number: int, body: bytes) -> _Address:
-        prefix = _PREFIXES.get(number)
-        if prefix is None or body[:1] != b"\x83" or not body.startswith(prefix, 1):
-            return _read_slowly(number, body)
-        try:
-            payload = _DECODE(body).payload
-        except (msgspec.MsgspecError, RecursionError):
-            return _read_slowly(number, body)
-        after = 1 + len(prefix)
-        if body[after] not in _FLAT_HEADS:
-            return _read_slowly(number, body)
-        meta = body[after + len(payload) :]  # begins with its own key: another order cannot be mistaken
-        known = self._metas.get(meta)
-        if known is None:
-            known = _read_slowly(number, body)
-            if len(meta) <= _KNOWN_META:
-                if len(self._metas) >= _MAX_ROUTES:
-                    self._metas.clear()
-                self._metas[meta] = known
-        return known
-
-
-def _read_slowly(number: int, body: bytes) -> _Address:
-    envelope = decode_envelope(body)
-    check_type(number, envelope)
-    meta = envelope.meta
-    if "topic" not in meta:
-        raise UsageError("the frame names no topic", hint="put it into meta.topic", code="bus.topic")
-    return meta["topic"], meta.get("reply_to"), meta.get("receipt", False)
 
 
 def _log_handler_error(delivery: Delivery, error: Exception) -> None:

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from enum import Enum
+from itertools import takewhile
 from typing import Protocol
 
 from runloop.errors import FailedError
@@ -70,7 +71,7 @@ def limits(klass: DeliveryClass) -> QueueLimits:
 def class_of(topic: str) -> DeliveryClass:
     """The class of a topic, which its name tells alone, so that everybody can see it.
 
-    Realtime: ``live/*`` and the gauges of the system; background: ``bulk/*`` and run events; the rest batched.
+    Realtime: ``live/*`` and gauges of the system; background: ``bulk/*`` and run events; the rest batched.
     """
     if topic.startswith(_REALTIME) or (topic.startswith("rlp/agents/") and topic.endswith("/metrics")):
         return DeliveryClass.REALTIME
@@ -135,6 +136,10 @@ class Run:
                 self.data[start + 32 : start + 40], "big"
             )
 
+    def within(self, size: int) -> int:
+        """How many of its frames, from the first, have at most ``size`` bytes together."""
+        return sum(1 for _ in takewhile(lambda one: one[1] <= size, self.frames()))
+
     def split(self, count: int) -> tuple[Run, Run]:
         """The first ``count`` frames, and the rest."""
         cut = 0
@@ -177,11 +182,8 @@ class Outbox:
         self._counts = dict.fromkeys(DeliveryClass, 0)
         self.bytes = 0
         """Bytes queued, parked ones not included."""
-
-    @property
-    def frames(self) -> int:
+        self.frames = 0
         """Frames queued or parked."""
-        return sum(self._counts.values()) + sum(run.count for run, _ in self._parked)
 
     @property
     def next_deadline(self) -> int | None:
@@ -197,6 +199,7 @@ class Outbox:
     def park(self, run: Run, deadline_ms: int | None) -> None:
         """Keep a run that found no room until there is, or until ``deadline_ms``; holds its publisher."""
         self._parked.append((run, deadline_ms))
+        self.frames += run.count
         if run.source is not None:
             run.source.charge(len(run.data))
             run.source.hold(+1)
@@ -217,7 +220,7 @@ class Outbox:
         if late:
             self._parked = deque(item for item in self._parked if item[1] is None or now_ms < item[1])
             for run in late:
-                _unpark(run)
+                self._unpark(run)
             self._move_up()
         return late
 
@@ -226,15 +229,17 @@ class Outbox:
         gone = []
         while self._parked:
             run, _ = self._parked.popleft()
-            _unpark(run)
+            self._unpark(run)
             gone.append(run)
         while (queued := self.take()) is not None:
             gone.append(queued)
         return gone
 
     def _admit(self, run: Run) -> Run | None:
-        room = limits(run.klass).capacity - self._counts[run.klass]
-        if room <= 0 or (self.bytes and self.bytes + len(run.data) > self._max_bytes):
+        room = min(run.count, limits(run.klass).capacity - self._counts[run.klass])
+        if self.bytes + len(run.data) > self._max_bytes:  # an event loop's reads may be longer than that
+            room = 0 if self.bytes else min(room, run.within(self._max_bytes) or 1)
+        if room <= 0:
             return run
         rest = None
         if run.count > room:
@@ -250,9 +255,11 @@ class Outbox:
             rest = self._admit(run)
             if rest is run:
                 return
+            self.frames -= run.count  # _admit counted what it took
             if run.source is not None:
                 run.source.charge(-len(run.data))
             if rest is not None:
+                self.frames += rest.count
                 if rest.source is not None:
                     rest.source.charge(len(rest.data))
                 self._parked[0] = (rest, due)
@@ -263,11 +270,12 @@ class Outbox:
 
     def _account(self, run: Run, sign: int) -> None:
         self.bytes += sign * len(run.data)
+        self.frames += sign * run.count
         if run.source is not None:
             run.source.charge(sign * len(run.data))
 
-
-def _unpark(run: Run) -> None:
-    if run.source is not None:
-        run.source.charge(-len(run.data))
-        run.source.hold(-1)
+    def _unpark(self, run: Run) -> None:
+        self.frames -= run.count
+        if run.source is not None:
+            run.source.charge(-len(run.data))
+            run.source.hold(-1)

@@ -17,10 +17,10 @@ import socket
 import stat
 import struct
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Protocol, cast
 
 from runloop.clock import Clock
 from runloop.config import MAX_SOCKET_PATH
@@ -28,11 +28,11 @@ from runloop.errors import ConflictError, RefusedError, RunloopError, UsageError
 from runloop.rmp import hello, topics
 from runloop.rmp.envelope import encode_message, open_frame
 from runloop.rmp.frame import HEADER_LEN, MAX_BODY, Frame, FrameReader, Incomplete, WireError, decode_frame
-from runloopd.bus.bus import Bus, Route
+from runloopd.bus.bus import Bus, Publisher, Receiver, Route
 from runloopd.bus.principal import Principal
 from runloopd.bus.queues import BackpressureTimeout, Outbox, Run, limits
 
-__all__ = ["PeerInfo", "PeerLimits", "SocketServer"]
+__all__ = ["Peer", "PeerInfo", "PeerLimits", "SessionService", "SocketServer"]
 
 _PEERCRED = struct.Struct("3i")
 _SWEEP_MS = 1_000
@@ -79,6 +79,57 @@ class PeerInfo:
     queued_bytes: int
     reading: bool
     """False while the peer is held back."""
+    owed_bytes: int
+    """Bytes it published that wait in front of others, or for the ledger."""
+    open_requests: int
+    """Control requests that are not answered yet."""
+    bytes_in: int
+    bytes_out: int
+
+
+class Peer(Publisher, Receiver, Protocol):
+    """One connected program, as the services of its session see it."""
+
+    principal: Principal
+    session: str
+    instance: str
+    heard_ms: int
+
+    @property
+    def idle(self) -> bool:
+        """Whether a frame written now would go out at once."""
+        ...
+
+    def complain(self, error: RunloopError) -> None:
+        """Tell it, outside of any answer."""
+        ...
+
+    def info(self) -> PeerInfo: ...
+
+
+class SessionService(Protocol):
+    """What sessions may ask of the server beside subscribing: durable consumers, the directory."""
+
+    actions: frozenset[str]
+    """Control actions it answers."""
+
+    def greeted(self, peer: Peer, payload: dict[str, Any]) -> None:
+        """A valid hello; raises when its fields are not."""
+        ...
+
+    def act(self, peer: Peer, action: str, payload: dict[str, Any]) -> Any:
+        """Answer a control action, now or (an awaitable) later. Raises what the peer is told.
+
+        :data:`NotImplemented`: the action is not meant for this service, although it bears the name."""
+        ...
+
+    def roomy(self, peer: Peer) -> None:
+        """It takes frames again."""
+        ...
+
+    def left(self, peer: Peer) -> None:
+        """Its connection is over."""
+        ...
 
 
 class SocketServer:
@@ -101,8 +152,10 @@ class SocketServer:
         entropy: Callable[[int], bytes] = os.urandom,
         on_lost: Callable[[str], None] | None = None,
         on_refused: Callable[[Principal, RunloopError], None] | None = None,
+        services: Sequence[SessionService] = (),
     ) -> None:
         self.bus = bus
+        self.services = tuple(services)
         self.path = Path(path)
         self.credential = credential
         self.build = build
@@ -112,13 +165,15 @@ class SocketServer:
         self.entropy = entropy
         self._on_lost = on_lost
         self.on_refused = on_refused or (lambda _principal, _error: None)
+        self.closed = False
         self._server: asyncio.AbstractServer | None = None
         self._lock: int | None = None
         self._inode: tuple[int, int] | None = None
         self._sessions: set[_Session] = set()
         self._partial_bytes = 0
         self._dirty: set[_Session] = set()
-        self._flush_due = False
+        self.flush_due = False
+        """Whether :meth:`flush` will be called anyway."""
         self._sweeper: asyncio.Task[None] | None = None
         self._deadlines: asyncio.Task[None] | None = None
         hello.proof(credential, b"")  # refuse a malformed credential now, not at the first hello
@@ -140,6 +195,7 @@ class SocketServer:
 
     async def close(self) -> None:
         """Stop listening, flush what peers still take at once, cut them, remove the socket."""
+        self.closed = True
         for task in (self._sweeper, self._deadlines):
             if task is not None:
                 task.cancel()
@@ -207,12 +263,12 @@ class SocketServer:
     def mark(self, session: _Session) -> None:
         """See to it that what the session gathered is written before the loop goes to sleep."""
         self._dirty.add(session)
-        if not self._flush_due:
-            self._flush_due = True
+        if not self.flush_due:
+            self.flush_due = True
             asyncio.get_running_loop().call_soon(self.flush)
 
     def flush(self) -> None:
-        self._flush_due = False
+        self.flush_due = False
         while self._dirty:
             self._dirty.pop().flush()
 
@@ -275,11 +331,17 @@ class _Session(asyncio.Protocol):
         self.session = server.entropy(8).hex()
         self.greeted = False
         self.client = ""
+        self.instance = ""
+        self.heard_ms = 0
+        """When a read last came from it."""
+        self._bytes_in = 0
+        self._bytes_out = 0
         self.outbox = Outbox(max_bytes=server.limits.outbox_bytes)
         self.principal = Principal(kind="peer", name=f"peer:-1#{self.session}")
         self.reply_topic = topics.client_reply(self.session)
         self.tag = b""
         self.routes: dict[tuple[int, str], Route] = {}
+        self.known: dict[bytes, Route] = {}
         self.generation = -1
         self.ident, self.born = self._bus.enlist()
         self._patterns: list[str] = []
@@ -301,6 +363,7 @@ class _Session(asyncio.Protocol):
         self._since_ms = now
         """Connected, cut, or last took bytes while something waited."""
         self._partial_ms: int | None = None
+        self._answering: set[asyncio.Future[None]] = set()
 
     # --- asyncio ---------------------------------------------------------------------------------------
 
@@ -313,7 +376,10 @@ class _Session(asyncio.Protocol):
         raw = transport.get_extra_info("socket")
         pid, uid, _ = _PEERCRED.unpack(raw.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEERCRED.size))
         self.principal = Principal(kind="peer", name=f"peer:{uid}#{self.session}", uid=uid, pid=pid)
-        if uid != self._server.uid:
+        if self._server.closed:  # accepted at the last moment
+            self.closing = True
+            self._transport.abort()
+        elif uid != self._server.uid:
             self._end(
                 RefusedError(
                     f"this daemon serves uid {self._server.uid}, you are uid {uid}",
@@ -343,14 +409,19 @@ class _Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closing:
             return
-        buffer, headers = self._reader.scan(data)
+        server = self._server
+        self.heard_ms = server.clock.now_ms()
+        self._bytes_in += len(data)
+        completed = False
+        server.flush_due = True  # below, whatever happens
         try:
-            if headers and not self.greeted:
-                rest = self._greet(buffer, headers)
-                self._reader = FrameReader(max_body=self._limits.max_body)
-                buffer, headers = self._reader.scan(rest)
-            if headers:
-                self._bus.ingest(self, buffer, headers)
+            if not self.greeted:
+                buffer, headers = self._reader.scan(data)
+                if headers:
+                    data = self._greet(buffer, headers)
+                    self._reader = FrameReader(max_body=self._limits.max_body)
+            if self.greeted:
+                completed = self._bus.ingest(self, self._reader, data, self.heard_ms)
             if self._reader.error is not None:
                 raise self._reader.error
         except RunloopError as error:
@@ -358,10 +429,11 @@ class _Session(asyncio.Protocol):
         else:
             if not self._reader.pending:
                 self._partial_ms = None
-            elif headers or self._partial_ms is None:
-                self._partial_ms = self._server.clock.now_ms()
+            elif completed or self._partial_ms is None:
+                self._partial_ms = self.heard_ms
+        finally:
+            server.flush()
         self._account()
-        self._server.flush()
         self._hold_or_read()
 
     def _account(self) -> None:
@@ -380,12 +452,21 @@ class _Session(asyncio.Protocol):
         self._since_ms = self._server.clock.now_ms()
         self._pump()
         self._hold_or_read()
+        for service in self._server.services:
+            service.roomy(self)
 
     def eof_received(self) -> bool:
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._let_go()
+        if self.greeted:
+            for service in self._server.services:
+                service.left(self)
+        for task in self._answering:
+            task.cancel()
+        self._transport = None  # uvloop raises where asyncio shrugs: receipts may still come from the ledger
+        self._pending.clear()
         for pattern in self._patterns:
             self._bus.remove(self, pattern)
         self._patterns.clear()
@@ -405,6 +486,14 @@ class _Session(asyncio.Protocol):
     def queued(self) -> int:
         return self.outbox.frames
 
+    @property
+    def idle(self) -> bool:
+        return not (self.closing or self._blocked or self.outbox.frames)
+
+    def complain(self, error: RunloopError) -> None:
+        if not self.closing:
+            self._say("error.report.v1", {**_report(error), "wire": error.to_wire()})
+
     def deliver(self, run: Run, sender: Principal) -> None:
         if self.closing:
             self._bus.dropped(run, self, "receiver_gone")
@@ -412,11 +501,12 @@ class _Session(asyncio.Protocol):
             self._queue(run)
         else:
             self._write(run.data)
-            self._bus.delivered(run.count)
-            self._count_answers(run)
+            self._bus.counters.delivered += run.count
+            if self._requests:
+                self._count_answers(run)
 
     def _count_answers(self, run: Run) -> None:
-        if self._requests and run.topic == self.reply_topic:
+        if run.topic == self.reply_topic:
             self._requests = max(0, self._requests - run.count)
             self._answered_ms = self._server.clock.now_ms()
             self._hold_or_read()
@@ -443,6 +533,8 @@ class _Session(asyncio.Protocol):
             run.source.timed_out(run)
 
     def _write(self, data: bytes) -> None:
+        if self._transport is None:
+            return
         self._pending.append(data)
         self._pending_bytes += len(data)
         if self._pending_bytes >= self._limits.write_buffer:
@@ -456,6 +548,7 @@ class _Session(asyncio.Protocol):
             data = self._pending[0] if len(self._pending) == 1 else b"".join(self._pending)
             self._pending.clear()
             self._pending_bytes = 0
+            self._bytes_out += len(data)
             self._transport.write(data)
 
     def _pump(self) -> None:
@@ -465,8 +558,9 @@ class _Session(asyncio.Protocol):
             if dead is not None:
                 self._bus.dropped(dead, self, "ttl_expired", retry=False)
             if alive is not None:
-                self._bus.delivered(alive.count)
-                self._count_answers(alive)
+                self._bus.counters.delivered += alive.count
+                if self._requests:
+                    self._count_answers(alive)
                 self._write(alive.data)
                 if self._pending_bytes >= self._limits.write_buffer // 4:
                     self.flush()
@@ -496,6 +590,9 @@ class _Session(asyncio.Protocol):
         try:
             payload = open_frame(frame).payload
             result = self._control(payload)
+            if isinstance(result, Awaitable):
+                self._answer_later(_ident(payload, frame), result)
+                return
         except WireError:
             raise
         except RunloopError as error:
@@ -503,8 +600,26 @@ class _Session(asyncio.Protocol):
         else:
             self._answer(_ident(payload, frame), result=result)
 
-    def receipt(self, msg_id: int, receivers: int) -> None:
-        self._answer(str(msg_id), result={"receivers": receivers})
+    def _answer_later(self, ident: str, result: Awaitable[Any]) -> None:
+        async def settle() -> None:
+            found: Any = None
+            failure: RunloopError | None = None
+            try:
+                found = await result
+            except RunloopError as error:
+                failure = error
+            if not self.closing:
+                self._answer(ident, result=found, error=failure)
+
+        if len(self._answering) >= _MAX_PATTERNS:
+            result.close() if asyncio.iscoroutine(result) else None
+            raise RefusedError("too many control frames wait for their answers", code="bus.controls")
+        task = asyncio.ensure_future(settle())
+        self._answering.add(task)
+        task.add_done_callback(self._answering.discard)
+
+    def receipt(self, msg_id: int, receivers: int, **more: Any) -> None:
+        self._answer(str(msg_id), result={"receivers": receivers, **more})
 
     def refused(self, msg_id: int, error: RunloopError, *, receipt: bool) -> None:
         self._server.on_refused(self.principal, error)
@@ -521,12 +636,17 @@ class _Session(asyncio.Protocol):
         if not isinstance(payload, dict):
             raise UsageError("a control frame's payload is a map", code="bus.control")
         action, pattern = payload.get("action"), payload.get("pattern")
+        for service in self._server.services:
+            if action in service.actions:
+                answer = service.act(self, action, payload)
+                if answer is not NotImplemented:
+                    return answer
         if action == "ping":
             return {"now_ms": self._server.clock.now_ms()}
-        if action not in ("subscribe", "unsubscribe") or not isinstance(pattern, str):
+        if action not in ("subscribe", "unsubscribe") or not isinstance(pattern, str) or "durable" in payload:
             raise UsageError(
                 f"{str(action)[:40]!r} is not a control action with its pattern",
-                hint="subscribe, unsubscribe (both with pattern) or ping",
+                hint="subscribe, unsubscribe (both with pattern), ack, announce or ping",
                 code="bus.control",
             )
         if action == "subscribe":
@@ -573,6 +693,9 @@ class _Session(asyncio.Protocol):
         )
         self.tag = self._bus.tag(self.principal)
         self.client = ascii(payload.get("client"))[:64]
+        self.instance = hello.instance(self.principal.label, payload.get("instance"), self._nonce)
+        for service in self._server.services:
+            service.greeted(self, payload)
         self.greeted = True
         self._bus.add(self, self.reply_topic)
         self._patterns.append(self.reply_topic)
@@ -593,6 +716,10 @@ class _Session(asyncio.Protocol):
             queued_frames=self.outbox.frames,
             queued_bytes=self.outbox.bytes,
             reading=self._reading,
+            owed_bytes=self._owed,
+            open_requests=self._requests,
+            bytes_in=self._bytes_in,
+            bytes_out=self._bytes_out,
         )
 
     def check(self, now_ms: int) -> None:

@@ -1,228 +1,132 @@
-"""How fast is the bus? Frames per second through the Unix socket, one publisher to one subscriber.
+"""How fast is the bus? Frames through the Unix socket, every byte of every delivery compared.
 
-    python tests/bench/bench_bus.py [--frames 200000] [--rounds 5] [--size 64]
+    python -m tests.bench.bench_bus [--rounds 5] [--seconds 0.4] [--sizes 64,1024] [--only uvloop+native]
 
-One load process holds both ends, keeps a window of undelivered bytes, and compares every byte that
-arrives with what was sent: nothing lost, nothing twice, nothing out of order. Two brokers take turns, each in
-a process of its own: the bus, and ``relay``, an asyncio Protocol that copies bytes from one socket to the
-other and looks at nothing, which is the ceiling for any broker on this interpreter. A third figure is
-request/reply: ``call`` of the blocking client through the bus to a handler in the daemon and back. CPU is the
-broker's own, user and system.
+Four of ours take turns: asyncio or uvloop, Python or the compiled step (``RUNLOOP_NATIVE``). Broker and load
+generator (``tests/bench/load``, in C, window of 4096 messages and 2 MiB) are pinned to the same core, so
+frames/s contain the generator's own work; broker CPU (schedstat, all threads) does not. Payloads are bytes;
+``map`` rows carry the same bytes as a value of a map. Pipelined: 1→1, 1→8, 8→8, 1→8 topics; ``call`` is
+ping-pong, there and back. ``python -m tests.bench peers`` does the same with Redis, NATS and others.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
-import json
+import contextlib
 import os
-import select
-import signal
-import socket
 import statistics
-import struct
-import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-from runloop.client import BlockingClient
-from runloop.clock import SystemClock
-from runloop.rmp.envelope import encode_envelope
-from runloop.rmp.frame import encode_frame
+from runloop.rmp.envelope import encode_message
+from tests.bench.load import brokers, generator, wire
+from tests.bench.load.build import Unavailable
 
-CREDENTIAL = b"b" * 32
-WINDOW = 1 << 20
-TOPIC = "bench/one"
-
-
-async def serve_bus(path: Path) -> None:
-    """The bus as the daemon runs it, with a handler for control requests."""
-    from runloop import __version__
-    from runloopd.bus.bus import Bus
-    from runloopd.bus.socket import SocketServer
-
-    clock = SystemClock()
-    bus = Bus(clock)
-    server = SocketServer(bus, path, credential=CREDENTIAL, build=__version__, clock=clock)
-    bus.subscribe("rlp/ctrl", lambda delivery: void(bus.reply(delivery, {})))
-    await server.start()
-    await stopped()
-    await server.close()
-    print(json.dumps({"published": bus.counters.published, "dropped": bus.counters.dropped}))
+OURS = {
+    "asyncio": ("asyncio", "0"),
+    "uvloop": ("uvloop", "0"),
+    "asyncio+native": ("asyncio", "1"),
+    "uvloop+native": ("uvloop", "1"),
+}
+MAP = "map"
 
 
-def void(_: object) -> None:
-    return None
+class MapRmp(wire.Rmp):
+    """Payloads that are maps of an agent's kind, the generator's bytes among the values."""
+
+    def published(self, topic: str, size: int) -> wire.Frame:
+        known = self._frames.get((topic, size))
+        if known is None:
+            payload = {"seq": 7, "kind": "tick", "ok": True, "at": 1.5, "data": b"\xa5" * size}
+            whole = encode_message(
+                "observation.generic.v1",
+                payload,
+                msg_id=self.first_id,
+                now_ms=time.time_ns() // 1_000_000,
+                topic=topic,
+                ttl_ms=600_000,
+            )
+            at = whole.index(b"\xa5" * size)
+            known = wire.Frame(whole[:at], whole[at + size :], f"56:b8:{self.first_id}")
+            self._frames[topic, size] = known
+        return known
 
 
-async def serve_relay(path: Path) -> None:
-    """Copy from the first connection to the second."""
-    connections: list[asyncio.Transport] = []
-
-    class Relay(asyncio.Protocol):
-        def connection_made(self, transport: asyncio.BaseTransport) -> None:
-            transport.max_size = 65_536  # type: ignore[attr-defined]
-            connections.append(transport)  # type: ignore[arg-type]
-
-        def data_received(self, data: bytes) -> None:
-            connections[1].write(data)
-
-        def pause_writing(self) -> None:
-            connections[0].pause_reading()
-
-        def resume_writing(self) -> None:
-            connections[0].resume_reading()
-
-    server = await asyncio.get_running_loop().create_unix_server(Relay, os.fspath(path))
-    await stopped()
-    server.close()
-
-
-async def stopped() -> None:
-    """Until SIGTERM."""
-    gone = asyncio.Event()
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, gone.set)
-    await gone.wait()
-
-
-def frames(count: int, size: int, first: int) -> bytes:
-    """``count`` frames with a payload of ``size`` bytes, ids from ``first``."""
-    body = encode_envelope("observation.generic.v1", b"x" * size, {"topic": TOPIC})
-    one = bytearray(
-        encode_frame(
-            schema_id=1, body=body, created_at_ms=time.time_ns() // 1_000_000, msg_id=1, ttl_ms=600_000
-        )
-    )
-    made = []
-    for number in range(first, first + count):
-        struct.pack_into(">Q", one, 56, number)
-        made.append(bytes(one))
-    return b"".join(made)
-
-
-def push(sender: socket.socket, receiver: socket.socket, data: bytes) -> float:
-    """Send everything, receive and compare everything; seconds."""
-    sent = received = 0
-    whole = memoryview(data)
-    began = time.perf_counter()
-    while received < len(data):
-        want = [sender] if sent < len(data) and sent - received < WINDOW else []
-        readable, writable, _ = select.select([receiver], want, [], 30)
-        if not readable and not writable:
-            raise SystemExit(f"stuck after {received} of {len(data)} bytes")
-        if writable:
-            sent += sender.send(whole[sent : sent + 131_072])
-        if readable:
-            got = receiver.recv(262_144)
-            if got != data[received : received + len(got)]:
-                raise SystemExit(f"wrong bytes at {received}")
-            received += len(got)
-    return time.perf_counter() - began
-
-
-def start(kind: str, path: Path) -> subprocess.Popen[str]:
-    broker = subprocess.Popen(
-        [sys.executable, __file__, "--serve", kind, "--path", os.fspath(path)],
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    for _ in range(500):
-        if path.exists():
-            return broker
-        time.sleep(0.02)
-    raise SystemExit(f"{kind} did not start")
-
-
-def cpu_s(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-
-
-def connect(path: Path) -> socket.socket:
-    for _ in range(500):
-        sock = socket.socket(socket.AF_UNIX)
-        try:
-            sock.connect(os.fspath(path))
-        except ConnectionRefusedError:  # bound, and not listening yet
-            sock.close()
-            time.sleep(0.02)
-            continue
-        sock.setblocking(False)
-        return sock
-    raise SystemExit(f"nobody listens on {path}")
-
-
-def one_round(kind: str, count: int, size: int) -> dict[str, float]:
-    with tempfile.TemporaryDirectory() as directory:
-        path = Path(directory) / "run" / "s"
+@contextlib.contextmanager
+def serving(loop: str, native: str, core: int, shape: str) -> Iterator[tuple[wire.Wire, list[int]]]:
+    """One of ours, in a process of its own."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        path = folder / "run" / "s"
         path.parent.mkdir(mode=0o700)
-        broker = start(kind, path)
-        try:
-            result: dict[str, float] = {}
-            if kind == "bus":
-                connect(path).close()
-                publisher = BlockingClient.connect(path, CREDENTIAL)
-                subscriber = BlockingClient.connect(path, CREDENTIAL)
-                subscriber.subscribe("bench/*")
-                ends = (
-                    socket.socket(fileno=os.dup(publisher.fileno())),
-                    socket.socket(fileno=os.dup(subscriber.fileno())),
-                )
-            else:
-                ends = connect(path), connect(path)
-                time.sleep(0.1)
-            push(*ends, frames(2_000, size, 10))
-            data = frames(count, size, 1_000_000)
-            before = cpu_s(broker.pid)
-            seconds = push(*ends, data)
-            result["frames_per_s"] = count / seconds
-            result["broker_us"] = (cpu_s(broker.pid) - before) / count * 1e6
-            if kind == "bus":
-                caller = BlockingClient.connect(path, CREDENTIAL)
-                taken = []
-                for _ in range(1_000):
-                    began = time.perf_counter()
-                    caller.call("nothing")
-                    taken.append(time.perf_counter() - began)
-                taken.sort()
-                result["call_p50_us"], result["call_p99_us"] = taken[500] * 1e6, taken[990] * 1e6
-            return result
-        finally:
-            broker.terminate()
-            broker.wait(10)
+        argv = [sys.executable, "-m", "tests.bench.load.serve", os.fspath(path), loop]
+        env = {"RUNLOOP_NATIVE": native, "PYTHONPATH": brokers.PYTHONPATH}
+        with brokers.run(argv, folder=folder, core=core, env=env) as process:
+            yield (MapRmp if shape == MAP else wire.Rmp)(path), [process.pid]
+
+
+def idlest() -> int:
+    """The core that did least in a tenth of a second."""
+
+    def idle() -> dict[int, int]:
+        rows = (line.split() for line in Path("/proc/stat").read_text().splitlines())
+        return {int(row[0][3:]): int(row[4]) for row in rows if row[0][:3] == "cpu" and row[0] != "cpu"}
+
+    before = idle()
+    time.sleep(0.1)
+    after = idle()
+    return max(os.sched_getaffinity(0), key=lambda core: after[core] - before[core])
+
+
+def spread(values: list[float], digits: int) -> str:
+    return f"{statistics.median(values):.{digits}f} ({min(values):.{digits}f}-{max(values):.{digits}f})"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--frames", type=int, default=200_000)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--size", type=int, default=64)
-    parser.add_argument("--serve", choices=("bus", "relay"))
-    parser.add_argument("--path", type=Path)
+    parser.add_argument("--seconds", type=float, default=0.4)
+    parser.add_argument("--sizes", default="64,256,1024,65536")
+    parser.add_argument("--patterns", default=",".join(generator.PATTERNS))
+    parser.add_argument("--only", default=",".join(OURS))
+    parser.add_argument("--shapes", default=f"bytes,{MAP}")
     args = parser.parse_args()
-    if args.serve:
-        asyncio.run({"bus": serve_bus, "relay": serve_relay}[args.serve](args.path))
-        return
-    rounds: dict[str, list[dict[str, float]]] = {"bus": [], "relay": []}
+    ours = {name: OURS[name] for name in args.only.split(",")}
+    cells = [
+        (pattern, int(size), shape)
+        for shape in args.shapes.split(",")
+        for size in args.sizes.split(",")
+        for pattern in args.patterns.split(",")
+        if shape != MAP or (size == "64" and pattern in ("1→1", "call"))
+    ]
+    rows: dict[tuple[str, int, str, str], list[dict[str, float]]] = {}
     for _ in range(args.rounds):
-        for kind, results in rounds.items():
-            results.append(one_round(kind, args.frames, args.size))
-    summary: dict[str, object] = {"frames": args.frames, "payload_bytes": args.size, "rounds": args.rounds}
-    for kind, results in rounds.items():
-        for key in results[0]:
-            values = sorted(result[key] for result in results)
-            summary[f"{kind}_{key}"] = {
-                "median": round(statistics.median(values), 2),
-                "min": round(values[0], 2),
-                "max": round(values[-1], 2),
-            }
-    pairs = zip(rounds["bus"], rounds["relay"], strict=True)
-    summary["bus_to_relay"] = round(
-        statistics.median(bus["frames_per_s"] / relay["frames_per_s"] for bus, relay in pairs), 3
+        for pattern, size, shape in cells:
+            for name, (loop, native) in ours.items():
+                core = idlest()
+                try:
+                    with serving(loop, native, core, shape) as (spoken, pids):
+                        result = generator.measure(
+                            spoken, pattern, size, pids=pids, core=core, measure_s=args.seconds
+                        )
+                except Unavailable as why:
+                    raise SystemExit(f"bench: {why}") from None
+                rows.setdefault((pattern, size, shape, name), []).append(result)
+    head = ("thousand/s", "broker us", "p50 us")
+    print(
+        f"{'pattern':<11}{'payload':>10} {'ours':<15}" + "".join(f"{one:>24}" for one in head) + f"{'p99':>9}"
     )
-    print(json.dumps(summary, indent=2))
+    for (pattern, size, shape, name), results in rows.items():
+        cpu = spread([one["cpu_us"] for one in results], 3)
+        rate = spread([one["per_s"] / 1e3 for one in results], 1)
+        line = f"{pattern:<11}{size:>6} {shape[:3]} {name:<15}{rate:>24}{cpu:>24}"
+        if pattern == "call":
+            line += f"{spread([one['p50_us'] for one in results], 1):>24}"
+            line += f"{statistics.median(one['p99_us'] for one in results):>9.1f}"
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

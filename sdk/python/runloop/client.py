@@ -12,18 +12,19 @@ import os
 import select
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
-from typing import TYPE_CHECKING, Any
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from runloop import __version__
-from runloop.errors import UnreachableError
+from runloop.errors import RunloopError, UnreachableError
 from runloop.rmp.frame import DEFAULT_TTL_MS
-from runloop.rmp.session import ClientSession, Delivery, Receipt
+from runloop.rmp.hello import INSTANCE_BYTES
+from runloop.rmp.session import Backoff, ClientSession, Delivery, Receipt
 
 if TYPE_CHECKING:
     import asyncio
 
-__all__ = ["AsyncClient", "BlockingClient", "Delivery", "Receipt"]
+__all__ = ["AsyncClient", "BlockingClient", "Delivery", "Receipt", "Reconnect"]
 
 _READ = 65_536
 _START = "start it with 'rlp daemon start'"
@@ -33,6 +34,30 @@ def _now_ms() -> int:
     return time.time_ns() // 1_000_000
 
 
+def _random() -> float:
+    return int.from_bytes(os.urandom(7), "big") / (1 << 56)
+
+
+class Reconnect(NamedTuple):
+    """How a client comes back when its connection is lost: subscriptions stand, durable consumers go on where
+    they were, durable publishes under way are sent again under the same ids; other calls fail, unless they
+    were said to be idempotent. The blocking client comes back within the call that noticed the loss, however
+    short that call was to wait."""
+
+    give_up_s: float = 60.0
+    """Seconds without a daemon after which it does not come back any more."""
+    first_s: float = 0.05
+    """Upper bound of the first wait; it doubles, with full jitter."""
+    most_s: float = 5.0
+    random: Callable[[], float] = _random
+    monotonic: Callable[[], float] = time.monotonic
+    sleep: Callable[[float], object] = time.sleep
+    """Of the blocking client; the other one sleeps on its loop."""
+
+    def backoff(self) -> Backoff:
+        return Backoff(self.random, first_s=self.first_s, most_s=self.most_s)
+
+
 class BlockingClient:
     """A connected session on a plain socket. Not for several threads at once.
 
@@ -40,9 +65,22 @@ class BlockingClient:
     are raised as the family they were (:func:`runloop.errors.from_wire`).
     """
 
-    def __init__(self, sock: socket.socket, session: ClientSession) -> None:
+    def __init__(
+        self,
+        sock: socket.socket,
+        session: ClientSession,
+        *,
+        path: str | os.PathLike[str] = "",
+        timeout_s: float = 5.0,
+        reconnect: Reconnect | None = None,
+    ) -> None:
         self._socket = sock
         self._session = session
+        self._path = path
+        self._timeout_s = timeout_s
+        self._reconnect = reconnect
+        self._ends: UnreachableError | None = None
+        """While a connection is made its end is an error, and no reason to make another."""
 
     @classmethod
     def connect(
@@ -53,21 +91,23 @@ class BlockingClient:
         *,
         client: str = "rlp",
         build: str = __version__,
+        reconnect: Reconnect | None = None,
+        instance: bytes | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> BlockingClient:
         """Connect and say hello. ``credential``: the 32 bytes that make this session an operator's.
 
+        ``reconnect``: come back when the connection is lost; None: every loss is an error. ``instance``: the
+        32 secret bytes that make this publisher one over all its connections; drawn anew when there is none.
+        ``about``: what the directory shows (``version``, ``serves``, ``capabilities``, ``heartbeat_ms``).
+
         Raises :class:`UnreachableError` when nobody answers, :class:`RefusedError` for another build.
         """
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+        session = _session(credential, client, build, instance, about)
+        sock = _dial(path, timeout_s)
+        made = cls(sock, session, path=path, timeout_s=timeout_s, reconnect=reconnect)
         try:
-            sock.settimeout(timeout_s)
-            try:
-                sock.connect(os.fspath(path))
-            except OSError as error:
-                raise _nobody(path, error) from error
-            sock.setblocking(False)
-            made = cls(sock, ClientSession(credential=credential, now_ms=_now_ms, client=client, build=build))
-            made._wait_until(lambda: made._session.ready, timeout_s, "the daemon did not say hello")
+            made._greet()
         except BaseException:
             sock.close()
             raise
@@ -83,9 +123,17 @@ class BlockingClient:
         """This session's private topic, for ``meta.reply_to``."""
         return self._session.reply_topic
 
-    def call(self, method: str, params: dict[str, Any] | None = None, timeout_s: float = 30.0) -> Any:
-        """Ask the daemon and return its result."""
-        return self._answer(self._session.call(method, params), timeout_s, f"no answer to {method}")
+    def call(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        timeout_s: float = 30.0,
+        *,
+        idempotent: bool = False,
+    ) -> Any:
+        """Ask the daemon and return its result. ``idempotent``: ask again when the connection was lost."""
+        ident = self._session.call(method, params, idempotent=idempotent)
+        return self._answer(ident, timeout_s, f"no answer to {method}")
 
     def subscribe(self, pattern: str, timeout_s: float = 5.0) -> None:
         """Have frames on ``pattern`` delivered; in force when this returns."""
@@ -94,6 +142,23 @@ class BlockingClient:
     def unsubscribe(self, pattern: str, timeout_s: float = 5.0) -> None:
         """Undo :meth:`subscribe`."""
         self._answer(self._session.control("unsubscribe", pattern), timeout_s, "no answer to unsubscribe")
+
+    def consume(self, name: str, pattern: str, *, start: str = "first", timeout_s: float = 5.0) -> None:
+        """Take up a durable consumer: see :meth:`ClientSession.consume`."""
+        self._answer(self._session.consume(name, pattern, start=start), timeout_s, "no answer to consume")
+
+    def leave(self, name: str, *, forget: bool = False, timeout_s: float = 5.0) -> None:
+        """Give a durable consumer up, for now or for ever."""
+        self._answer(self._session.leave(name, forget=forget), timeout_s, "no answer to leave")
+
+    def ack(self, delivery: Delivery) -> None:
+        """This delivery of a durable consumer, and all before it, are done with."""
+        self._session.ack(delivery.consumer, delivery.seq)
+        self._write()
+
+    def announce(self, timeout_s: float = 5.0, **about: Any) -> None:
+        """Say anew what the directory shows of this program."""
+        self._answer(self._session.control("announce", None, **about), timeout_s, "no answer to announce")
 
     def ping(self, timeout_s: float = 5.0) -> int:
         """The daemon's clock, unix milliseconds."""
@@ -110,13 +175,17 @@ class BlockingClient:
         trace_id: int = 0,
         ttl_ms: int = DEFAULT_TTL_MS,
         timeout_s: float = 30.0,
+        durable: bool = False,
     ) -> Receipt:
-        """Publish one frame and wait until the bus has routed it; the receipt counts receivers."""
+        """Publish one frame and wait until the bus has routed it; the receipt counts receivers.
+
+        ``durable``: the topic is, and the receipt means that the message is in the ledger, once, however
+        often the connection was lost on the way.
+        """
         ident, msg_id = self._session.publish(
-            topic, type, payload, meta=meta, trace_id=trace_id, ttl_ms=ttl_ms
+            topic, type, payload, meta=meta, trace_id=trace_id, ttl_ms=ttl_ms, durable=durable
         )
-        answer = self._answer(ident, timeout_s, "no receipt")
-        return Receipt(int(answer["receivers"]), msg_id)
+        return _receipt(self._answer(ident, timeout_s, "no receipt"), msg_id)
 
     def request(
         self, topic: str, type: str, payload: Any, *, trace_id: int = 0, timeout_s: float = 30.0
@@ -187,10 +256,39 @@ class BlockingClient:
             return True
         except OSError:
             data = b""
-        if not data:
-            raise self._session.lost()
-        self._session.feed(data)
+        if data:
+            self._session.feed(data)
+        else:
+            self._lost()
         return True
+
+    def _greet(self) -> None:
+        self._ends = self._session.lost()
+        try:
+            self._wait_until(lambda: self._session.ready, self._timeout_s, "the daemon did not say hello")
+        finally:
+            self._ends = None
+
+    def _lost(self) -> None:
+        """The connection is gone: make another, or say so."""
+        how = self._reconnect
+        if how is None or self._ends is not None:
+            raise self._session.lost()
+        first = self._session.lost()
+        deadline, backoff = how.monotonic() + how.give_up_s, how.backoff()
+        while True:
+            self._socket.close()
+            self._session.disconnected()
+            try:
+                self._socket = _dial(self._path, self._timeout_s)
+                self._greet()
+                return
+            except RunloopError as error:
+                if not _may_pass(error):
+                    raise
+                if how.monotonic() >= deadline:
+                    raise first from error
+            how.sleep(backoff.next_s())
 
     def _write(self) -> None:
         outgoing = self._session.outgoing
@@ -208,8 +306,20 @@ class BlockingClient:
 class AsyncClient:
     """The same session for an event loop. All methods belong to the loop it was connected on."""
 
-    def __init__(self, session: ClientSession) -> None:
+    def __init__(
+        self,
+        session: ClientSession,
+        *,
+        path: str | os.PathLike[str] = "",
+        timeout_s: float = 5.0,
+        reconnect: Reconnect | None = None,
+    ) -> None:
         self._session = session
+        self._path = path
+        self._timeout_s = timeout_s
+        self._reconnect = reconnect
+        self._ended = False
+        self._healing: asyncio.Task[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._failure: Exception | None = None
         self._waiters: set[asyncio.Future[None]] = set()
@@ -223,22 +333,33 @@ class AsyncClient:
         *,
         client: str = "runloop",
         build: str = __version__,
+        reconnect: Reconnect | None = None,
+        instance: bytes | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> AsyncClient:
         """As :meth:`BlockingClient.connect`."""
-        import asyncio
-
-        made = cls(ClientSession(credential=credential, now_ms=_now_ms, client=client, build=build))
-        loop = asyncio.get_running_loop()
+        session = _session(credential, client, build, instance, about)
+        made = cls(session, path=path, timeout_s=timeout_s, reconnect=reconnect)
         try:
-            await loop.create_unix_connection(lambda: _Port(made), os.fspath(path))  # type: ignore[type-var]
-        except OSError as error:
-            raise _nobody(path, error) from error
-        try:
-            await made._wait_until(lambda: made._session.ready, timeout_s, "the daemon did not say hello")
+            await made._dial()
         except BaseException:
             made.close()
             raise
         return made
+
+    async def _dial(self) -> None:
+        """One connection, up to the accepted hello."""
+        import asyncio
+
+        loop = asyncio.get_running_loop()
+        port = _Port(self)
+        try:
+            await loop.create_unix_connection(lambda: port, os.fspath(self._path))  # type: ignore[type-var]
+        except OSError as error:
+            raise _nobody(self._path, error) from error
+        await self._wait_until(
+            lambda: self._session.ready, self._timeout_s, "the daemon did not say hello", port
+        )
 
     @property
     def principal(self) -> str:
@@ -250,19 +371,58 @@ class AsyncClient:
         """This session's private topic, for ``meta.reply_to``."""
         return self._session.reply_topic
 
-    async def call(self, method: str, params: dict[str, Any] | None = None, timeout_s: float = 30.0) -> Any:
-        """Ask the daemon and return its result."""
-        return await self._answer(self._session.call(method, params), timeout_s, f"no answer to {method}")
+    async def call(
+        self,
+        method: str,
+        params: dict[str, Any] | None = None,
+        timeout_s: float = 30.0,
+        *,
+        idempotent: bool = False,
+    ) -> Any:
+        """Ask the daemon and return its result. ``idempotent``: ask again when the connection was lost."""
+        await self._connected()
+        ident = self._session.call(method, params, idempotent=idempotent)
+        return await self._answer(ident, timeout_s, f"no answer to {method}")
 
     async def subscribe(self, pattern: str, timeout_s: float = 5.0) -> None:
         """Have frames on ``pattern`` delivered; in force when this returns."""
+        await self._connected()
         await self._answer(self._session.control("subscribe", pattern), timeout_s, "no answer to subscribe")
 
     async def unsubscribe(self, pattern: str, timeout_s: float = 5.0) -> None:
         """Undo :meth:`subscribe`."""
+        await self._connected()
         await self._answer(
             self._session.control("unsubscribe", pattern), timeout_s, "no answer to unsubscribe"
         )
+
+    async def consume(self, name: str, pattern: str, *, start: str = "first", timeout_s: float = 5.0) -> None:
+        """Take up a durable consumer: see :meth:`ClientSession.consume`."""
+        await self._connected()
+        ident = self._session.consume(name, pattern, start=start)
+        await self._answer(ident, timeout_s, "no answer to consume")
+
+    async def leave(self, name: str, *, forget: bool = False, timeout_s: float = 5.0) -> None:
+        """Give a durable consumer up, for now or for ever."""
+        await self._connected()
+        await self._answer(self._session.leave(name, forget=forget), timeout_s, "no answer to leave")
+
+    def ack(self, delivery: Delivery) -> None:
+        """This delivery of a durable consumer, and all before it, are done with."""
+        self._session.ack(delivery.consumer, delivery.seq)
+        self._flush()
+
+    async def announce(self, timeout_s: float = 5.0, **about: Any) -> None:
+        """Say anew what the directory shows of this program."""
+        await self._connected()
+        ident = self._session.control("announce", None, **about)
+        await self._answer(ident, timeout_s, "no answer to announce")
+
+    async def ping(self, timeout_s: float = 5.0) -> int:
+        """The daemon's clock, unix milliseconds; also a heartbeat."""
+        await self._connected()
+        answer = await self._answer(self._session.control("ping"), timeout_s, "no answer to ping")
+        return int(answer["now_ms"])
 
     async def publish(
         self,
@@ -274,18 +434,20 @@ class AsyncClient:
         trace_id: int = 0,
         ttl_ms: int = DEFAULT_TTL_MS,
         timeout_s: float = 30.0,
+        durable: bool = False,
     ) -> Receipt:
-        """Publish one frame and wait until the bus has routed it; the receipt counts receivers."""
+        """As :meth:`BlockingClient.publish`."""
+        await self._connected()
         ident, msg_id = self._session.publish(
-            topic, type, payload, meta=meta, trace_id=trace_id, ttl_ms=ttl_ms
+            topic, type, payload, meta=meta, trace_id=trace_id, ttl_ms=ttl_ms, durable=durable
         )
-        answer = await self._answer(ident, timeout_s, "no receipt")
-        return Receipt(int(answer["receivers"]), msg_id)
+        return _receipt(await self._answer(ident, timeout_s, "no receipt"), msg_id)
 
     async def request(
         self, topic: str, type: str, payload: Any, *, trace_id: int = 0, timeout_s: float = 30.0
     ) -> Any:
         """Publish with ``reply_to`` and return the answer of whoever serves the topic."""
+        await self._connected()
         ident = self._session.request(topic, type, payload, trace_id=trace_id)
         return await self._answer(ident, timeout_s, f"no answer from {topic}")
 
@@ -308,6 +470,9 @@ class AsyncClient:
 
     def close(self) -> None:
         """Hang up; what was asked and not written yet is written first."""
+        self._ended = True
+        if self._healing is not None:
+            self._healing.cancel()
         if self._transport is not None:
             self._flush()
             self._transport.close()
@@ -327,15 +492,26 @@ class AsyncClient:
         finally:
             self._session.give_up(ident)
 
-    async def _wait_until(self, done: Callable[[], bool], timeout_s: float | None, what: str) -> None:
+    async def _connected(self) -> None:
+        """Return once the session is there to be asked; at once unless it is being made anew."""
+        if self._failure is not None:
+            raise self._failure
+        if self._healing is not None:
+            await self._wait_until(lambda: self._healing is None, None, "no connection")
+
+    async def _wait_until(
+        self, done: Callable[[], bool], timeout_s: float | None, what: str, port: _Port | None = None
+    ) -> None:
+        """Wait for what the daemon says; with ``port`` on that connection alone."""
         import asyncio
 
         self._flush()
         try:
             async with asyncio.timeout(timeout_s):
                 while not done():
-                    if self._failure is not None:
-                        raise self._failure
+                    failure = self._failure if port is None else port.failure
+                    if failure is not None:
+                        raise failure
                     waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
                     self._waiters.add(waiter)
                     try:
@@ -355,18 +531,63 @@ class AsyncClient:
             if not waiter.done():
                 waiter.set_result(None)
 
-    def _fed(self, data: bytes) -> None:
+    def _fed(self, port: _Port, data: bytes) -> None:
         try:
             self._session.feed(data)
         except Exception as error:
-            self._failure = self._failure or error
-            self.close()
+            port.failure = port.failure or error
+            if self._healing is None:
+                self._failure = self._failure or error
+                self._ended = True
+            if self._transport is not None:
+                self._transport.close()
         self._flush()
         self._wake()
 
-    def _gone(self) -> None:
-        self._failure = self._failure or self._session.lost()
+    def _gone(self, port: _Port) -> None:
+        import asyncio
+
+        port.failure = port.failure or self._session.lost()
+        self._transport = None
+        if self._healing is None:
+            if self._reconnect is None or self._ended or not self._session.ready:
+                self._failure = self._failure or port.failure
+            else:
+                self._healing = asyncio.get_running_loop().create_task(self._heal(port.failure))
         self._wake()
+
+    async def _heal(self, lost: Exception) -> None:
+        """Come back, or fail everything that waits."""
+        import asyncio
+
+        how = self._reconnect
+        assert how is not None
+        deadline, backoff = how.monotonic() + how.give_up_s, how.backoff()
+        try:
+            while True:
+                self._session.disconnected()
+                self._wake()
+                try:
+                    await self._dial()
+                    if self._transport is not None:
+                        break  # else it was lost again before we came to know that it was there
+                except RunloopError as error:
+                    if not _may_pass(error):
+                        raise
+                    if self._transport is not None:
+                        self._transport.abort()
+                        self._transport = None
+                    if how.monotonic() >= deadline:
+                        lost.__cause__ = error
+                        self._failure = lost
+                        break
+                await asyncio.sleep(backoff.next_s())
+        except RunloopError as error:
+            self._failure = error
+        finally:
+            self._healing = None
+            self._flush()
+            self._wake()
 
 
 class _Port:
@@ -374,24 +595,68 @@ class _Port:
 
     def __init__(self, client: AsyncClient) -> None:
         self._client = client
+        self.failure: Exception | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:
+        self._transport = transport
         self._client._transport = transport
 
     def data_received(self, data: bytes) -> None:
-        self._client._fed(data)
+        if self._client._transport is self._transport:  # else a connection that was given up
+            self._client._fed(self, data)
 
     def eof_received(self) -> None:
         return None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._client._gone()
+        if self._client._transport is self._transport:
+            self._client._gone(self)
 
     def pause_writing(self) -> None:
         return None
 
     def resume_writing(self) -> None:
         return None
+
+
+def _session(
+    credential: bytes | None,
+    client: str,
+    build: str,
+    instance: bytes | None,
+    about: Mapping[str, Any] | None,
+) -> ClientSession:
+    return ClientSession(
+        credential=credential,
+        now_ms=_now_ms,
+        client=client,
+        build=build,
+        instance=instance or os.urandom(INSTANCE_BYTES),
+        about=about,
+    )
+
+
+def _dial(path: str | os.PathLike[str], timeout_s: float) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
+    try:
+        sock.settimeout(timeout_s)
+        sock.connect(os.fspath(path))
+        sock.setblocking(False)
+    except OSError as error:
+        sock.close()
+        raise _nobody(path, error) from error
+    return sock
+
+
+def _receipt(answer: dict[str, Any], msg_id: int) -> Receipt:
+    return Receipt(
+        int(answer["receivers"]), msg_id, int(answer.get("seq", 0)), answer.get("duplicate") is True
+    )
+
+
+def _may_pass(error: RunloopError) -> bool:
+    """Whether another try may be met otherwise: nobody answered, or too many came at once."""
+    return isinstance(error, UnreachableError) or error.named_code == "bus.peers"
 
 
 def _late(what: str, timeout_s: float | None) -> UnreachableError:

@@ -24,9 +24,11 @@ class FakeSession:
     def __init__(self, bus: Bus, principal: Principal) -> None:
         self.bus = bus
         self.principal = principal
+        self.instance = f"{principal.label}/program"
         self.tag = bus.tag(principal)
         self.reply_topic = f"rlp/clients/{principal.name.partition('#')[2]}/reply"
         self.routes: dict[tuple[int, str], Route] = {}
+        self.known: dict[bytes, Route] = {}
         self.generation = -1
         self.controls: list[Frame] = []
         self.receipts: list[tuple[int, int]] = []
@@ -39,9 +41,8 @@ class FakeSession:
     def send(self, *frames: bytes) -> None:
         """Everything in one read."""
         reader = FrameReader()
-        buffer, headers = reader.scan(b"".join(frames))
+        self.bus.ingest(self, reader, b"".join(frames), self.bus._clock.now_ms())
         assert reader.error is None
-        self.bus.ingest(self, buffer, headers)
 
     def control(self, frame: Frame) -> None:
         self.controls.append(frame)
@@ -49,7 +50,7 @@ class FakeSession:
     def requested(self, count: int) -> None:
         self.requests += count
 
-    def receipt(self, msg_id: int, receivers: int) -> None:
+    def receipt(self, msg_id: int, receivers: int, **more: Any) -> None:
         self.receipts.append((msg_id, receivers))
 
     def refused(self, msg_id: int, error: RunloopError, *, receipt: bool) -> None:

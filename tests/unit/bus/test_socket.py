@@ -28,6 +28,17 @@ from runloopd.bus.socket import PeerLimits, SocketServer
 from .support import GENERIC, NOW, OPERATOR
 
 CREDENTIAL = bytes(range(32))
+pytestmark = pytest.mark.usefixtures("either_step")
+
+
+@pytest.fixture(scope="module", params=["asyncio", "uvloop"])
+def event_loop_policy(request: pytest.FixtureRequest) -> asyncio.AbstractEventLoopPolicy:
+    """The loops a daemon may run on."""
+    if request.param == "asyncio":
+        return asyncio.DefaultEventLoopPolicy()
+    uvloop = pytest.importorskip("uvloop", reason="pip install 'runloop[fast]'")
+    policy: asyncio.AbstractEventLoopPolicy = uvloop.EventLoopPolicy()
+    return policy
 
 
 class House:
@@ -527,7 +538,7 @@ async def test_a_batched_publisher_waits_50_ms_and_is_told(house: House) -> None
     house.bus.subscribe("rlp/sys/drops", lambda delivery: notices.append(delivery.payload["reason"]))
     greedy = await house.raw()
     await greedy.greet()
-    sending = asyncio.create_task(greedy.send(flood(600, 1_000)))
+    sending = asyncio.create_task(greedy.send(flood(1_500, 1_000)))
     await eventually(lambda: any(not info.reading for info in house.servers[0].peers()))
     assert house.bus.counters.dropped == {}
     await house.tick(49)

@@ -265,10 +265,11 @@ class FrameReader:
     kernel happens to cut the stream.
     """
 
-    __slots__ = ("_max_frame", "_need", "_tail", "error")
+    __slots__ = ("_need", "_tail", "error", "max_frame")
 
     def __init__(self, *, max_body: int = MAX_BODY) -> None:
-        self._max_frame = HEADER_LEN + max_body
+        self.max_frame = HEADER_LEN + max_body
+        """Largest header and body together, in bytes."""
         self._tail = bytearray()
         self._need = PREFIX_LEN
         self.error: WireError | None = None
@@ -312,20 +313,37 @@ class FrameReader:
         The first frame begins at offset 0, each next one ``4 + frame_len`` bytes further. Never raises: see
         :attr:`error` after the frames were used.
         """
-        if self.error is not None:
-            return b"", []
-        if self._tail:
-            self._tail += data
-            if len(self._tail) < self._need:
-                return b"", []
-            data = bytes(self._tail)
-            self._tail.clear()
+        buffer = self.join(data)
         headers: list[Scanned] = []
-        append, unpack, max_frame = headers.append, _SCAN.unpack_from, self._max_frame
-        at, size = 0, len(data)
+        at = 0
+        while at < len(buffer) and (header := self.next(buffer, at)) is not None:
+            headers.append(header)
+            at += PREFIX_LEN + header[0]
+        return buffer, headers
+
+    def join(self, data: bytes) -> bytes:
+        """The bytes not used yet, ``data`` at their end; none while a begun frame is known to lack some."""
+        if self.error is not None:
+            return b""
+        if not self._tail:
+            return data
+        if len(self._tail) + len(data) < self._need:
+            self._tail += data
+            return b""
+        joined = b"".join((self._tail, data))
+        self._tail.clear()
+        self._need = PREFIX_LEN
+        return joined
+
+    def next(self, buffer: bytes, at: int) -> Scanned | None:
+        """The header of the whole frame at ``at`` of what :meth:`join` returned.
+
+        None when there is none: what is left was kept for the next time, or refused (:attr:`error`).
+        """
+        size = len(buffer)
         try:
-            while size - at >= _WHOLE:
-                header: Scanned = unpack(data, at)
+            if size - at >= _WHOLE:
+                header: Scanned = _SCAN.unpack_from(buffer, at)
                 frame_len, head, flags, schema_id, reserved, body_len, created, ttl, _, tail = header
                 if (
                     head != _HEAD
@@ -335,24 +353,20 @@ class FrameReader:
                     or not schema_id
                     or not ttl
                     or body_len != frame_len - HEADER_LEN
-                    or frame_len > max_frame
+                    or frame_len > self.max_frame
                     or created + ttl > _U64
                 ):
-                    _refuse(header, max_frame)
-                end = at + PREFIX_LEN + frame_len
-                if end > size:
-                    self._need = end - at
-                    break
-                append(header)
-                at = end
+                    _refuse(header, self.max_frame)
+                if frame_len + PREFIX_LEN <= size - at:
+                    return header
+                self._need = frame_len + PREFIX_LEN
             else:
-                self._need = self._check_prefix(data, at) if size - at >= PREFIX_LEN else PREFIX_LEN
+                self._need = self._check_prefix(buffer, at) if size - at >= PREFIX_LEN else PREFIX_LEN
         except WireError as error:
             self.error = error
-            return data, headers
-        if at < size:
-            self._tail += data[at:]
-        return data, headers
+            return None
+        self._tail += buffer[at:]
+        return None
 
     def close(self) -> None:
         """Tell that the stream ended; raises TruncatedHeader or Incomplete inside a frame."""
@@ -366,7 +380,7 @@ class FrameReader:
     def _check_prefix(self, data: bytes, at: int) -> int:
         """Judge a length prefix whose header is not there yet; return how many bytes to wait for."""
         (frame_len,) = _PREFIX.unpack_from(data, at)
-        _check_length(frame_len, self._max_frame)
+        _check_length(frame_len, self.max_frame)
         return _WHOLE  # the header is judged before its body is waited for
 
 

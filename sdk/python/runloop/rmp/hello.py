@@ -13,11 +13,22 @@ from blake3 import blake3
 
 from runloop.errors import RefusedError, UsageError
 
-__all__ = ["CREDENTIAL_BYTES", "HELLO_ID", "NONCE_BYTES", "PROTOCOL", "check_versions", "proof", "proves"]
+__all__ = [
+    "CREDENTIAL_BYTES",
+    "HELLO_ID",
+    "INSTANCE_BYTES",
+    "NONCE_BYTES",
+    "PROTOCOL",
+    "check_versions",
+    "instance",
+    "proof",
+    "proves",
+]
 
 PROTOCOL = 0
 NONCE_BYTES = 32
 CREDENTIAL_BYTES = 32
+INSTANCE_BYTES = 32
 HELLO_ID = "hello"
 _CONTEXT = b"runloop operator hello v0"
 
@@ -38,6 +49,19 @@ def proves(candidate: Any, credential: bytes, nonce: bytes) -> bool:
     import hmac  # the daemon's side only; 10 ms that a command line need not pay
 
     return isinstance(candidate, bytes) and hmac.compare_digest(candidate, proof(credential, nonce))
+
+
+def instance(label: str, secret: Any, nonce: bytes) -> str:
+    """Who a publisher is over all its sessions: 32 hex digits, from its label and the secret in its hello.
+
+    The client draws the secret once and tells it to nobody else. Only the digest is kept and shown, and the
+    label is part of it: a program that proved less cannot speak in another's name, and knowing a name is not
+    enough to use it. Without a secret (None) a session is a publisher of its own.
+    """
+    if secret is not None and (type(secret) is not bytes or len(secret) != INSTANCE_BYTES):
+        raise UsageError(f"a hello's instance is {INSTANCE_BYTES} bytes", code="hello.shape")
+    kept = secret if secret is not None else nonce
+    return blake3(b"runloop publisher v0" + bytes([secret is None]) + kept + label.encode()).hexdigest(16)
 
 
 def check_versions(*, daemon: tuple[object, object], client: tuple[object, object]) -> None:

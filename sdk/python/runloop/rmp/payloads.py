@@ -40,12 +40,22 @@ class WirePayload(msgspec.Struct, frozen=True, kw_only=True):
     """Base of every payload type."""
 
 
-class Control(WirePayload, frozen=True, kw_only=True):
-    """9: a session speaks to its server."""
+class Control(WirePayload, frozen=True, kw_only=True, omit_defaults=True):
+    """9: a session speaks to its server (docs/internals/session.md)."""
 
-    action: Literal["subscribe", "unsubscribe", "ping"]
+    action: Literal["subscribe", "unsubscribe", "ack", "announce", "ping"]
     pattern: str | None = None
     id: str | None = None
+    durable: str | None = None
+    """Name of a durable consumer: ``subscribe``, ``unsubscribe``, ``ack``."""
+    start: Literal["first", "next"] | None = None
+    """Where a new consumer begins."""
+    after: int | None = None
+    """What it knows to have acknowledged."""
+    seq: int | None = None
+    """``ack``: everything up to here."""
+    forget: bool | None = None
+    """``unsubscribe``: for ever."""
 
 
 class ErrorReport(WirePayload, frozen=True, kw_only=True):
@@ -57,13 +67,20 @@ class ErrorReport(WirePayload, frozen=True, kw_only=True):
     hint: str | None = None
 
 
-class AgentHello(WirePayload, frozen=True, kw_only=True):
+class AgentHello(WirePayload, frozen=True, kw_only=True, omit_defaults=True):
     """100: the client's answer to the hello."""
 
     protocol: int
     build: str
     client: str
     proof: bytes | None = None
+    instance: bytes | None = None
+    """32 secret bytes, the same in every session of one publisher (:func:`runloop.rmp.hello.instance`)."""
+    version: str | None = None
+    serves: list[str] | None = None
+    """Patterns of topics it answers on; a claim, for the directory."""
+    capabilities: list[str] | None = None
+    heartbeat_ms: int | None = None
 
 
 class RuntimeHello(WirePayload, frozen=True, kw_only=True):

@@ -1,22 +1,23 @@
 """The client's half of a session, without I/O: bytes in, answers and deliveries out.
 
-Knows: the hello, message ids, which answer belongs to which question. Does not know: sockets, threads, event
-loops; ``runloop.client`` has one thin face for each of those.
+Knows: the hello, message ids, which answer belongs to which question; and, over several connections, what was
+subscribed, consumed and not finished (:meth:`ClientSession.disconnected`). Does not know: sockets, threads,
+event loops; ``runloop.client`` has one thin face for each of those.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from runloop import __version__
-from runloop.errors import FailedError, RefusedError, RunloopError, UnreachableError, from_wire
+from runloop.errors import FailedError, RefusedError, RunloopError, UnreachableError, UsageError, from_wire
 from runloop.rmp import hello, topics
-from runloop.rmp.envelope import encode_message, open_frame
+from runloop.rmp.envelope import Envelope, encode_message, open_frame
 from runloop.rmp.frame import DEFAULT_TTL_MS, BodyDecodeError, Frame, FrameReader
 
-__all__ = ["ClientSession", "Delivery", "Receipt"]
+__all__ = ["Backoff", "ClientSession", "Delivery", "Receipt"]
 
 _MAX_DELIVERIES = 65_536
 
@@ -31,6 +32,12 @@ class Delivery(NamedTuple):
     trace_id: int
     msg_id: int
     schema_id: int
+    consumer: str = ""
+    """The durable consumer it is for; empty for an ordinary subscription."""
+    seq: int = 0
+    """Place in the ledger, on durable topics: what :meth:`ClientSession.ack` takes."""
+    publisher: str = ""
+    """Who published it, on durable topics, as the daemon stamped it."""
 
 
 class Receipt(NamedTuple):
@@ -38,6 +45,44 @@ class Receipt(NamedTuple):
 
     receivers: int
     msg_id: int
+    seq: int = 0
+    """Place in the ledger, on durable topics."""
+    duplicate: bool = False
+    """It was recorded by an earlier attempt already."""
+
+
+class Backoff:
+    """How long to wait before the next try: doubling, bounded, with full jitter. ``random``: 0 up to 1."""
+
+    def __init__(self, random: Callable[[], float], *, first_s: float = 0.05, most_s: float = 5.0) -> None:
+        self._random = random
+        self._first_s = first_s
+        self._most_s = most_s
+        self._tries = 0
+
+    def next_s(self) -> float:
+        """Seconds to wait now."""
+        bound = min(self._most_s, self._first_s * float(2 ** min(self._tries, 30)))
+        self._tries += 1
+        return bound * self._random()
+
+
+class _Consumer:
+    """A durable consumer over all connections of this client."""
+
+    __slots__ = ("acked", "pattern", "received", "seen", "start", "told")
+
+    def __init__(self, pattern: str, start: str) -> None:
+        self.pattern = pattern
+        self.start = start
+        self.acked = 0
+        """What the program has acknowledged."""
+        self.seen = 0
+        """Newest delivery handed to the program; what is not newer came again."""
+        self.received = 0
+        """Newest delivery of this connection, repeated ones too: the daemon lets nothing beyond be acked."""
+        self.told = 0
+        """Acknowledged on this connection."""
 
 
 class ClientSession:
@@ -50,7 +95,20 @@ class ClientSession:
         now_ms: Callable[[], int],
         client: str = "runloop",
         build: str = __version__,
+        instance: bytes | None = None,
+        about: Mapping[str, Any] | None = None,
     ) -> None:
+        """``instance``: the secret of :func:`runloop.rmp.hello.instance`, the same for every connection of
+        this publisher. ``about``: ``version``, ``serves``, ``capabilities``, ``heartbeat_ms`` for the
+        directory."""
+        self._instance = instance
+        self._about = dict(about or {})
+        self._again: dict[str, Callable[[], None]] = {}
+        """What is asked again on the next connection, by the id of its answer, in the order it was asked."""
+        self._then: dict[str, Callable[[dict[str, Any]], None]] = {}
+        """What an answer changes here, whoever waits for it."""
+        self._patterns: dict[str, None] = {}
+        self._consumers: dict[str, _Consumer] = {}
         self._credential = credential
         self._now_ms = now_ms
         self._client = client
@@ -112,28 +170,93 @@ class ClientSession:
         """Nobody waits for this answer any more."""
         self._awaited.discard(ident)
         self._answers.pop(ident, None)
+        self._again.pop(ident, None)
+
+    def disconnected(self) -> None:
+        """The connection is gone and another will be made: what can be asked again will be, once the next
+        hello is accepted; everything else under way fails with ``client.lost``, its outcome unknown."""
+        self._reader = FrameReader()
+        self.outgoing.clear()
+        self.ready = False
+        error = UnreachableError(
+            "the connection was lost before the answer came; whether it was done is not known",
+            hint="ask again, if doing it twice does no harm",
+            code="client.lost",
+        ).to_wire()
+        for ident in self._awaited - set(self._answers) - set(self._again) - {hello.HELLO_ID}:
+            self._answers[ident] = {"ok": False, "error": error}
+        self._then = {ident: then for ident, then in self._then.items() if ident in self._again}
+        self._last_report = None
+        for consumer in self._consumers.values():
+            consumer.received = consumer.told = 0
 
     # --- out -----------------------------------------------------------------------------------------
 
-    def call(self, method: str, params: dict[str, Any] | None) -> str:
-        """Ask on rlp/ctrl; returns the id to wait for."""
+    def call(self, method: str, params: dict[str, Any] | None, *, idempotent: bool = False) -> str:
+        """Ask on rlp/ctrl; returns the id to wait for. ``idempotent``: asked again after a reconnect."""
         ident = self._await()
-        self._send(
-            "intent.ctrl.request.v1",
-            {"id": ident, "method": method, "params": params or {}},
-            topic=topics.CTRL,
-            meta={"reply_to": self.reply_topic},
-        )
+
+        def ask() -> None:
+            self._send(
+                "intent.ctrl.request.v1",
+                {"id": ident, "method": method, "params": params or {}},
+                topic=topics.CTRL,
+                meta={"reply_to": self.reply_topic},
+            )
+
+        ask()
+        if idempotent:
+            self._again[ident] = ask
         return ident
 
-    def control(self, action: str, pattern: str | None = None) -> str:
-        """Subscribe, unsubscribe or ping; returns the id to wait for."""
-        ident = self._await()
-        payload = {"id": ident, "action": action}
+    def control(self, action: str, pattern: str | None = None, **fields: Any) -> str:
+        """Subscribe, unsubscribe, ping, announce; returns the id to wait for. Asked again on reconnect."""
+        payload = {"action": action, **fields}
         if pattern is not None:
             payload["pattern"] = topics.pattern(pattern)
-        self._send("intent.control.v1", payload)
+        ident = self._control(payload)
+        if action == "subscribe" and pattern is not None:
+            self._then[ident] = lambda answer: _note(
+                self._patterns, pattern, present=answer.get("ok") is True
+            )
+        elif action == "unsubscribe" and pattern is not None:
+            self._patterns.pop(pattern, None)
+        elif action == "announce":
+            self._about = {**fields}
         return ident
+
+    def consume(self, name: str, pattern: str, *, start: str = "first") -> str:
+        """Take up the durable consumer ``name``; returns the id to wait for.
+
+        Its deliveries bear its name, come in order, each once, and wait for :meth:`ack`. ``start``: where a
+        new one begins, at the ``first`` message or the ``next``.
+        """
+        consumer = _Consumer(topics.pattern(pattern), start)
+        fresh = name not in self._consumers
+        if not fresh and self._consumers[name].pattern != pattern:
+            raise UsageError(
+                f"the consumer {name} reads {self._consumers[name].pattern}", hint="leave it first"
+            )
+        consumer = self._consumers.setdefault(name, consumer)
+        ident = self._control(lambda: self._consumption(name, consumer))
+
+        def then(answer: dict[str, Any]) -> None:
+            if not answer.get("ok") and fresh:
+                self._consumers.pop(name, None)
+
+        self._then[ident] = then
+        return ident
+
+    def leave(self, name: str, *, forget: bool = False) -> str:
+        """Give a durable consumer up: for now, or (``forget``) for ever; returns the id to wait for."""
+        self._consumers.pop(name, None)
+        return self._control({"action": "unsubscribe", "durable": name, "forget": forget})
+
+    def ack(self, name: str, seq: int) -> None:
+        """Everything that ``name`` was delivered up to ``seq`` is done with. Nothing comes back for it."""
+        consumer = self._consumers[name]
+        consumer.acked = max(consumer.acked, seq)
+        self._tell(name, consumer)
 
     def publish(
         self,
@@ -145,15 +268,28 @@ class ClientSession:
         trace_id: int = 0,
         ttl_ms: int = DEFAULT_TTL_MS,
         receipt: bool = True,
+        durable: bool = False,
     ) -> tuple[str, int]:
-        """Publish; returns the id of the receipt to wait for, if one was wanted, and the msg_id."""
+        """Publish; returns the id of the receipt to wait for, if one was wanted, and the msg_id.
+
+        ``durable``: the topic is, and the message is sent again, under the same ids, until it is in the
+        ledger: once.
+        """
         meta = dict(meta or {})
-        ident = str(self._msg_id + 1)
-        if receipt:
+        topics.topic(topic)
+        number = self._msg_id + 1
+        ident = str(number)
+        if receipt or durable:
             meta["receipt"] = True
             self._awaited.add(ident)
-        self._send(type, payload, topic=topics.topic(topic), meta=meta, trace_id=trace_id, ttl_ms=ttl_ms)
-        return ident, self._msg_id
+
+        def send(msg_id: int | None = None) -> None:
+            self._send(type, payload, topic=topic, meta=meta, trace_id=trace_id, ttl_ms=ttl_ms, msg_id=msg_id)
+
+        send()
+        if durable:
+            self._again[ident] = lambda: send(number)
+        return ident, number
 
     def request(self, topic: str, type: str, payload: Any, *, trace_id: int = 0) -> str:
         """Publish and await an answer (2002) from whoever serves the topic; returns the id to wait for."""
@@ -175,6 +311,54 @@ class ClientSession:
         self._awaited.add(ident)
         return ident
 
+    def _control(self, payload: dict[str, Any] | Callable[[], dict[str, Any]]) -> str:
+        ident = self._await()
+
+        def ask() -> None:
+            asked = payload() if callable(payload) else payload
+            self._send("intent.control.v1", {"id": ident, **asked})
+
+        ask()
+        self._again[ident] = ask
+        return ident
+
+    @staticmethod
+    def _consumption(name: str, consumer: _Consumer) -> dict[str, Any]:
+        return {
+            "action": "subscribe",
+            "pattern": consumer.pattern,
+            "durable": name,
+            "start": consumer.start,
+            "after": consumer.acked,
+        }
+
+    def _tell(self, name: str, consumer: _Consumer) -> None:
+        """Acknowledge what the program is done with and this connection has seen."""
+        seq = min(consumer.acked, consumer.received)
+        if self.ready and seq > consumer.told:
+            consumer.told = seq
+            self._send("intent.control.v1", {"action": "ack", "durable": name, "seq": seq})
+
+    def _resume(self) -> None:
+        """A new connection: everything stands as it stood, then what was under way goes on."""
+        for pattern in self._patterns:
+            self._resumed({"action": "subscribe", "pattern": pattern})
+        for name, consumer in self._consumers.items():
+            self._resumed(self._consumption(name, consumer))
+        for ask in list(self._again.values()):
+            ask()
+
+    def _resumed(self, payload: dict[str, Any]) -> None:
+        ident = str(self._msg_id + 1)
+
+        def then(answer: dict[str, Any]) -> None:
+            if not answer.get("ok") and not _is_closing(answer):
+                error = answer.get("error")
+                raise from_wire(error if isinstance(error, dict) else {})
+
+        self._then[ident] = then  # what stood and stands no more is never passed over in silence
+        self._send("intent.control.v1", {"id": ident, **payload})
+
     def _send(
         self,
         type: str,
@@ -184,12 +368,15 @@ class ClientSession:
         meta: dict[str, Any] | None = None,
         trace_id: int = 0,
         ttl_ms: int = DEFAULT_TTL_MS,
+        msg_id: int | None = None,
     ) -> None:
-        self._msg_id += 1
+        if msg_id is None:
+            self._msg_id += 1
+            msg_id = self._msg_id
         self.outgoing += encode_message(
             type,
             payload,
-            msg_id=self._msg_id,
+            msg_id=msg_id,
             now_ms=self._now_ms(),
             topic=topic,
             meta=meta,
@@ -222,17 +409,34 @@ class ClientSession:
                 code="client.overrun",
             )
         else:
-            self.deliveries.append(
-                Delivery(
-                    topic,
-                    envelope.type,
-                    payload,
-                    envelope.meta,
-                    frame.trace_id,
-                    frame.msg_id,
-                    frame.schema_id,
-                )
+            self._delivered(frame, envelope)
+
+    def _delivered(self, frame: Frame, envelope: Envelope) -> None:
+        meta = envelope.meta
+        name, seq = meta.get("consumer", ""), meta.get("seq", 0)
+        consumer = self._consumers.get(name) if name else None
+        if name and consumer is None:
+            return  # given up meanwhile
+        if consumer is not None:
+            consumer.received = max(consumer.received, seq)
+            if seq <= consumer.seen:
+                self._tell(name, consumer)  # came again: the daemon had not heard that it was acknowledged
+                return
+            consumer.seen = seq
+        self.deliveries.append(
+            Delivery(
+                envelope.topic or "",
+                envelope.type,
+                envelope.payload,
+                meta,
+                frame.trace_id,
+                frame.msg_id,
+                frame.schema_id,
+                name,
+                seq,
+                meta.get("publisher", ""),
             )
+        )
 
     def _greet(self, payload: Any) -> None:
         if not isinstance(payload, dict) or not isinstance(payload.get("nonce"), bytes):
@@ -244,7 +448,14 @@ class ClientSession:
         self._awaited.add(hello.HELLO_ID)
         self._send(
             "observation.agent.hello.v1",
-            {"protocol": hello.PROTOCOL, "build": self._build, "client": self._client, "proof": proof},
+            {
+                "protocol": hello.PROTOCOL,
+                "build": self._build,
+                "client": self._client,
+                "proof": proof,
+                **({} if self._instance is None else {"instance": self._instance}),
+                **self._about,
+            },
         )
 
     def _answered(self, payload: dict[str, Any]) -> None:
@@ -257,12 +468,35 @@ class ClientSession:
             self.principal = str(result.get("principal"))
             self.session = str(result.get("session"))
             self.ready = True
-        elif ident in self._awaited:
+            self._awaited.discard(hello.HELLO_ID)
+            self._resume()
+            return
+        if not isinstance(ident, str):
+            return
+        if ident in self._again and _is_closing(payload):
+            return  # the daemon goes away; the next one is asked
+        self._again.pop(ident, None)
+        then = self._then.pop(ident, None)
+        if ident in self._awaited:
             self._answers[ident] = payload
+        if then is not None:
+            then(payload)
 
     def _report(self, payload: dict[str, Any]) -> None:
         self._last_report = payload
         ident = str(payload.get("msg_id"))
         if ident in self._awaited:
+            self._again.pop(ident, None)
             error = payload.get("wire")
             self._answers[ident] = {"ok": False, "error": error if isinstance(error, dict) else payload}
+
+
+def _note(known: dict[str, None], name: str, *, present: bool) -> None:
+    known.pop(name, None)
+    if present:
+        known[name] = None
+
+
+def _is_closing(answer: dict[str, Any]) -> bool:
+    error = answer.get("error")
+    return isinstance(error, dict) and error.get("code") == "bus.closing"

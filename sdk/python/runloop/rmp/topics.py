@@ -19,6 +19,7 @@ __all__ = [
     "METRICS",
     "agent",
     "client_reply",
+    "durable_patterns",
     "matches",
     "pattern",
     "run_events",
@@ -62,6 +63,23 @@ def matches(pattern: str, topic: str) -> bool:
         prefix = pattern[:-1]
         return topic.startswith(prefix) and len(topic) > len(prefix)
     return pattern == topic
+
+
+def durable_patterns(text: str) -> tuple[str, ...]:
+    """Read the setting ``bus.durable_topics``; raises :class:`UsageError`.
+
+    Mailboxes and the system's own topics are never durable: what the ledger must hold of them is stated there
+    by whoever runs them.
+    """
+    patterns = tuple(pattern(word) for word in text.split())
+    for one in patterns:
+        if one == "*" or one.split("/")[0] in ("agent", "rlp"):
+            raise UsageError(
+                f"{one} cannot be durable",
+                hint="name topics outside of agent/ and rlp/, such as durable/*",
+                code="topic.durable",
+            )
+    return patterns
 
 
 def run_events(run: str) -> str:
