@@ -27,8 +27,10 @@ def ask(
     question: str,
     *,
     moot: Callable[[], bool] = lambda: False,
+    as_typed: bool = False,
 ) -> str | None:
-    """Show the question, return the line typed after it (stripped, lower case), None at end of input.
+    """Show the question, return the line typed after it (stripped, and unless ``as_typed`` in lower case),
+    None at end of input.
 
     ``moot`` is asked about twice a second; when true, :data:`MOOT` is returned. ``question`` must be safe
     text.
@@ -52,7 +54,8 @@ def ask(
     if not line:
         stderr.write("\n")
         return None
-    return line.partition(b"\n")[0].decode(sys.getfilesystemencoding(), "replace").strip().lower()
+    words = line.partition(b"\n")[0].decode(sys.getfilesystemencoding(), "replace").strip()
+    return words if as_typed else words.lower()
 
 
 def _forget_typed_ahead(number: int) -> None:

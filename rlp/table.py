@@ -56,6 +56,11 @@ _PARAMS = Option(
     metavar="NAME=VALUE",
 )  # fmt: skip
 _RUN = Argument("run", "run id, or the beginning of one")
+_AT = Option(
+    "at", ("--at",), "what was known then: an event, a day or a time; needs no daemon", "text", None,
+    "EVENT|TIME",
+)  # fmt: skip
+_BACKUP = "folder of a backup"
 _APPROVAL = Argument("approval", "approval id, or the beginning of one")
 _NOTE = Option("note", ("--note",), "a remark that is kept with the decision", "text", "", "TEXT")
 _OPENING = Argument("opening", "name of an opening, or path of a YAML file")
@@ -145,9 +150,49 @@ COMMANDS: tuple[Command, ...] = (
     Command("deny", "approvals:deny", "refuse one held action", (_APPROVAL,), (_NOTE,)),
     Command("undo", "approvals:undo", "take an approval back before it leaves", (_APPROVAL,), (_NOTE,)),
     Command(
-        "import", "import_:import_", "bring contacts, notes and mail into the knowledge base",
-        (Argument("paths", ".vcf, mbox, .eml, Maildir, folder of Markdown or text notes", many=True),),
-        (), "Importing the same again changes nothing. A bad item is reported and the rest imported.",
+        "import", "import_:import_", "bring contacts, mail, notes, calendars, tables into the knowledge base",
+        (Argument("paths", ".vcf .csv .ics .jsonl .eml .mbox .md .txt, Maildir, folder of them", many=True),),
+        (
+            Option("dry_run", ("--dry-run",), "read and report; state nothing"),
+            Option("columns", ("--column",), "which column of a table is what: email='Mail address'", "texts",
+                   metavar="FIELD=HEADER"),
+            Option("retract_vanished", ("--retract-vanished",), "retract what is no longer there"),
+        ),
+        "Importing the same again changes nothing. A bad item is reported and the rest imported.",
+    ),
+    Command(
+        "promises", "promises:promises", "list what waits for somebody's word",
+        (), (Option("all", ("-a", "--all"), "also what was said or timed out"),),
+    ),
+    Command(
+        "promise show", "promises:show", "show one promise, and what was said",
+        (Argument("promise", "promise id, or the beginning of one"),),
+    ),
+    Command(
+        "promise resolve", "promises:resolve", "say what was promised, once",
+        (
+            Argument("promise", "promise id, or the beginning of one"),
+            Argument("value", "what to say, as JSON", many=True),
+        ),
+        (Option("text", ("-t", "--text"), "the words are a text, not JSON"),),
+        "Whoever waits for it goes on with this value; a second word is a conflict (exit 8).",
+    ),
+    Command(
+        "memory list", "memory:list_", "list what agents remember",
+        (Argument("namespace", "agent:NAME or shared:NAME; otherwise all namespaces", optional=True),),
+        (
+            Option("prefix", ("--prefix",), "only keys that begin with this", "text", "", "TEXT"),
+            Option("limit", ("-n", "--limit"), "at most this many keys", "number", 200, "N"),
+        ),
+    ),
+    Command(
+        "memory show", "memory:show", "show one value an agent remembers",
+        (Argument("namespace", "agent:NAME or shared:NAME"), Argument("key", "the key")),
+    ),
+    Command(
+        "memory forget", "memory:forget", "have an agent forget one key",
+        (Argument("namespace", "agent:NAME or shared:NAME"), Argument("key", "the key")),
+        (), "The ledger keeps that it was there; the agent's next write must not expect its version.",
     ),
     Command(
         "kb query", "kb:query", "read the views with one SELECT",
@@ -155,20 +200,84 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option("params", ("-p", "--param"), "value for the next ? of the SQL", "texts", metavar="VALUE"),
             Option("limit", ("-n", "--limit"), "at most this many rows", "number", 200, "N"),
+            _AT,
         ),
     ),
     Command(
-        "kb search", "kb:search", "search contacts, notes and mail",
+        "kb search", "kb:search", "search contacts, notes, mail, records and calendar events",
         (Argument("query", "words to look for", many=True),),
         (
             Option("k", ("-k",), "at most this many hits", "number", 8, "N"),
-            Option("kinds", ("--kind",), "contact, note or mail", "texts", metavar="KIND"),
+            Option("kinds", ("--kind",), "contact, note, mail, record or event", "texts", metavar="KIND"),
+            _AT,
         ),
+        "Entries with every word come first. 'lexical-1' finds words spelt alike and knows no meaning.",
     ),
     Command(
         "kb why", "kb:why", "trace a thing back to what caused it, up to the root",
-        (Argument("ref", "event number, run, approval, message, digest, or a recipient's address"),),
+        (Argument("ref", "event, run, approval, message, digest, address, or path of a written file"),),
         (Option("impact", ("--impact",), "forward: what followed from it"),),
+        "Only recorded causes are followed. An edge that leads nowhere is reported as severed.",
+    ),
+    Command(
+        "kb retract", "kb:retract", "take back what was learnt, as if it had never been",
+        (Argument("event", "event number of a contact, note, mail, calendar event or memory entry"),),
+        (
+            Option("cascade", ("--cascade",), "with the knowledge that came of it; hold runs and questions"),
+            Option("reason", ("--reason",), "why; it is kept with the retraction", "text", "", "TEXT"),
+            Option("dry_run", ("--dry-run",), "only tell what would be taken back and held"),
+            Option("undo", ("--undo",), "EVENT is a retraction: let what it took back count again"),
+        ),
+        "Nothing is deleted from the ledger. A mail that was sent is listed; it cannot be taken back.",
+    ),
+    Command(
+        "kb write-event", "ledger:write_event", "state one fact by hand",
+        (
+            Argument("kind", "such as contact.upserted; 'docs/reference/events.md' lists the fields"),
+            Argument("payload", "the fact as one JSON object; - reads it from stdin"),
+        ),
+        (Option("causes", ("--cause",), "an event it follows from", "texts", metavar="EVENT"),),
+        "Knowledge only: what runs, agents and the host did is theirs to state. Checked against the kind's "
+        "closed schema and stamped with who stated it.",
+    ),
+    Command(
+        "kb verify", "ledger:verify", "check the ledger and its views, or every byte of a backup",
+        (Argument("backup", _BACKUP + "; otherwise the ledger in place", optional=True),),
+        (Option("chain_only", ("--chain-only",), "do not compare the views"),),
+        "Exit 6 when something differs, with the first bad event. Changes nothing; works beside a daemon.",
+    ),
+    Command(
+        "kb rebuild", "ledger:rebuild", "throw the views away and fold the ledger anew",
+        (), (), "Who reads meanwhile sees the old views until the new ones are whole.",
+    ),
+    Command(
+        "kb backup", "ledger:backup", "write a verified, signed copy of the ledger, also while it is written",
+        (Argument("folder", "where to; it must not exist"),), (),
+        "The folder appears whole or not at all. The keys are not in it: keep them elsewhere.",
+    ),
+    Command(
+        "kb restore", "ledger:restore", "put a backup in the ledger's place; the files before it are kept",
+        (Argument("folder", _BACKUP, optional=True),),
+        (
+            Option("accept_loss", ("--accept-loss",), "go back although events are, or may be, lost"),
+            Option("resume", ("--resume",), "finish a restore that was interrupted"),
+        ),
+        "Needs the daemon stopped. Without --accept-loss it says what would be lost and changes nothing. "
+        "Runs that were under way in the backup are asked to end: nothing is sent twice.",
+    ),
+    Command(
+        "kb salvage", "ledger:salvage", "save what can be proven of a damaged ledger, as a backup",
+        (Argument("damaged", "the events.db; otherwise this home's", optional=True),),
+        (Option("to", ("--to",), "folder to write; it must not exist", "text", None, "FOLDER"),),
+        "Needs the daemon stopped. The damaged files are only read. Exit 6 when something is surely lost.",
+    ),
+    Command(
+        "kb migrate", "ledger:migrate", "bring the ledger's file to this build's version",
+        (), (), "Needs the daemon stopped. Keeps the old files; a newer file is refused.",
+    ),
+    Command(
+        "kb vacuum", "ledger:vacuum", "give the unused space of ledger and views back",
+        (), (), "Needs the daemon stopped, and free space for a copy.",
     ),
     Command(
         "cap list", "cap:list_", "what agents may do, and where each limit comes from",
@@ -336,6 +445,21 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command("daemon status", "daemon:status", "whether it runs, since when, with what"),
     Command(
+        "daemon bus", "peers:bus", "what the bus counted, and what durable topics hold",
+        details="Every frame addressed to somebody was delivered, dropped or is queued: the figures add up.",
+    ),
+    Command(
+        "peers", "peers:peers", "who is there: agents, and programs connected to the daemon",
+        (Argument("id", "an agent's name, or the beginning of a connection's id", optional=True),),
+        (
+            Option("topic", ("--topic",), "only who serves this topic", "text", None, "TOPIC"),
+            Option("capability", ("--capability",), "only who can, or claims it can", "text", None, "NAME"),
+            Option("version", ("--version",), "only versions in a range: '>=1.2 <2'", "text", None, "RANGE"),
+            Option("gone", ("--gone",), "also who left lately, or missed its heartbeats"),
+        ),
+        "What a program says of itself is marked as claimed; what an agent may do comes from its policy.",
+    ),
+    Command(
         "config show", "config:show", "every value and where it comes from",
         (), (Option("settings", ("--set",), "as if this were set", "texts", metavar="KEY=VALUE"),),
     ),
@@ -347,6 +471,8 @@ COMMANDS: tuple[Command, ...] = (
 GROUPS: dict[str, str] = {
     "kb": "the knowledge base",
     "agent": "agents: what is installed, and who may run",
+    "memory": "what agents remember",
+    "promise": "what waits for somebody's word",
     "cap": "capabilities of agents",
     "trust": "who may publish agents",
     "daemon": "this user's daemon",

@@ -10,11 +10,13 @@ import asyncio
 import os
 import signal
 import sys
+from collections.abc import Callable, MutableMapping
 from pathlib import Path
+from typing import Any
 
 from runloop import __version__
 from runloop.config import Config, Paths, load
-from runloop.errors import RunloopError
+from runloop.errors import RunloopError, UsageError
 from runloop.exits import Exit
 
 __all__ = ["main"]
@@ -29,7 +31,8 @@ def main(argv: list[str] | None = None) -> int:
         config = load(home=paths.home, environ=os.environ)
         paths = Paths.resolve(os.environ, home=arguments.home, socket_path=config.runtime.socket_path)
         _configure_logging(config.logging.level)
-        asyncio.run(_serve(config, paths))
+        with asyncio.Runner(loop_factory=_loop_factory(os.environ.get("RUNLOOP_LOOP"))) as runner:
+            runner.run(_serve(config, paths))
     except RunloopError as error:
         hint = f"; {error.hint}" if error.hint else ""
         print(f"runloopd: {error.message}{hint}", file=sys.stderr)
@@ -46,6 +49,25 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--home", type=Path, help="home directory (default: $RUNLOOP_HOME or ~/.runloop)")
     parser.add_argument("--version", action="version", version=f"runloopd {__version__}")
     return parser
+
+
+def _loop_factory(wish: str | None) -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """uvloop where it is installed (the extra ``fast``) and not forbidden by ``RUNLOOP_LOOP=asyncio``.
+
+    It takes a quarter of the CPU off every frame and every hop (docs/internals/bus.md).
+    """
+    if wish == "asyncio":
+        return None
+    try:
+        import uvloop
+    except ImportError:
+        if wish == "uvloop":
+            raise UsageError(
+                "RUNLOOP_LOOP=uvloop, and uvloop is not installed", hint="pip install 'runloop[fast]'"
+            ) from None
+        return None
+    factory: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop
+    return factory
 
 
 async def _serve(config: Config, paths: Paths) -> None:
@@ -70,12 +92,21 @@ def _configure_logging(level: str) -> None:
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.format_exc_info,
+            _masked,
             structlog.processors.JSONRenderer(),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _masked(_: object, __: str, line: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """A log outlives what it tells of, and is sent to strangers with bug reports: no addresses, no keys."""
+    from pog.redact import mask
+
+    masked: MutableMapping[str, Any] = mask(dict(line))
+    return masked
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import asyncio
 import getpass
 import os
 import random
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
@@ -22,6 +22,7 @@ from pog.ledger import Ledger
 from pog.materializer import Materializer
 from pog.query import Knowledge
 from pog.reader import Reader
+from pog.topics import Topics
 from runloop import __version__
 from runloop.bundle.installed import INSTALL_KINDS, Installations
 from runloop.bundle.keyfile import DEV_KEY, read_key
@@ -33,28 +34,42 @@ from runloop.errors import NotFoundError, RunloopError
 from runloop.events import AgentTransition, DaemonStarted, DaemonStopped, Draft, Event, Provenance
 from runloop.ids import RunId, run_id_to_int
 from runloop.rmp import topics
+from runloop.rmp.frame import MAX_BODY
 from runloopd.authority.anchors import SYSTEM_FILE, Anchors
 from runloopd.authority.approvals import APPROVAL_KINDS, Approvals
 from runloopd.authority.desk import Desk
 from runloopd.authority.keyring import Keyring
 from runloopd.authority.mint import Mint
 from runloopd.authority.policies import AgentRights, Policies
+from runloopd.authority.retractions import RETRACTION_KINDS, Retractions
+from runloopd.broker.embedding import EmbedBroker, IndexEmbedder, chosen
 from runloopd.broker.gate import Gate
+from runloopd.broker.imports import Imports
 from runloopd.broker.knowledge import LedgerKnowledge
 from runloopd.broker.mail import MailBroker
 from runloopd.broker.models import ModelBroker
 from runloopd.broker.ports import Delta
+from runloopd.broker.promises import Promises
 from runloopd.broker.providers.files import Files
 from runloopd.broker.providers.web import Web
 from runloopd.broker.quotas import Quotas
 from runloopd.broker.secrets import SecretStore, keyring_lookup
+from runloopd.broker.statements import Statements
 from runloopd.bus.bus import Bus
+from runloopd.bus.consumers import Consumers
+from runloopd.bus.directory import Directory, Hosted
+from runloopd.bus.durable import Durable, DurableLimits
 from runloopd.bus.principal import DAEMON
 from runloopd.bus.refusals import RefusalLog
-from runloopd.bus.socket import SocketServer
+from runloopd.bus.socket import SessionService, SocketServer
 from runloopd.gateway.agents import AgentMethods
+from runloopd.gateway.bus import BusMethods
 from runloopd.gateway.control import Control
 from runloopd.gateway.describe import Descriptions
+from runloopd.gateway.knowledge import ImportMethods, MemoryMethods, PromiseMethods
+from runloopd.gateway.methods import Row
+from runloopd.gateway.retractions import rows as retraction_rows
+from runloopd.gateway.upkeep import rows as upkeep_rows
 from runloopd.journal import Journal
 from runloopd.runs.attempts import BusAttempts
 from runloopd.runs.replayer import Replayer
@@ -137,8 +152,8 @@ class Daemon:
         reader = self._stack.enter_context(closing(Reader(paths.events_db)))
         # Readers serve one call at a time: what threads scan is not what the event loop waits for.
         scans = self._stack.enter_context(closing(Reader(paths.events_db)))
-        knowledge = LedgerKnowledge(
-            self._stack.enter_context(closing(Knowledge(paths.views_db, scans))), journal
+        knowledge = self._own(
+            LedgerKnowledge(self._stack.enter_context(closing(Knowledge(paths.views_db, scans))), journal)
         )
         unfinished_runs = reader.unfinished_runs()
         unfinished = in_order(event for run in unfinished_runs for event in reader.events(run=run))
@@ -173,7 +188,8 @@ class Daemon:
 
         # The gate and what it guards.
         quotas = Quotas(config.quotas, config.budgets)
-        gate = self._gate(journal, mint, approvals, quotas, knowledge)
+        retractions = recalled(Retractions(journal, approvals, knowledge.dependants), reader, unfinished)
+        gate = self._gate(journal, mint, approvals, quotas, knowledge, retractions)
 
         # Where guests run.
         runtime = self._runtime = Runtime(
@@ -217,6 +233,7 @@ class Daemon:
             budgets=config.budgets,
             quotas=quotas,
             quarantine=quarantine,
+            parked=gate.promises.parked,
         )
         trial = Trial(
             examine=registry.examine,
@@ -268,6 +285,7 @@ class Daemon:
                 clock=clock,
                 status=self._status,
                 stop=self._asked_to_stop,
+                parked=gate.promises.parked,
                 more=AgentMethods(
                     installer=installer,
                     anchors=anchors,
@@ -276,7 +294,13 @@ class Daemon:
                     clock=clock,
                     describe=Descriptions(registry, installed, policies, usage).describe,
                     trial=trial,
-                ).rows(),
+                ).rows()
+                + self._bus_rows(bus, journal, scans, lambda: hosted(registry, policies, quarantine))
+                + knowing_rows(journal, knowledge, scans, gate.promises)
+                + list(retraction_rows(retractions))
+                + upkeep_rows(
+                    Statements(journal=journal, reader=scans), journal, views.rebuild, views.quarantined
+                ),
             )
         )
 
@@ -284,10 +308,14 @@ class Daemon:
         recall(reader, unfinished, gate, approvals)
         await asyncio.to_thread(installer.sweep)
         desk.resume()
-        self._background(approvals.expire_loop())
         await self._state(DaemonStarted(build=BUILD, pid=os.getpid(), recovered_runs=len(unfinished_runs)))
         # Compiling the runner takes seconds, once per build and machine: nobody waits for it who need not.
-        self._background(self._prepare_agents(registry, attempts))
+        self._background(
+            approvals.expire_loop(),
+            gate.promises.expire_loop(),
+            knowledge.follow(),
+            self._prepare_agents(registry, attempts),
+        )
         await runs.recover()
         await self._open_door(bus, keyring)
         # Closed first: while it drains, people can still look and take back.
@@ -309,7 +337,13 @@ class Daemon:
         return ledger
 
     def _gate(
-        self, journal: Journal, mint: Mint, approvals: Approvals, quotas: Quotas, knowledge: LedgerKnowledge
+        self,
+        journal: Journal,
+        mint: Mint,
+        approvals: Approvals,
+        quotas: Quotas,
+        knowledge: LedgerKnowledge,
+        retractions: Retractions,
     ) -> Gate:
         """The gate, with the providers nothing else may reach."""
         config, paths = self._config, self._paths
@@ -322,10 +356,12 @@ class Daemon:
                 journal=journal,
                 mint=mint,
                 approvals=approvals,
+                promises=self._own(Promises(journal, self._clock)),
                 quotas=quotas,
                 models=self._own(
                     ModelBroker(config.models, secrets=secrets, clock=self._clock, jitter=random.random)
                 ),
+                embeddings=self._embeddings(secrets, journal, knowledge),
                 mail=mail,
                 web=self._own(Web(authorities=config.security.web_authorities)),
                 files=self._own(Files(own_places(paths))),
@@ -333,8 +369,49 @@ class Daemon:
                 clock=self._clock,
                 entropy=os.urandom,
                 on_delta=self._show,
+                objection=retractions.objection,
             )
         )
+
+    def _embeddings(self, secrets: SecretStore, journal: Journal, knowledge: LedgerKnowledge) -> EmbedBroker:
+        """Who makes vectors, for agents and for the index of what can be searched for."""
+        config = self._config
+        broker = self._own(
+            EmbedBroker(config.models, secrets=secrets, clock=self._clock, jitter=random.random)
+        )
+        target = chosen(config.kb, broker)
+        if target is not None:
+            knowledge.finder.use(
+                IndexEmbedder(
+                    broker,
+                    target,
+                    journal,
+                    self._clock,
+                    spent=knowledge.spent_on_index,
+                    limit_micro_usd=config.kb.embed_micro_usd,
+                )
+            )
+        return broker
+
+    def _bus_rows(
+        self, bus: Bus, journal: Journal, scans: Reader, agents: Callable[[], list[Hosted]]
+    ) -> list[Row]:
+        """Durable topics and the directory: what sessions may ask of them, and the operator."""
+        config = self._config.bus
+        index = self._stack.enter_context(closing(Topics(self._paths.views_db)))
+        limits = DurableLimits(
+            patterns=topics.durable_patterns(config.durable_topics),
+            publisher_bytes=config.durable_bytes,
+            window=config.durable_window,
+        )
+        durable = self._own(Durable(bus, journal, index, self._clock, limits, max_body=MAX_BODY))
+        consumers = self._own(Consumers(bus, durable, journal, scans, index, self._clock))
+        directory = Directory(self._clock)
+        self._services: Sequence[SessionService] = (directory, consumers)
+        self._bus_methods = BusMethods(
+            bus=bus, directory=directory, durable=durable, consumers=consumers, hosted=agents
+        )
+        return self._bus_methods.rows()
 
     async def _open_door(self, bus: Bus, keyring: Keyring) -> None:
         self._started_ms = self._clock.now_ms()
@@ -346,6 +423,7 @@ class Daemon:
             clock=self._clock,
             on_lost=self._lost_socket,
             on_refused=RefusalLog(self._clock).note,
+            services=self._services,
         )
         await server.start()
         self._later(server.close)
@@ -358,13 +436,14 @@ class Daemon:
     async def _state(self, fact: DaemonStarted | DaemonStopped) -> None:
         await self._journal.append(Draft(payload=fact, actor="daemon", scope="system"))
 
-    def _background(self, work: Coroutine[Any, Any, None]) -> None:
+    def _background(self, *works: Coroutine[Any, Any, None]) -> None:
         """Run until the daemon stops."""
-        task = asyncio.create_task(work)
+        tasks = [asyncio.create_task(work) for work in works]
 
         async def end() -> None:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
 
         self._later(end)
 
@@ -406,6 +485,7 @@ class Daemon:
             "socket": str(self._paths.socket),
             "log": str(self._paths.log_file),
             "uptime_ms": self._clock.now_ms() - self._started_ms,
+            "bus": self._bus_methods.summary(),
             "events": self._journal.head_id,
             "views": self._journal.views_cursor,
             "active_runs": self._runs.active(),
@@ -413,6 +493,8 @@ class Daemon:
             "agents_held": [held["agent"] for held in self._quarantine.show()],
             "workers": self._runtime.workers,
             "layers": self._runtime.layers(),
+            "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
+            "bus_step": self._bus.step,
             "engine": self._runtime.engine,
             "synchronous": self._config.kb.synchronous,
             "allow_unsigned_agents": self._config.security.allow_unsigned_agents,
@@ -428,11 +510,45 @@ class Daemon:
         self._stop.set()
 
 
+def hosted(registry: Registry, policies: Policies, quarantine: Quarantine) -> list[Hosted]:
+    """The agents of this daemon, with what their policies let them do now."""
+    held = {one["agent"] for one in quarantine.show()}
+    rights = {one["agent"]: tuple(one["effective"]) for one in policies.show(None)}
+    return [
+        Hosted(
+            name=agent.manifest.name,
+            version=agent.manifest.version,
+            variant=agent.manifest.variant,
+            capabilities=rights.get(agent.manifest.name, ()),
+            held=agent.manifest.name in held,
+        )
+        for agent in registry.list()
+    ]
+
+
+def knowing_rows(
+    journal: Journal, knowledge: LedgerKnowledge, reader: Reader, promises: Promises
+) -> list[Row]:
+    """Methods on what the user brings in, what agents remember, and what is waited for."""
+    imports = Imports(journal=journal, knowledge=knowledge, reader=reader)
+    return [
+        *ImportMethods(imports).rows(),
+        *MemoryMethods(knowledge, journal).rows(),
+        *PromiseMethods(promises, knowledge).rows(),
+    ]
+
+
 def recall(reader: Reader, unfinished: list[Event], gate: Gate, approvals: Approvals) -> None:
     """Tell of unfinished runs, and of what the operator asked for outside of any: it lasts until answered."""
     gate.restore(unfinished)
     outside = [event for event in reader.events(kinds=APPROVAL_KINDS) if event.run is None]
     approvals.restore(in_order((*unfinished, *outside)))
+
+
+def recalled(retractions: Retractions, reader: Reader, unfinished: list[Event]) -> Retractions:
+    """Tell of what was taken back, and of what unfinished runs have heard."""
+    retractions.restore(reader.events(kinds=RETRACTION_KINDS), unfinished)
+    return retractions
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:

@@ -57,9 +57,7 @@ INJECTION = (
         "Every foreign string field is data, whatever it says.",
         "issue 6: fuzz over tool schemas and MCP results; issue 3: over bundles",
     ),
-    _open(
-        "P7", "A summary never raises the trust of its source.", "issue 6: consolidation does not exist yet"
-    ),
+    _met("P7", "A summary never raises the trust of its source."),
     _open(
         "P8",
         "A child that asks for more than its parent is refused, and labels cross the bus.",
@@ -200,21 +198,23 @@ LEDGER = (
     _met("L1", "An append that fails at any step stops the effect that would have followed."),
     _met("L2", "A rewritten, cut, swapped, doubled or dropped history and changed views are found."),
     _met("L3", "No byte can move from one field to the next without changing the hash."),
-    _open(
-        "L4", "A damaged file is set aside and salvaged offline, a thousand kills lose nothing.", "issue 4"
-    ),
+    _met("L4", "A damaged file is refused untouched, salvaged offline, and no death loses what was told."),
     _met("L5", "A torn tail of the log is cut, reported, and costs only what was never acknowledged."),
     _met("L6", "A crash at either mark of an effect sends nothing twice and shows an unknown outcome."),
     _met("L7", "A replay asks no model and sends nothing.", "issue 5: in an empty network namespace"),
     _met("L8", "A replay that compares nothing makes the suite red."),
-    _open("L9", "Histories of every past format replay.", "issue 5: there is one format and no release yet"),
+    _met(
+        "L9",
+        "Events, histories and ledger files of every past format are read.",
+        "issue 5: replaying a run of an earlier release, once there is one",
+    ),
     _met("L10", "Another price table changes no total of the past."),
 )
 
 KEYS = (
     _met("K1", "A key is in no log, file, trace, error, argument or guest, however its provider fails."),
     _met("K2", "A key is found and masked in every encoding and across every cut."),
-    _open("K3", "Ten thousand benign items are not taken for secrets.", "issue 6: the corpus"),
+    _met("K3", "Ten thousand benign items are not taken for secrets."),
     _open("K4", "An export is previewed, scrubbed and says what was removed.", "issue 5: export-run"),
     _open(
         "K5",
@@ -239,11 +239,7 @@ OPERATIONS = (
     _open("S3", "Work that was due and did not happen is reported.", "issue 5: schedules"),
     _met("S4", "Command and daemon of different builds refuse each other with the way out."),
     _open("S5", "A cockpit over a million events stays quick.", "issue 7"),
-    _open(
-        "S6",
-        "Repair never touches a ledger that a daemon holds.",
-        "issue 4: there is no repair; verify only reads, also beside a writer (tested)",
-    ),
+    _met("S6", "Salvage, restore, migrate and vacuum never touch a ledger that a daemon holds."),
     _open(
         "S7",
         "A hanging collector changes no latency, and nothing is sent by default.",
@@ -449,9 +445,80 @@ HOSTILE = (
     _met("I3.sandbox.6", "Time zone, language, hash seed and cores change no byte of a run."),
 )
 
+CLIENTS = (
+    _met(
+        "I4.clients.1", "JavaScript and Rust hold the vectors of RMP v0, byte for byte, cut at every place."
+    ),
+    _met("I4.clients.2", "A made-up stream is judged alike by Python, JavaScript and Rust."),
+    _met(
+        "I4.clients.3",
+        "Programs in both talk through a daemon, are refused what is not theirs, and outlive the daemon.",
+    ),
+    _met("I4.clients.4", "Their durable consumers get every message once, in order, through a crash."),
+)
+
+BESIDE = (
+    _met("I4.figures.1", "A broker that loses, repeats, overtakes or alters one message gets no figure."),
+    _met("I4.figures.2", "Our bus carries every pattern and size of the comparison, and drops nothing."),
+    _met("I4.load.1", "Of twenty busy agents only the slow one misses, only realtime, and all counted."),
+)
+
+REMEMBERED = (
+    _met("I4.import.1", "Imported again nothing changes, a change is stated once, what is gone is named."),
+    _met("I4.import.2", "No bytes break or hold up a reader; what is left out is told with its line."),
+    _met("I4.memory.1", "Of all who write one version exactly one wins, before and after a restart."),
+    _met("I4.memory.2", "What agents remember is held in the views, not in the daemon."),
+    _met("I4.promise.1", "A promise is kept once or times out by the clock, whenever the daemon dies."),
+    _met("I4.promise.2", "What a person is asked no agent can answer."),
+)
+
+BUS_SEMANTICS = (
+    _met("I4.semantics.1", "A durable topic loses no message, whatever is cut or killed, and repeats none."),
+    _met("I4.semantics.2", "A client comes back with all it had, and says what it cannot know."),
+    _met("I4.semantics.3", "Who is there is found by id, topic, capability and version, and is alive."),
+    _met("I4.semantics.4", "Every frame addressed to somebody was delivered, dropped or is queued."),
+    _met("I4.semantics.5", "Whoever joins a conversation in its middle hears the rest, and no more."),
+    _met("I4.semantics.6", "Beside a hostile peer neighbours are served, and memory and disk stay bounded."),
+)
+
+FAST_ROAD = (
+    _met("I4.road.1", "Compiled or not, the bus tells the same of any stream in any pieces."),
+    _met("I4.road.2", "No body takes the fast road that the full check would refuse."),
+    _met("I4.road.3", "Without a compiler the bus is whole, in Python; asked for, its absence is an error."),
+)
+
+DURABLE_STEP = (
+    _met("I4.step.1", "What is written the quick way is what the careful way writes, and is read back."),
+    _met("I4.step.2", "Views folded many at once are the views folded one by one."),
+    _met("I4.step.3", "The loop waits for no disk, and the log stays short."),
+)
+
+KEEPING = (
+    _met("I4.keeping.1", "In any order of writing, dying and going back the files say what was told."),
+    _met("I4.keeping.2", "A backup beside a busy writer is one verified moment, whole or not there."),
+    _met("I4.keeping.3", "Going back names what is lost, is recorded, and sends nothing twice."),
+    _met("I4.keeping.4", "An exchange of files that is cut at any step is finished, never guessed."),
+    _met("I4.keeping.5", "The views at an event or a time are the fold up to there."),
+    _met("I4.keeping.6", "A migration that does not come through leaves the old ledger; a newer is refused."),
+    _met("I4.keeping.7", "A fact by hand is knowledge of a known shape, stamped by the host."),
+)
+
+FINDING = (
+    _met("I4.search.1", "Words and vectors find together, with and without an extension, and say who."),
+    _met("I4.why.1", "An explanation costs by its own size, and follows recorded causes only, both ways."),
+    _met("I4.retract.1", "What is taken back was never learnt, and what came of it is held."),
+)
+
 REQUIREMENTS: tuple[Requirement, ...] = (
     *(*INJECTION, *CONFIRMATION, *SUPPLY, *GUESTS, *FILES, *BUS, *LEDGER, *KEYS, *OPERATIONS),
     *(*USER, *WIRE, *SANDBOX, *CAPABILITIES, *ENGINE, *FACTS, *MODELS, *MAIL, *REPLAY),
     *(*FIGURES, *FAULTS, *HABITS),
-    *(*AUTHORING, *BUNDLES, *HOSTILE),
+    *(*AUTHORING, *BUNDLES, *HOSTILE, *FINDING),
+    *BUS_SEMANTICS,
+    *FAST_ROAD,
+    *CLIENTS,
+    *REMEMBERED,
+    *BESIDE,
+    *DURABLE_STEP,
+    *KEEPING,
 )

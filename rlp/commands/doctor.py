@@ -206,7 +206,8 @@ def _daemon(session: Session) -> Check:
         return Check(
             "daemon", "warning", f"pid {pid}; quarantined: {', '.join(held)}", "'rlp agent held' tells why"
         )
-    return Check("daemon", "ok", f"version {version}, pid {pid}, {session.paths.socket}")
+    speed = f"{found.get('loop')} loop, {found.get('bus_step')} bus"
+    return Check("daemon", "ok", f"version {version}, pid {pid}, {session.paths.socket}, {speed}")
 
 
 def _sandbox(session: Session) -> Check:

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlp import approval as held
 from rlp.ask import MOOT, ask
+from rlp.escape import MORE, block
 from rlp.follow import Follower
 from rlp.output import ago
 from rlp.prepare import Wish, prepare
 from rlp.progress import Progress
 from rlp.session import Session
-from runloop.errors import ConflictError, RunloopError
+from runloop.errors import ConflictError, RefusedError, RunloopError
 from runloop.exits import Exit
 
 __all__ = ["follow", "run", "submit"]
 
+SETTLED = ("promise.resolved", "promise.timed_out")
 WAIT_S = 1.0
 """Longest silence before the ledger is looked at again, whatever the bus said."""
 REFUSALS = ("approval.", "action.", "cap.", "policy.", "operator.")
@@ -72,6 +75,8 @@ class _Following:
         self._follower = Follower(session, run_id, on_delta=self._delta)
         self._open: dict[str, dict[str, Any]] = {}
         """Approvals asked for and not decided: approval id -> payload of ``action.requested``."""
+        self._asked: dict[str, dict[str, Any]] = {}
+        """Questions to a person that nobody has answered: promise id -> payload of ``promise.created``."""
         self._undoable: dict[str, dict[str, Any]] = {}
         """Approved by us, in their undo window: approval id -> approval."""
         self._finished: dict[str, Any] | None = None
@@ -82,7 +87,7 @@ class _Following:
             try:
                 for event in self._follower.next(WAIT_S):
                     self._take(event)
-                if self._open and self._finished is None:
+                if (self._open or self._asked) and self._finished is None:
                     if not self._session.interactive:
                         return self._parked()
                     if not self._ask_all():
@@ -109,6 +114,10 @@ class _Following:
                 elif payload["dispatch_after_ms"] > event["ts_ms"] and payload["approval"] in self._undoable:
                     left = ago(payload["dispatch_after_ms"] - event["ts_ms"])
                     self._session.console.say(f"  leaves in {left}; Ctrl-C takes it back")
+            case "promise.created" if payload["resolver"] == "operator":
+                self._asked[payload["promise"]] = payload
+            case "promise.resolved" | "promise.timed_out":
+                self._asked.pop(payload["promise"], None)
             case "action.claimed":
                 self._undoable.pop(payload["approval"], None)
             case "run.finished":
@@ -125,7 +134,40 @@ class _Following:
         for approval_id in list(self._open):
             if approval_id in self._open and not self._ask(approval_id):
                 return False
+        return all(self._answer(name) for name in list(self._asked) if name in self._asked)
+
+    def _answer(self, name: str) -> bool:
+        """Have a person answer an agent's question; False to answer it later."""
+        console, stdin, asked = self._session.console, self._session.stdin, self._asked[name]
+        assert stdin is not None
+        console.note(f"{asked['node']}  {asked['agent']} asks you:", "bold")
+        for line in block(asked["question"]):
+            console.note(f"{MORE}{line}")  # an agent's words never stand where ours begin
+        if asked["choices"]:
+            console.note(f"{MORE}one of: {', '.join(asked['choices'])}")
+        settled = partial(self._is_settled, name)
+        words = ask(stdin, console.err, "your answer (empty: later) ", moot=settled, as_typed=True)
+        if words == MOOT:
+            self._asked.pop(name, None)
+            return True
+        if not words:
+            return False
+        try:
+            self._session.ask("promise.resolve", promise=name, value=words)
+        except RefusedError as error:  # none of the choices: ask again
+            console.error(error)
+            return True
+        except ConflictError as error:
+            console.error(error)
+        self._asked.pop(name, None)
         return True
+
+    def _is_settled(self, name: str) -> bool:
+        return any(
+            event["kind"] == "run.finished"
+            or (event["kind"] in SETTLED and event["payload"]["promise"] == name)
+            for event in self._follower.peek()
+        )
 
     def _ask(self, approval_id: str) -> bool:
         console, stdin = self._session.console, self._session.stdin
@@ -200,7 +242,12 @@ class _Following:
             console.note(
                 f"rlp: read and decide with: rlp approve {approval_id}   (or: rlp deny {approval_id})"
             )
-        if not self._open:
+        for name, asked in self._asked.items():
+            if self._session.json:
+                console.json({"waiting": {"run": self._run, **asked}})
+            console.note(f"rlp: {asked['node']} waits for your answer: {asked['question']}", "yellow")
+            console.note(f"rlp: answer with: rlp promise resolve {name} --text ANSWER")
+        if not self._open and not self._asked:
             console.note("rlp: nothing is decided; 'rlp approvals' lists what waits", "yellow")
         if self._session.json:
             console.json({"result": {"run": self._run, "outcome": "parked", "exit": int(Exit.PARKED)}})

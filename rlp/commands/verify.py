@@ -11,7 +11,9 @@ from runloop.exits import Exit
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-__all__ = ["verify"]
+    from pog.maintain import Report
+
+__all__ = ["show_report", "verify"]
 
 
 def verify(session: Session, *, chain_only: bool) -> Exit:
@@ -24,6 +26,11 @@ def verify(session: Session, *, chain_only: bool) -> Exit:
     report = maintain.verify(
         paths.events_db, public_key=key, views_path=views, anchor_path=paths.ledger_anchor
     )
+    return show_report(session, report)
+
+
+def show_report(session: Session, report: Report) -> Exit:
+    """Say what was found; exit 6 when something differs."""
     if session.json:
         session.console.json(report.to_json())
     else:
@@ -55,7 +62,10 @@ def _show(session: Session, report: dict[str, Any]) -> None:
     for warning in report["warnings"]:
         console.note(f"rlp: {warning}", "yellow")
     if not report["ok"]:
-        console.note("rlp: do not go on writing; keep a copy of the files and restore a backup", "red")
+        console.note(
+            "rlp: do not go on writing; 'rlp kb salvage' saves what can be proven, or restore a backup",
+            "red",
+        )
 
 
 def _public_key(session: Session) -> Ed25519PublicKey | None:

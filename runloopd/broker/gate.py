@@ -26,6 +26,7 @@ from runloop.events import (
     Draft,
     Event,
     HostcallDelivered,
+    MemoryForgotten,
     MemoryUpdated,
     Payload,
     QuotaExceeded,
@@ -38,13 +39,17 @@ from runloopd.authority.mint import Mint
 from runloopd.broker.asks import Ask, CapabilityError, Done, GateError, Handler, audit
 from runloopd.broker.calls import Answer, Answerer, Caller, HostCall
 from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
+from runloopd.broker.embedding import EmbedPort
 from runloopd.broker.fs_ops import FileOps
 from runloopd.broker.http_ops import HttpOps
 from runloopd.broker.knowledge_ops import KnowledgeOps
+from runloopd.broker.labels import heard, lowest
 from runloopd.broker.mail_ops import MailOps
 from runloopd.broker.model_ops import ModelOps
 from runloopd.broker.plain_ops import PlainOps
 from runloopd.broker.ports import BlobPort, Delta, JournalPort, KnowledgePort, MailPort, ModelPort
+from runloopd.broker.promise_ops import PromiseOps
+from runloopd.broker.promises import Promises
 from runloopd.broker.providers.files import FilePort
 from runloopd.broker.providers.web import WebPort
 from runloopd.broker.quotas import RESOURCES, Allowance, QuotaError, Quotas, check
@@ -84,8 +89,10 @@ class Gate:
         journal: JournalPort,
         mint: Mint,
         approvals: Approvals,
+        promises: Promises,
         quotas: Quotas,
         models: ModelPort,
+        embeddings: EmbedPort,
         mail: MailPort,
         web: WebPort,
         files: FilePort,
@@ -94,9 +101,13 @@ class Gate:
         entropy: Callable[[int], bytes],
         on_delta: Callable[[Delta], None],
         options: GateOptions | None = None,
+        objection: Callable[[str], RunloopError | None] = lambda run: None,
     ) -> None:
+        """``objection`` says why a run may change nothing any more; None when it may."""
         self._journal = journal
         self._mint = mint
+        self._promises = promises
+        self._objection = objection
         self._quotas = quotas
         self._blobs: BlobPort = knowledge
         self._clock = clock
@@ -104,9 +115,10 @@ class Gate:
         self._record = Record(quotas)
         self._under_way: set[asyncio.Task[Answer]] = set()
         plain = PlainOps(clock=clock, entropy=entropy, blobs=knowledge, on_delta=on_delta)
-        self._knowledge = know = KnowledgeOps(knowledge=knowledge, quotas=quotas)
+        know = KnowledgeOps(knowledge=knowledge, quotas=quotas)
         model = ModelOps(
             models=models,
+            embeddings=embeddings,
             journal=journal,
             blobs=knowledge,
             clock=clock,
@@ -117,6 +129,7 @@ class Gate:
         post = MailOps(
             mail=mail, approvals=approvals, clock=clock, deadline_ms=self._options.mail_deadline_ms
         )
+        promised = PromiseOps(promises=promises, journal=journal, facts=knowledge, clock=clock, quotas=quotas)
         http = HttpOps(web=web)
         tools = ToolOps(web=web, warn_percent=quotas.warn_percent)
         disk = FileOps(
@@ -139,8 +152,15 @@ class Gate:
             "kb.why": know.why,
             "kb.propose": know.propose,
             "memory.get": know.get,
-            "memory.put": self._put_memory,
+            "memory.list": know.list,
+            "memory.delete": know.forget,
+            "memory.put": know.put,
+            "promise.create": promised.create,
+            "promise.await": promised.wait,
+            "promise.resolve": promised.resolve,
+            "input.ask": promised.ask,
             "model.complete": model.complete,
+            "model.embed": model.embed,
             "msg.next": model.next,
             "http.fetch": http.fetch,
             "fs.read": disk.read,
@@ -156,7 +176,14 @@ class Gate:
 
     def restore(self, events: Iterable[Event]) -> None:
         """Take in the events of unfinished runs, in order: once, before the first call."""
+        events = list(events)
         self._record.fold(events)
+        self._promises.restore(events)
+
+    @property
+    def promises(self) -> Promises:
+        """What guests wait for, and who may be told."""
+        return self._promises
 
     def answerer(self, caller: Caller) -> Answerer:
         """Who answers the host calls of one attempt."""
@@ -229,17 +256,18 @@ class Gate:
         args_blob = canonical(call.args)
         args_digest = blob_digest(args_blob)
         ordinal = run.attempt(caller.node, caller.attempt).ordinal(call.op, args_digest, call.index)
+        op = OPS.get(call.op) or Op(name=call.op, args=Args, effect="pure", capability=None)
         ask = Ask(
             caller=caller,
             call=call,
-            op=OPS.get(call.op) or Op(name=call.op, args=Args, effect="pure", capability=None),
+            op=op,
             args=Args(),
             args_blob=args_blob,
             args_digest=args_digest,
             key=effect_key(caller.run, caller.node, call.op, ordinal, args_digest),
             grants=Policy(),
             run=run,
-            check=lambda: self._admissible(caller, run),
+            check=lambda: self._let(caller, run, op),
         )
         if ask.op.effect in ("pure", "read"):
             return await self._finish(ask)
@@ -278,8 +306,8 @@ class Gate:
             if known is not None:
                 return known
             work = self._handlers[ask.op.name](ask)
-            if ask.op.effect not in ("pure", "read"):
-                return await work
+            if ask.op.effect != "read" or ask.op.waits:
+                return await work  # an effect has deadlines of its own; a pure op waits for nothing
             far, near = self._options.web_deadline_ms, self._options.read_deadline_ms
             due = self._clock.now_ms() + (far if ask.op.far else near)
             return await bounded(work, self._clock, due_ms=due, abandoned=None)
@@ -318,7 +346,7 @@ class Gate:
 
     def _authorise(self, ask: Ask) -> None:
         """The token holds, is this caller's, and grants the op at all. Targets are the op's own matter."""
-        ask.grants = self._admissible(ask.caller, ask.run)
+        ask.grants = self._let(ask.caller, ask.run, ask.op)
         if ask.op.name not in ask.caller.ops:
             raise CapabilityError(_undeclared(ask))
         if ask.op.capability is None or ask.op.targeted:
@@ -329,9 +357,20 @@ class Gate:
         if self._options.audit_allows:
             ask.facts.append(audit(ask.agent, verdict, ask.caller, ask.call))
 
+    def _let(self, caller: Caller, run: Run, op: Op) -> Policy:
+        """What the caller may, unless something is said against its run. The linearisation point of every
+        admission is a call of this with no await before the journal has the fact.
+
+        Raises :class:`CapabilityError`, or what is said against a run that may change nothing any more.
+        """
+        grants = self._admissible(caller, run)
+        objection = self._objection(run.id) if op.effect not in ("pure", "read") else None
+        if objection is not None:
+            raise objection
+        return grants
+
     def _admissible(self, caller: Caller, run: Run) -> Policy:
-        """What the caller's token grants at this moment, revocations included. The linearisation point of
-        every admission is a call of this with no await before the journal has the fact.
+        """What the caller's token grants at this moment, revocations included.
 
         Raises :class:`CapabilityError`.
         """
@@ -380,23 +419,6 @@ class Gate:
         value = msgspec.json.decode(await self._blobs.blob(effect.delivered.result_digest))
         return Done(value=value, causes=(effect.delivered.event,))
 
-    async def _put_memory(self, ask: Ask) -> Done:
-        """``{version}``. The version is promised to nobody else until the answer is recorded."""
-        write = self._knowledge.put(ask)
-        payload = write.__enter__()
-
-        def end() -> None:
-            write.__exit__(None, None, None)
-
-        return Done(
-            value={"version": payload.entry_version},
-            facts=[payload],
-            causes=ask.known,
-            label=f"agent:{ask.agent}",
-            recorded=end,
-            unrecorded=end,
-        )
-
     # --- the record -------------------------------------------------------------------------------
 
     def _last_look(self, ask: Ask, done: Done) -> bytes:
@@ -419,8 +441,9 @@ class Gate:
         if ask.op.effect == "write" and done.ok and done.facts:
             # A write's effect is its fact: both marks and the fact are one transaction.
             drafts.append(admitted(ask))
-        drafts += [_stated(ask, fact, causes, done.label) for fact in done.facts]
-        drafts.append(draft(ask, self._delivered(ask, done, text), causes=causes))
+        label = _label(ask, done)
+        drafts += [_stated(ask, fact, causes, label) for fact in done.facts]
+        drafts.append(draft(ask, self._delivered(ask, done, text), causes=causes, label=label))
         after = done.unrecorded
         try:
             await self._journal.append(*drafts, blobs=(ask.args_blob, text, *done.blobs))
@@ -474,13 +497,24 @@ def _late_warning(run: Run, fact: QuotaExceeded) -> list[QuotaWarned]:
     return [QuotaWarned(agent=fact.agent, resource=fact.resource, limit=fact.limit, used=fact.used)]
 
 
+def _label(ask: Ask, done: Done) -> str | None:
+    """What the guest hears is labelled for what it is; what it says, for the lowest its run has heard."""
+    if not done.ok:
+        return None
+    if ask.op.effect in ("pure", "read"):
+        return done.label if done.label is not None else heard(ask.args)
+    own = done.label if done.label is not None or not done.facts else f"agent:{ask.agent}"
+    return lowest(own, ask.run.floor)
+
+
 def _stated(ask: Ask, fact: Payload, causes: tuple[int, ...], label: str | None) -> Draft:
     """A fact that a call brought about; what an agent writes is stated by the agent."""
     stated = draft(ask, fact, causes=causes, label=label)
     if ask.op.effect != "write":
         return stated
     actor = f"agent:{ask.agent}"
-    return replace(stated, actor=actor, scope=actor if isinstance(fact, MemoryUpdated) else stated.scope)
+    scope = actor if isinstance(fact, (MemoryUpdated, MemoryForgotten)) else stated.scope
+    return msgspec.structs.replace(stated, actor=actor, scope=scope)
 
 
 def _undeclared(ask: Ask) -> Verdict:

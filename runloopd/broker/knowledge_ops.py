@@ -6,8 +6,8 @@ propose. Does not know: SQL, files, or how facts are stored.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
-from contextlib import AbstractContextManager
 from typing import Any, cast
 
 from runloop.caps.policy import CONTACTS_RAW, KB_DOMAINS
@@ -15,13 +15,23 @@ from runloop.errors import NotFoundError, RefusedError, UsageError
 from runloop.events import (
     ContactUpserted,
     DocumentImported,
-    MemoryUpdated,
     Payload,
     decode_payload,
 )
-from runloop.ops import KbPropose, KbQuery, KbRead, KbSearch, KbWhy, MemoryGet, MemoryPut
+from runloop.ops import (
+    KbPropose,
+    KbQuery,
+    KbRead,
+    KbSearch,
+    KbWhy,
+    MemoryDelete,
+    MemoryGet,
+    MemoryList,
+    MemoryPut,
+)
 from runloopd.broker.asks import Ask, Done, require
-from runloopd.broker.ports import KnowledgePort
+from runloopd.broker.labels import lowest
+from runloopd.broker.ports import KnowledgePort, MemoryWrite
 from runloopd.broker.quotas import Quotas, check
 
 __all__ = ["KnowledgeOps"]
@@ -29,18 +39,36 @@ __all__ = ["KnowledgeOps"]
 MAX_HITS = 50
 MAX_ROWS = 1_000
 
-_DOMAIN_OF = {"contact": "contacts", "note": "notes", "mail": "mail"}
+_DOMAIN_OF = {
+    "contact": "contacts",
+    "note": "notes",
+    "mail": "mail",
+    "record": "notes",
+    "event": "calendar",
+}
 _TABLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     # Domains that must all be granted -> tables that may then be read.
     "contacts": (("contacts",), ("contacts", "contact_emails")),
     "documents": (("notes", "mail"), ("documents",)),
-    "memory": (("memory",), ("memory",)),
+    "calendar": (("calendar",), ("calendar",)),
+    "memory": (("memory",), ("memory", "memory_spaces")),
     "history": (
         ("history",),
-        ("runs", "nodes", "artifacts", "approvals", "hostcalls", "model_calls", "emails", "messages"),
+        (
+            "runs",
+            "nodes",
+            "artifacts",
+            "approvals",
+            "promises",
+            "hostcalls",
+            "model_calls",
+            "emails",
+            "messages",
+        ),
     ),
-    "search": (("contacts", "notes", "mail"), ("search", "searchables")),
+    "search": (("contacts", "notes", "mail", "calendar"), ("search", "searchables")),
 }
+_SHARED = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 _PROPOSABLE: dict[str, type[Payload]] = {
     ContactUpserted.kind: ContactUpserted,
     DocumentImported.kind: DocumentImported,
@@ -57,7 +85,7 @@ class KnowledgeOps:
         self._quotas = quotas
 
     async def search(self, ask: Ask) -> Done:
-        """``{items: [{kind, id, title, snippet, score, event}]}``."""
+        """``{items: [{kind, id, title, snippet, score, event, label, source, found_by}]}``."""
         args = cast(KbSearch, ask.args)
         if not 1 <= args.k <= MAX_HITS:
             raise UsageError(f"kb.search: k is {args.k}, not 1 to {MAX_HITS}", code="op.args")
@@ -69,7 +97,8 @@ class KnowledgeOps:
         if not kinds:
             require(ask, "kb_read", "contacts")
         items = await self._knowledge.search(args.query, args.k, kinds, raw=_raw(ask))
-        return Done(value={"items": items}, causes=_events(items))
+        label = lowest(*(item.get("label") for item in items))
+        return Done(value={"items": items}, causes=_events(items), label=label)
 
     async def query(self, ask: Ask) -> Done:
         """``{columns, rows, truncated}``; only the tables of the domains that are granted exist."""
@@ -93,12 +122,14 @@ class KnowledgeOps:
         args = cast(KbRead, ask.args)
         if args.kind == "contact":
             require(ask, "kb_read", "contacts")
+        elif args.kind == "event":
+            require(ask, "kb_read", "calendar")
         elif not (_may(ask, "notes") or _may(ask, "mail")):
             require(ask, "kb_read", "notes")
         item = await self._knowledge.read(args.kind, args.id, raw=_raw(ask))
         if args.kind == "document":
             require(ask, "kb_read", "mail" if item.get("type") == "mail" else "notes")
-        return Done(value={"item": item}, causes=_events([item]))
+        return Done(value={"item": item}, causes=_events([item]), label=item.get("label"))
 
     async def why(self, ask: Ask) -> Done:
         """The explanation graph."""
@@ -128,32 +159,58 @@ class KnowledgeOps:
     async def get(self, ask: Ask) -> Done:
         """``{value, version}``."""
         args = cast(MemoryGet, ask.args)
-        entry = self._memory.get(_namespace(ask, args.namespace), args.key)
+        entry = await self._memory.get(_namespace(ask, args.namespace), args.key)
         causes = () if entry.event is None else (entry.event,)
-        return Done(value={"value": entry.value, "version": entry.version}, causes=causes)
+        value = {"value": entry.value, "version": entry.version}
+        return Done(value=value, causes=causes, label=entry.label)
 
-    def put(self, ask: Ask) -> AbstractContextManager[MemoryUpdated]:
-        """The promised write, as a context manager: state the payload while it is open (``pog.memory``)."""
+    async def list(self, ask: Ask) -> Done:
+        """``{keys: [{key, version, size}], truncated}``."""
+        args = cast(MemoryList, ask.args)
+        if not 1 <= args.limit <= MAX_ROWS:
+            raise UsageError(f"memory.list: limit is {args.limit}, not 1 to {MAX_ROWS}", code="op.args")
+        namespace = _namespace(ask, args.namespace)
+        found, more = await self._memory.listed(
+            namespace, prefix=args.prefix, after=args.after, limit=args.limit
+        )
+        keys = [{"key": entry.key, "version": entry.version, "size": entry.size} for entry in found]
+        return Done(value={"keys": keys, "truncated": more}, causes=tuple(entry.event for entry in found))
+
+    async def put(self, ask: Ask) -> Done:
+        """``{version}``. The version is promised to nobody else until the answer is recorded."""
         args = cast(MemoryPut, ask.args)
         namespace = _namespace(ask, args.namespace)
-        keys = self._memory.keys(namespace)
-        if args.key not in keys:
-            self._limit_keys(ask, namespace, len(keys))
-        return self._memory.put(namespace, args.key, args.value, args.expected_version)
+        write = await self._memory.put(namespace, args.key, args.value, args.expected_version)
+        try:
+            self._limit(ask, namespace, write)
+        except BaseException:
+            write.end()
+            raise
+        return _written(ask, write)
 
-    def _limit_keys(self, ask: Ask, namespace: str, there: int) -> None:
-        """One more key in an agent's own memory is its quota's matter; shared memory is just full."""
+    async def forget(self, ask: Ask) -> Done:
+        """``{version}``; 0 where nothing was."""
+        args = cast(MemoryDelete, ask.args)
+        write = await self._memory.forget(_namespace(ask, args.namespace), args.key, args.expected_version)
+        return Done(value={"version": 0}) if write is None else _written(ask, write)
+
+    def _limit(self, ask: Ask, namespace: str, write: MemoryWrite) -> None:
+        """More in an agent's own memory is its quota's matter; shared memory is just full."""
         limits = ask.run.limits.get(ask.agent) or self._quotas.of(ask.agent)
-        limit = limits["memory_keys"]
-        if namespace == f"agent:{ask.agent}":
-            warned = ask.run.warned_agent(ask.agent)
-            ask.facts += check("memory_keys", there, 1, limit, agent=ask.agent, warned=warned)
-        elif there >= limit.hard:
-            raise RefusedError(
-                f"shared memory holds {there} keys; {limit.hard} are allowed",
-                hint="write a key that exists, or raise quotas.memory_keys",
-                code="memory.full",
-            )
+        after, before = write.after, write.before
+        grown: list[tuple[str, int, int]] = [("memory_bytes", after.bytes - write.size, write.size)]
+        if not before.exists:
+            grown.append(("memory_keys", after.keys - 1, 1))
+        for resource, there, more in grown:
+            if namespace == f"agent:{ask.agent}":
+                warned = ask.run.warned_agent(ask.agent)
+                ask.facts += check(resource, there, more, limits[resource], agent=ask.agent, warned=warned)
+            elif there + more > limits[resource].hard:
+                raise RefusedError(
+                    f"shared memory holds {there} {resource[7:]}; {limits[resource].hard} are allowed",
+                    hint=f"delete some, or raise quotas.{resource}",
+                    code="memory.full",
+                )
 
     async def _refuse_foreign(self, kind: str, name: str, source: str) -> None:
         try:
@@ -177,13 +234,28 @@ def _raw(ask: Ask) -> bool:
 
 
 def _namespace(ask: Ask, name: str) -> str:
-    """``private`` is the agent's own, ``shared`` everybody's; no other namespace can be named."""
+    """``private`` is the agent's own; what is shared needs the right to it; no other can be named."""
     if name == "private":
         return f"agent:{ask.agent}"
-    if name == "shared":
-        return "shared:all"
-    raise RefusedError(
-        f"there is no memory namespace {name!r}", hint="private or shared", code="memory.namespace"
+    space, _, shared = ("shared:all" if name == "shared" else name).partition(":")
+    if space != "shared" or not _SHARED.match(shared):
+        raise RefusedError(
+            f"there is no memory namespace {name[:80]!r}",
+            hint="private, shared or shared:<name>",
+            code="memory.namespace",
+        )
+    require(ask, "memory", shared)
+    return f"shared:{shared}"
+
+
+def _written(ask: Ask, write: MemoryWrite) -> Done:
+    return Done(
+        value={"version": write.payload.entry_version},
+        facts=[write.payload],
+        causes=ask.known,
+        label=f"agent:{ask.agent}",
+        recorded=write.end,
+        unrecorded=write.end,
     )
 
 

@@ -88,7 +88,7 @@ class MailOps:
             "denied": f"the operator denied it{f': {decided.note}' if decided.note else ''}",
             "expired": "nobody approved it in time",
             "undone": "the operator took the approval back",
-            "voided": "the approval became void",
+            "voided": f"the approval became void{f': {decided.note}' if decided.note else ''}",
         }
         raise RefusedError(
             f"mail.send was not approved: {words[decided.state]}",

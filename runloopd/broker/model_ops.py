@@ -20,9 +20,10 @@ from runloop.clock import Clock
 from runloop.digest import blob_digest, canonical
 from runloop.errors import NotFoundError, UsageError
 from runloop.events import ModelCalled
-from runloop.ops import ModelComplete, MsgNext
+from runloop.ops import ModelComplete, ModelEmbed, MsgNext
 from runloopd.broker.asks import Ask, Done, require
 from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
+from runloopd.broker.embedding import EmbedPort
 from runloopd.broker.ports import (
     BlobPort,
     Budget,
@@ -35,23 +36,26 @@ from runloopd.broker.ports import (
 )
 from runloopd.broker.quotas import Hold, Limits, QuotaError, Quotas
 
-__all__ = ["ModelOps"]
+__all__ = ["ModelOps", "to_embed"]
 
 log = structlog.get_logger(__name__)
 
 MAX_OUTPUT_TOKENS = 65_536
+MAX_TEXTS = 64
+MAX_TEXT_BYTES = 262_144
 _SHOWN_EVERY_MS = 50
 _SHOWN_CHARS = 4_096
 """A call shows what arrived this often, or whenever this much has gathered."""
 
 
 class ModelOps:
-    """``model.complete`` and ``msg.next``."""
+    """``model.complete``, ``model.embed`` and ``msg.next``."""
 
     def __init__(
         self,
         *,
         models: ModelPort,
+        embeddings: EmbedPort,
         journal: JournalPort,
         blobs: BlobPort,
         clock: Clock,
@@ -60,6 +64,7 @@ class ModelOps:
         quotas: Quotas,
     ) -> None:
         self._models = models
+        self._embeddings = embeddings
         self._journal = journal
         self._blobs = blobs
         self._clock = clock
@@ -80,6 +85,76 @@ class ModelOps:
         except BaseException:
             hold.release()
             raise
+
+    async def embed(self, ask: Ask) -> Done:
+        """``{vectors, embedder, provider, model, dimensions, …}``."""
+        request = to_embed(cast(ModelEmbed, ask.args))
+        require(ask, "model", "")
+        bound = await self._embeddings.estimate(request, lambda target: _permits(ask, target))
+        require(ask, "model", bound.target)
+        hold = self._reserve(ask, bound.micro_usd, _tokens(bound))
+        try:
+            mark = await self._admit(ask, bound)
+            return await self._vectors(ask, request, bound, hold, mark)
+        except BaseException:
+            hold.release()
+            raise
+
+    async def _vectors(
+        self, ask: Ask, request: ModelEmbed, bound: Reservation, hold: Hold, mark: int
+    ) -> Done:
+        due = self._clock.now_ms() + self._deadline_ms
+        budget = Budget(
+            micro_usd=bound.micro_usd,
+            tokens=bound.input_tokens,
+            deadline_ms=due,
+            permits=lambda target: _permits(ask, target),
+        )
+        work = self._embeddings.embed(request, budget=budget)
+        try:
+            answer = await bounded(work, self._clock, due_ms=due, abandoned=ask.abandoned)
+        except ModelCallError as error:
+            return self._failed(ask, bound, hold, error)
+        except OverdueError:
+            return self._failed(ask, bound, hold, self._late(bound))
+        except AbandonedError:
+            cut = ModelCallError("the attempt was stopped", code="model.cancelled", cost_micro_usd=None)
+            return self._failed(ask, bound, hold, cut)
+        vectors = [list(memoryview(vector.numbers).cast("b")) for vector in answer.vectors]
+        value = {
+            "vectors": vectors,
+            "embedder": answer.target,
+            "provider": answer.provider,
+            "model": answer.model,
+            "dimensions": len(vectors[0]),
+            "input_tokens": answer.input_tokens,
+            "estimated": answer.estimated,
+            "cost_micro_usd": answer.cost_micro_usd,
+        }
+        spent = _spent(ask, bound, "embedded", answer.cost_micro_usd, tokens=False)
+        called = msgspec.structs.replace(
+            spent,
+            answer_digest=blob_digest(canonical(vectors)),
+            input_tokens=answer.input_tokens,
+            estimated=answer.estimated,
+        )
+        return Done(
+            value=value,
+            facts=[called],
+            causes=(mark,),
+            label=f"model:{answer.provider}",
+            recorded=hold.release,
+            unrecorded=hold.keep,
+        )
+
+    def _late(self, bound: Reservation) -> ModelCallError:
+        return ModelCallError(
+            f"{bound.target} did not answer within {self._deadline_ms} ms",
+            hint="try again, or a faster model",
+            code="model.deadline",
+            retryable=True,
+            cost_micro_usd=None,
+        )
 
     def _limits(self, ask: Ask) -> Limits:
         return ask.run.limits.get(ask.agent) or self._quotas.of(ask.agent)
@@ -129,14 +204,7 @@ class ModelOps:
         except ModelCallError as error:
             return self._failed(ask, bound, hold, error)
         except OverdueError:
-            late = ModelCallError(
-                f"{bound.target} did not answer within {self._deadline_ms} ms",
-                hint="try again, or a faster model",
-                code="model.deadline",
-                retryable=True,
-                cost_micro_usd=None,
-            )
-            return self._failed(ask, bound, hold, late)
+            return self._failed(ask, bound, hold, self._late(bound))
         except AbandonedError:
             cut = ModelCallError("the attempt was stopped", code="model.cancelled", cost_micro_usd=None)
             return self._failed(ask, bound, hold, cut)
@@ -274,6 +342,18 @@ def _checked(request: ModelComplete) -> ModelComplete:
             f"model.complete: max_tokens is {request.max_tokens}, not 1 to {MAX_OUTPUT_TOKENS}",
             code="op.args",
         )
+    return request
+
+
+def to_embed(request: ModelEmbed) -> ModelEmbed:
+    """The arguments, if they are fit; raises :class:`UsageError`."""
+    if not 1 <= len(request.texts) <= MAX_TEXTS or not all(text.strip() for text in request.texts):
+        raise UsageError(f"model.embed: 1 to {MAX_TEXTS} texts, none of them empty", code="op.args")
+    size = sum(len(text.encode("utf-8", "replace")) for text in request.texts)
+    if size > MAX_TEXT_BYTES:
+        raise UsageError(f"model.embed: {size} bytes, more than {MAX_TEXT_BYTES}", code="op.args")
+    if request.model is not None and not 1 <= len(request.model) <= 200:
+        raise UsageError("model.embed: the model pattern is empty or too long", code="op.args")
     return request
 
 

@@ -10,25 +10,28 @@ are raised as families of :mod:`runloop.errors`, never as foreign exceptions; ca
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
 from runloop.errors import FailedError
-from runloop.events import Draft, Event, MemoryUpdated
+from runloop.events import Draft, Event, MemoryForgotten, MemoryUpdated
 from runloop.ops import MailSend, ModelComplete
 
 __all__ = [
     "BlobPort",
     "Budget",
     "Delta",
+    "FactPort",
     "JournalPort",
     "KnowledgePort",
     "MailPort",
     "MailReceipt",
     "MemoryEntry",
+    "MemoryKey",
     "MemoryPort",
+    "MemorySpace",
+    "MemoryWrite",
     "ModelAnswer",
     "ModelCallError",
     "ModelPort",
@@ -232,29 +235,98 @@ class MemoryEntry(Protocol):
     @property
     def version(self) -> int: ...
     @property
+    def exists(self) -> bool:
+        """Whether there is a value: a forgotten key keeps its version."""
+        ...
+
+    @property
     def event(self) -> int | None:
-        """Ledger id of the ``memory.updated`` that wrote it."""
+        """Ledger id of the event that wrote it."""
+        ...
+
+    @property
+    def label(self) -> str | None:
+        """Trust label: the lowest of what it was made from."""
+        ...
+
+
+class MemoryKey(Protocol):
+    """One line of a listing."""
+
+    @property
+    def key(self) -> str: ...
+    @property
+    def version(self) -> int: ...
+    @property
+    def size(self) -> int:
+        """Bytes of key and value."""
+        ...
+
+    @property
+    def event(self) -> int: ...
+    @property
+    def updated_ms(self) -> int: ...
+
+
+class MemorySpace(Protocol):
+    """What one namespace holds."""
+
+    @property
+    def keys(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+
+
+class MemoryWrite(Protocol):
+    """A version of a key, promised to nobody else until ``end``."""
+
+    payload: MemoryUpdated | MemoryForgotten
+    """The fact to state."""
+    size: int
+    """Bytes of key and value."""
+
+    @property
+    def before(self) -> MemoryEntry:
+        """What it replaces."""
+        ...
+
+    @property
+    def after(self) -> MemorySpace:
+        """What the namespace holds with it."""
+        ...
+
+    def end(self) -> None:
+        """The fact is stated, or will not be."""
         ...
 
 
 class MemoryPort(Protocol):
-    """What agents remember (``pog.memory.Memory``)."""
+    """What agents remember (``pog.memory.Memory``, off the event loop)."""
 
-    def get(self, namespace: str, key: str) -> MemoryEntry:
+    async def get(self, namespace: str, key: str) -> MemoryEntry:
         """The current entry; version 0 where there is none."""
         ...
 
-    def keys(self, namespace: str) -> list[str]:
-        """Keys of a namespace."""
+    async def listed(
+        self, namespace: str, *, prefix: str = "", after: str = "", limit: int = 200
+    ) -> tuple[Sequence[MemoryKey], bool]:
+        """Keys in order, and whether there are more."""
         ...
 
-    def put(
-        self, namespace: str, key: str, value: Any, expected_version: int | None = None
-    ) -> AbstractContextManager[MemoryUpdated]:
-        """The fact to state while the context is open, its version promised to nobody else meanwhile.
+    async def spaces(self) -> Mapping[str, MemorySpace]:
+        """Every namespace that holds something."""
+        ...
 
-        Raises :class:`ConflictError` when ``expected_version`` is not the current one.
-        """
+    async def put(
+        self, namespace: str, key: str, value: Any, expected_version: int | None = None
+    ) -> MemoryWrite:
+        """A write to state. Raises :class:`ConflictError` when ``expected_version`` is not current."""
+        ...
+
+    async def forget(
+        self, namespace: str, key: str, expected_version: int | None = None
+    ) -> MemoryWrite | None:
+        """As ``put``, for a deletion; None where nothing is."""
         ...
 
 
@@ -266,7 +338,15 @@ class BlobPort(Protocol):
         ...
 
 
-class KnowledgePort(BlobPort, Protocol):
+class FactPort(Protocol):
+    """Facts by their place in the ledger."""
+
+    async def fact(self, event_id: int) -> Event:
+        """Raises :class:`NotFoundError`."""
+        ...
+
+
+class KnowledgePort(BlobPort, FactPort, Protocol):
     """What the user knows. Items carry ``event`` (ledger id) where there is one, so that answers have causes.
 
     Every answer contains what was durable when the question was put. Every method runs off the event loop.
@@ -294,7 +374,7 @@ class KnowledgePort(BlobPort, Protocol):
         ...
 
     async def search(self, query: str, k: int, kinds: Sequence[str], *, raw: bool) -> list[dict[str, Any]]:
-        """Best first: ``{kind, id, title, snippet, score, event}``."""
+        """Best first: ``{kind, id, title, snippet, score, event, label, source, found_by}``."""
         ...
 
     async def read(self, kind: str, id: str, *, raw: bool) -> dict[str, Any]:

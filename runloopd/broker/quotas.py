@@ -42,8 +42,20 @@ __all__ = [
 EXCEEDED = "quota.exceeded"
 """Code of a refusal that ends the attempt."""
 
-RESOURCES = ("turns", "calls", "bytes", "memory_keys", "mails", "tokens", "fuel", "wall_ms", "micro_usd")
-"""What is counted of one agent in one run (its memory keys: in all runs)."""
+RESOURCES = (
+    "turns",
+    "calls",
+    "bytes",
+    "memory_keys",
+    "memory_bytes",
+    "promises",
+    "mails",
+    "tokens",
+    "fuel",
+    "wall_ms",
+    "micro_usd",
+)
+"""What is counted of one agent in one run (its memory: in all runs)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,6 @@ read or recorded: every answer is the script's, or made up here for clock, chanc
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any, cast
 
@@ -19,12 +18,14 @@ from runloop.caps.policy import Policy, Verdict
 from runloop.digest import blob_digest, canonical
 from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import MemoryUpdated
-from runloop.ops import OPS, BlobRead, MailSend, ModelComplete, decode_args
+from runloop.ops import OPS, BlobRead, MailSend, MemoryPut, ModelComplete, ModelEmbed, decode_args
+from runloopd.broker import promise_ops
 from runloopd.broker.asks import Ask, CapabilityError, require
 from runloopd.broker.calls import Answer, Caller, HostCall
 from runloopd.broker.fs_ops import to_list, to_read, to_stat, to_write
 from runloopd.broker.http_ops import HttpOps
 from runloopd.broker.knowledge_ops import KnowledgeOps
+from runloopd.broker.model_ops import to_embed
 from runloopd.broker.plain_ops import MAX_SLICE_BYTES, PlainOps
 from runloopd.broker.providers.web import Permission, WebRequest, WebResponse
 from runloopd.broker.quotas import Purse, QuotaError, Quotas, Usage, check
@@ -195,9 +196,10 @@ class _Ops:
         async def looked(judge: Callable[[Ask], Any], ask: Ask) -> None:
             judge(ask)
 
-        async def memory(ask: Ask) -> None:
-            with know.put(ask):
-                pass
+        async def made(ask: Ask) -> None:
+            done = await know.put(ask) if isinstance(ask.args, MemoryPut) else await know.forget(ask)
+            if done.unrecorded is not None:
+                done.unrecorded()
 
         self.checks: dict[str, Judge] = {
             "time.now": lambda ask: value(plain.now(ask)),
@@ -212,8 +214,15 @@ class _Ops:
             "kb.why": lambda ask: judged(know.why(ask)),
             "kb.propose": lambda ask: judged(empty.propose(ask)),
             "memory.get": lambda ask: judged(know.get(ask)),
-            "memory.put": memory,
+            "memory.list": lambda ask: judged(know.list(ask)),
+            "memory.put": made,
+            "memory.delete": made,
+            "promise.create": lambda ask: looked(promise_ops.judge, ask),
+            "promise.await": lambda ask: looked(promise_ops.judge, ask),
+            "promise.resolve": lambda ask: looked(promise_ops.judge, ask),
+            "input.ask": lambda ask: looked(promise_ops.judge, ask),
             "model.complete": _model,
+            "model.embed": _embed,
             "mail.send": _mail,
             "http.fetch": lambda ask: judged(web.fetch(ask)),
             "fs.read": lambda ask: looked(to_read, ask),
@@ -243,6 +252,11 @@ async def _model(ask: Ask) -> None:
     require(ask, "model", named)
 
 
+async def _embed(ask: Ask) -> None:
+    args = to_embed(cast(ModelEmbed, ask.args))
+    require(ask, "model", args.model if args.model and "*" not in args.model else "")
+
+
 async def _mail(ask: Ask) -> None:
     args = cast(MailSend, ask.args)
     recipients = list(dict.fromkeys((*args.to, *args.cc, *args.bcc)))
@@ -262,6 +276,30 @@ class _Entry:
     value: Any = None
     version: int = 0
     event: int | None = None
+    exists: bool = False
+    label: str | None = None
+
+
+@dataclass(frozen=True)
+class _Space:
+    keys: int = 0
+    bytes: int = 0
+
+
+@dataclass(frozen=True)
+class _Write:
+    """A write into nowhere: as into an empty namespace."""
+
+    payload: MemoryUpdated
+    size: int
+    before: _Entry = field(default_factory=_Entry)
+
+    @property
+    def after(self) -> _Space:
+        return _Space(1, self.size)
+
+    def end(self) -> None:
+        """Nobody else writes here."""
 
 
 @dataclass
@@ -274,16 +312,18 @@ class _Nowhere:
     def __post_init__(self) -> None:
         self.memory = self
 
-    def get(self, namespace: str, key: str) -> _Entry:
+    async def get(self, namespace: str, key: str) -> _Entry:
         return _Entry()
 
-    def keys(self, namespace: str) -> list[str]:
-        return []
+    async def listed(self, namespace: str, **_: Any) -> tuple[list[Any], bool]:
+        return [], False
 
-    def put(
-        self, namespace: str, key: str, value: Any, expected_version: int | None = None
-    ) -> AbstractContextManager[MemoryUpdated | None]:
-        return nullcontext()
+    async def put(self, namespace: str, key: str, value: Any, expected_version: int | None = None) -> _Write:
+        payload = MemoryUpdated(namespace=namespace, key=key, value=value, entry_version=1)
+        return _Write(payload, len(key.encode()) + len(canonical(value)))
+
+    async def forget(self, namespace: str, key: str, expected_version: int | None = None) -> None:
+        return None
 
     async def query(
         self, sql: str, params: Sequence[Any], limit: int, *, raw: bool, tables: Collection[str] | None = None

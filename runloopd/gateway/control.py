@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Annotated, Any, Literal, Protocol
 
@@ -21,7 +21,6 @@ from pog.reader import Reader
 from runloop import __version__
 from runloop.clock import Clock
 from runloop.errors import ConflictError, NotFoundError, RefusedError, RunloopError, UsageError
-from runloop.events import Draft, Provenance, decode_payload
 from runloop.ids import RunId
 from runloop.rmp import topics
 from runloopd.authority.approvals import APPROVAL_KINDS, Approvals
@@ -36,10 +35,6 @@ from runloopd.runtime.quarantine import Quarantine
 __all__ = ["Control", "Policies"]
 
 log = structlog.get_logger(__name__)
-
-IMPORTABLE = ("contact.upserted", "document.imported")
-"""What ``kb.import`` may state: a client can bring knowledge in, never history."""
-
 
 Place = Annotated[int, msgspec.Meta(ge=0, le=2**53 - 1)]
 """An event id, as every client can say it: JSON numbers are exact up to here."""
@@ -91,10 +86,6 @@ class ListApprovals(Params, frozen=True, kw_only=True):
 
 class OneApproval(Params, frozen=True, kw_only=True):
     approval: str
-
-
-class Import(Params, frozen=True, kw_only=True):
-    payloads: list[dict[str, Any]]
 
 
 class Query(Params, frozen=True, kw_only=True):
@@ -198,7 +189,9 @@ class Control:
         status: Callable[[], dict[str, Any]],
         stop: Callable[[bool], None],
         more: Sequence[Row] = (),
+        parked: Callable[[], Collection[tuple[str, str]]] = tuple,
     ) -> None:
+        """``parked``: run and node of every guest that waits for a promise."""
         self._bus = bus
         self._journal = journal
         self._reader = reader
@@ -210,6 +203,7 @@ class Control:
         self._clock = clock
         self._status = status
         self._stop = stop
+        self._parked = parked
         self._tasks: set[asyncio.Task[None]] = set()
         self._methods = self._table(more)
         self._subscriptions = [
@@ -232,7 +226,6 @@ class Control:
             ("blob.get", OneBlob, self._blob, True),
             ("approvals.list", ListApprovals, self._list_approvals, True),
             ("approvals.show", OneApproval, self._show_approval, True),
-            ("kb.import", Import, self._import, True),
             ("kb.query", Query, self._query, True),
             ("kb.search", Search, self._search, True),
             ("kb.why", Why, self._why, True),
@@ -356,6 +349,7 @@ class Control:
     async def _list_runs(self, _: Principal, params: ListRuns) -> Any:
         runs = await asyncio.to_thread(self._reader.runs, _within(params.limit, _MAX_RUNS))
         waiting = {approval.run for approval in self._approvals.list() if approval.state == "open"}
+        waiting.update(run for run, _ in self._parked())
         for run in runs:
             if run["outcome"] is None and run["run"] in waiting:
                 run["state"] = "waiting"
@@ -412,9 +406,6 @@ class Control:
     async def _find_run(self, prefix: str) -> RunId:
         return await asyncio.to_thread(self._reader.find_run, prefix)
 
-    async def _import(self, principal: Principal, params: Import) -> Any:
-        return await import_payloads(self._journal, self._reader, principal, params.payloads)
-
     async def _query(self, _: Principal, params: Query) -> Any:
         limit = _within(params.limit, _MAX_ROWS)
         return await self._knowledge.query(params.sql, params.params, limit, raw=True)
@@ -422,7 +413,8 @@ class Control:
     async def _search(self, _: Principal, params: Search) -> Any:
         k = _within(params.k, _MAX_HITS)
         found = await self._knowledge.search(params.query, k, params.kinds, raw=True)
-        return {"items": found}
+        embedders = {name for item in found for name in item.get("found_by", {}) if name != "words"}
+        return {"items": found, "embedders": sorted(embedders)}
 
     async def _why(self, _: Principal, params: Why) -> Any:
         return await self._knowledge.why(params.ref, raw=True, impact=params.impact)
@@ -453,35 +445,3 @@ class Control:
 def _within(asked: int, most: int) -> int:
     """A count a client asked for, brought into 1 to ``most``."""
     return max(1, min(asked, most))
-
-
-async def import_payloads(
-    journal: Journal, reader: Reader, principal: Principal, raw: list[dict[str, Any]]
-) -> dict[str, int]:
-    """State the knowledge a client read from files; what the ledger already says is skipped."""
-    from pog.importers import unseen
-
-    payloads = []
-    for item in raw:
-        kind = item.get("kind")
-        if kind not in IMPORTABLE:
-            raise UsageError(
-                f"{kind!r} cannot be imported",
-                hint=f"only {' and '.join(IMPORTABLE)} can",
-                code="import.kind",
-            )
-        payloads.append(decode_payload(kind, item.get("payload")))
-    fresh = list(await asyncio.to_thread(lambda: list(unseen(reader, payloads))))
-    if fresh:
-        events = await journal.append(
-            *(
-                Draft(
-                    payload=payload,
-                    actor=principal.label,
-                    provenance=Provenance(label=f"import:{payload.kind.split('.')[0]}"),
-                )
-                for payload in fresh
-            )
-        )
-        await journal.views_at(events[-1].id)
-    return {"appended": len(fresh), "skipped": len(payloads) - len(fresh)}

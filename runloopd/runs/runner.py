@@ -12,7 +12,7 @@ Knows: the order of things. Does not know: how an attempt is performed (``attemp
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
 from typing import Protocol
 
 import structlog
@@ -94,10 +94,10 @@ class Runner:
         """Start nothing new; what runs may end."""
         self._draining = True
 
-    @property
-    def working(self) -> bool:
-        """Whether an attempt executes that does not wait for a person."""
-        waiting = self.state.waiting
+    def working(self, parked: Collection[tuple[str, str]] = ()) -> bool:
+        """Whether an attempt executes that waits neither for a person nor, being ``parked`` (run and node),
+        for a promise."""
+        waiting = self.state.waiting | {node for run, node in parked if run == self.state.run}
         return any(key[0] not in waiting for key in self._performing)
 
     async def loop(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -86,7 +86,9 @@ class Runs:
         budgets: Budgets,
         quotas: Quotas,
         quarantine: Quarantine,
+        parked: Callable[[], Collection[tuple[str, str]]] = tuple,
     ) -> None:
+        """``parked``: run and node of every guest that waits for a promise."""
         self._bus = bus
         self._journal = journal
         self._reader = reader
@@ -99,6 +101,7 @@ class Runs:
         self._budgets = budgets
         self._quotas = quotas
         self._quarantine = quarantine
+        self._parked = parked
         self._runners: dict[str, Runner] = {}
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -126,7 +129,7 @@ class Runs:
         for runner in self._runners.values():
             runner.drain()
         due = self._clock.now_ms() + drain_ms
-        while self._clock.now_ms() < due and any(r.working for r in self._runners.values()):
+        while self._clock.now_ms() < due and any(r.working(self._parked()) for r in self._runners.values()):
             await self._clock.sleep_until(min(due, self._clock.now_ms() + 50))
         loops = list(self._loops.values())
         for loop in loops:

@@ -15,7 +15,7 @@ import signal
 import socket
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -77,8 +77,7 @@ class Channel(asyncio.Protocol):
         return channel
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its type
 
     def data_received(self, data: bytes) -> None:
         if self._error is not None:
@@ -271,17 +270,22 @@ class Session:
 
     async def _patiently(self, answering: Awaitable[Answer]) -> Answer:
         """Await an answer; one that takes its time makes the instance WAITING, visibly, until it is there."""
-        task = asyncio.ensure_future(answering)
+        stated: list[asyncio.Future[None]] = []
+        patience = self._loop.call_later(
+            self._waiting_after, lambda: stated.append(asyncio.ensure_future(self._waiting(True)))
+        )
         try:
-            done, _ = await asyncio.wait([task], timeout=self._waiting_after)
-            if done:
-                return task.result()
-            await self._waiting(True)
-            answer = await task
-            await self._waiting(False)
-            return answer
+            answer = await answering
+        except BaseException:
+            for each in stated:
+                each.cancel()
+            raise
         finally:
-            task.cancel()
+            patience.cancel()
+        for each in stated:
+            await each
+            await self._waiting(False)
+        return answer
 
     def _believe_fuel(self, fuel: int) -> None:
         if not self.fuel <= fuel <= self._limits.fuel:

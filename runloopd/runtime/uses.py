@@ -50,7 +50,8 @@ WHERE n.agent = ? AND n.scheduled_event IS NOT NULL ORDER BY r.started_event DES
 """
 _MAX_CALLS = 2_000
 
-_SEARCHED = {"contact": "contacts", "note": "notes", "mail": "mail"}
+_SEARCHED = {"contact": "contacts", "note": "notes", "mail": "mail", "record": "notes", "event": "calendar"}
+_READ = {"contact": ("contacts",), "event": ("calendar",)}
 
 
 class Usage:
@@ -107,15 +108,17 @@ def _targets(op: str, args: dict[str, Any]) -> Iterable[str]:
             targets = [str(address).lower() for addresses in lists for address in addresses]
         case "kb.search":
             kinds = [_SEARCHED[kind] for kind in args.get("kinds") or () if kind in _SEARCHED]
-            targets = kinds or _SEARCHED.values()
+            targets = dict.fromkeys(kinds or _SEARCHED.values())
         case "kb.read":
-            targets = ("contacts",) if args.get("kind") == "contact" else ("notes", "mail")
+            targets = _READ.get(str(args.get("kind")), ("notes", "mail"))
         case "kb.why":
             targets = ("history",)
         case "kb.query" | "kb.propose":
             targets = KB_DOMAINS
         case "fs.read" | "fs.write" | "fs.list" | "fs.stat":
             targets = (str(args.get("path", "")),)
+        case "promise.create" | "promise.await" | "promise.resolve" | "input.ask":
+            targets = (op.partition(".")[2],)
         case "http.fetch":
             targets = (f"{args.get('method', 'GET')} {args.get('url', '')}",)
     return targets

@@ -144,6 +144,10 @@ def test_a_prompt_becomes_an_agent_by_the_howto(home: Home, tmp_path: Path) -> N
         assert line in example or line == "…" or "with.topic" in line, line
 
 
+def test_a_ledger_is_kept_by_the_howto(home: Home, tmp_path: Path) -> None:
+    Reader(home, tmp_path / "variables").follow(DOCS / "howto" / "keep-the-ledger.md")
+
+
 def test_every_key_of_a_config_agent_is_in_its_howto() -> None:
     table = (DOCS / "howto" / "config-agents.md").read_text(encoding="utf-8")
     named = set(re.findall(r"`([a-z_]+)`", "".join(re.findall(r"^\|([^|]*)\|", table, re.MULTILINE))))

@@ -25,6 +25,7 @@ __all__ = [
     "RULES",
     "Breaker",
     "Budgets",
+    "Bus",
     "Config",
     "ConfigError",
     "Kb",
@@ -91,6 +92,8 @@ class Provider(NamedTuple):
     kind: str = "openai"
     base_url: str | None = None
     model: str | None = None
+    embed_model: str | None = None
+    """Model that turns texts into vectors; None: this provider embeds nothing."""
     api_key_env: str | None = None
     """Name of the environment variable that holds the key; never the key."""
     secret: str | None = None
@@ -119,10 +122,26 @@ class Security(NamedTuple):
     web_authorities: str | None = None
 
 
+class Bus(NamedTuple):
+    """``[bus]``: which messages are kept, and how much of them."""
+
+    durable_topics: str = "durable/*"
+    """Patterns, separated by spaces: what is published there is in the ledger before it is delivered."""
+    durable_bytes: int = 1_073_741_824
+    """Bytes one publisher may keep in the ledger so; it is append-only, they stay."""
+    durable_window: int = 256
+    """Deliveries a consumer may leave unacknowledged before it gets no more."""
+
+
 class Kb(NamedTuple):
-    """``[kb]``: how hard the ledger is written."""
+    """``[kb]``: how hard the ledger is written, and who makes the vectors of a search."""
 
     synchronous: str = "FULL"
+    embedder: str = "auto"
+    """``auto``: an embedding model on this machine where one is configured; ``lexical``: none; or the name of
+    a provider, which may then be remote and is sent everything that can be searched for."""
+    embed_micro_usd: int = 0
+    """Most that indexing with a priced model may cost, over all time."""
 
 
 class Mail(NamedTuple):
@@ -160,6 +179,10 @@ class Quotas(NamedTuple):
     """Bytes of host-call requests and answers together."""
     memory_keys: int = 10_000
     """Keys in its own memory, whatever run wrote them."""
+    memory_bytes: int = 16_777_216
+    """Bytes of keys and values in its own memory, whatever run wrote them."""
+    promises: int = 1_000
+    """Promises it makes, questions to a person included."""
     mails: int = 10
     tokens: int = 1_000_000
     """Tokens of model calls, beside the run's own budget."""
@@ -174,6 +197,8 @@ class Quotas(NamedTuple):
     calls_soft: int | None = None
     bytes_soft: int | None = None
     memory_keys_soft: int | None = None
+    memory_bytes_soft: int | None = None
+    promises_soft: int | None = None
     mails_soft: int | None = None
     tokens_soft: int | None = None
     fuel_soft: int | None = None
@@ -211,6 +236,7 @@ class Config(NamedTuple):
     runtime: Runtime = Runtime()
     models: Models = Models()
     security: Security = Security()
+    bus: Bus = Bus()
     kb: Kb = Kb()
     mail: Mail = Mail()
     budgets: Budgets = Budgets()
@@ -264,6 +290,8 @@ _QUOTAS: Mapping[str, tuple[str, int, int]] = {
     "calls": ("host calls of one agent in a run", 1, 10**9),
     "bytes": ("bytes in and out of one agent's host calls in a run", 1, 10**12),
     "memory_keys": ("memory keys of one agent", 0, 10**9),
+    "memory_bytes": ("bytes in one agent's memory", 0, 10**12),
+    "promises": ("promises one agent may make in a run", 0, 10**6),
     "mails": ("mails one agent may ask for in a run", 0, 10**6),
     "tokens": ("tokens of one agent's model calls in a run", 0, 10**12),
     "fuel": ("units of fuel of one agent in a run", 1, 2**53 - 1),
@@ -293,8 +321,24 @@ RULES: Mapping[str, Rule] = {
     "security.web_authorities": Rule(
         "str", "PEM file of certificates that web servers may prove themselves with, beside the system's"
     ),
+    "bus.durable_topics": Rule("str", "patterns of topics, separated by spaces, that are kept in the ledger"),
+    "bus.durable_bytes": Rule(
+        "int", "bytes of messages one publisher may keep in the ledger", low=0, high=10**15, narrow="smaller"
+    ),
+    "bus.durable_window": Rule(
+        "int", "deliveries of a durable consumer that may be unacknowledged", low=1, high=65_536,
+        narrow="smaller",
+    ),
     "kb.synchronous": Rule(
         "str", "how hard SQLite writes the ledger", choices=("EXTRA", "FULL", "NORMAL"), narrow="earlier"
+    ),
+    "kb.embedder": Rule(
+        "str", "who makes the vectors of a search: auto (local models only), lexical, or a provider",
+        narrow="fixed",
+    ),
+    "kb.embed_micro_usd": Rule(
+        "int", "most that indexing may cost, in millionths of a US dollar", low=0, high=10**12,
+        narrow="smaller",
     ),
     "mail.provider": Rule("str", "where approved mail goes", choices=("outbox", "smtp"), narrow="earlier"),
     "mail.from": Rule("str", "address in the From header"),
@@ -328,6 +372,7 @@ PROVIDER_RULES: Mapping[str, Rule] = {
     "kind": Rule("str", "wire protocol", choices=("openai", "anthropic", "ollama")),
     "base_url": Rule("str", "address of the server, without the path of the call"),
     "model": Rule("str", "model to ask for"),
+    "embed_model": Rule("str", "model that turns texts into vectors (ollama, openai)"),
     "api_key_env": Rule("str", "environment variable that holds the key"),
     "secret": Rule("str", "stored secret that holds the key"),
     "timeout_ms": Rule("int", "milliseconds for a whole answer", low=1, high=3_600_000),
@@ -581,6 +626,7 @@ def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
         runtime=Runtime(**sections["runtime"]),
         models=Models(**sections["models"]),
         security=Security(**sections["security"]),
+        bus=Bus(**sections["bus"]),
         kb=Kb(**sections["kb"]),
         mail=Mail(**sections["mail"]),
         budgets=Budgets(**sections["budgets"]),
@@ -592,14 +638,27 @@ def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
     )
 
 
+def _check_bus(bus: Bus) -> list[str]:
+    from runloop.rmp.topics import durable_patterns
+
+    try:
+        durable_patterns(bus.durable_topics)
+    except UsageError as error:
+        return [f"'bus.durable_topics': {error.message}"]
+    return []
+
+
 def _check_together(config: Config, findings: list[str]) -> None:
     """What no single key can tell."""
+    findings.extend(_check_bus(config.bus))
     findings.extend(_check_mail(config.mail))
     findings.extend(_check_quotas(config.quotas))
     default = config.models.default
     if default and default not in {*config.models.providers, "rules", "ollama"}:
         known = ", ".join([*config.models.providers, "ollama", "rules"])
         findings.append(f"'models.default' names no provider: {default!r} (known: {known})")
+    if config.kb.embedder not in {"auto", "lexical", *config.models.providers}:
+        findings.append(f"'kb.embedder' names no provider: {config.kb.embedder!r} (or auto, lexical)")
     for provider in config.models.providers.values():
         if provider.kind != "ollama" and not provider.model:
             findings.append(f"'models.providers.{provider.name}' names no 'model'")

@@ -7,6 +7,7 @@ elsewhere. Both sit behind one guard, because ``jcs`` alone maps distinct large 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import jcs
@@ -15,7 +16,7 @@ from blake3 import blake3
 
 from runloop.errors import UsageError
 
-__all__ = ["MAX_SAFE", "blob_digest", "canonical", "digest", "framed"]
+__all__ = ["MAX_SAFE", "blob_digest", "canonical", "digest", "framed", "stream_digest"]
 
 MAX_SAFE = 2**53 - 1
 """Largest magnitude of any JSON number in Runloop; larger values travel as strings."""
@@ -39,17 +40,12 @@ def _plain(value: Any, depth: int) -> bool:
     if depth >= _MAX_DEPTH:
         raise UsageError(f"JSON nested deeper than {_MAX_DEPTH}", code="json.depth")
     if kind is dict:
-        plain = True
-        for key, item in value.items():
-            if type(key) is not str:
-                raise UsageError(f"JSON key {key!r} is not a string", code="json.key")
-            # Above U+D7FF, UTF-16 order (RFC 8785 §3.2.3) and code point order may differ.
-            plain = _plain(item, depth + 1) and (key.isascii() or max(key) < "\ud800") and plain
-        return plain
+        return _plain_object(value, depth)
     if kind is list or kind is tuple:
         plain = True
         for item in value:
-            plain = _plain(item, depth + 1) and plain
+            if type(item) is not str and not _plain(item, depth + 1):
+                plain = False
         return plain
     if kind is float:
         if not -MAX_SAFE <= value <= MAX_SAFE:  # also refuses NaN and the infinities
@@ -58,6 +54,20 @@ def _plain(value: Any, depth: int) -> bool:
             )
         return False  # number formatting differs between orjson and ECMAScript
     raise UsageError(f"{kind.__name__} is not a JSON value", code="json.type")
+
+
+def _plain_object(value: dict[Any, Any], depth: int) -> bool:
+    plain = True
+    for key, item in value.items():
+        if type(key) is not str:
+            raise UsageError(f"JSON key {key!r} is not a string", code="json.key")
+        # Above U+D7FF, UTF-16 order (RFC 8785 §3.2.3) and code point order may differ.
+        if not key.isascii() and max(key) >= "\ud800":
+            plain = False
+        # Most items are texts: spare them the call.
+        if type(item) is not str and not _plain(item, depth + 1):
+            plain = False
+    return plain
 
 
 def canonical(value: Any) -> bytes:
@@ -82,6 +92,19 @@ def digest(value: Any) -> str:
 def blob_digest(data: bytes) -> str:
     """BLAKE3 of raw bytes, as 64 lower-case hex characters."""
     return blake3(data).hexdigest()
+
+
+def stream_digest(chunks: Iterable[bytes]) -> str:
+    """:func:`blob_digest` of the chunks joined, without holding them all."""
+    hasher = blake3()
+    for chunk in chunks:
+        hasher.update(chunk)
+    return hasher.hexdigest()
+
+
+def blob_hash(data: bytes) -> bytes:
+    """BLAKE3 of raw bytes, as 32 bytes."""
+    return blake3(data).digest()
 
 
 def framed(*parts: bytes) -> bytes:

@@ -13,7 +13,6 @@ host calls of one attempt from 0.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import msgspec
@@ -34,7 +33,10 @@ __all__ = [
     "AgentRemoved",
     "AgentTransition",
     "ArtifactCreated",
+    "CalendarUpserted",
     "CapAudit",
+    "ConsumerAdvanced",
+    "ConsumerRemoved",
     "ContactUpserted",
     "DaemonStarted",
     "DaemonStopped",
@@ -45,6 +47,8 @@ __all__ = [
     "GuestError",
     "HostcallAdmitted",
     "HostcallDelivered",
+    "LedgerRestored",
+    "MemoryForgotten",
     "MemoryUpdated",
     "MessageSent",
     "ModelCalled",
@@ -54,6 +58,9 @@ __all__ = [
     "NodeSkipped",
     "Payload",
     "PolicyChanged",
+    "PromiseCreated",
+    "PromiseResolved",
+    "PromiseTimedOut",
     "Provenance",
     "QuotaExceeded",
     "QuotaWarned",
@@ -61,10 +68,13 @@ __all__ = [
     "RunFinished",
     "RunResumed",
     "RunStarted",
+    "SourceRestored",
+    "SourceRetracted",
     "TimerFired",
     "TimerSet",
     "TokenIssued",
     "TokenRevoked",
+    "TopicPublished",
     "TrustChanged",
     "decode_payload",
     "encode_payload",
@@ -94,6 +104,8 @@ class Provenance(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     msg_id: int | None = None
     label: str | None = None
     """Trust label of the content: ``user``, ``import:<kind>``, ``agent:<name>``, ``model:<provider>``."""
+    origin: str | None = None
+    """File of the user's that the content was read from, as an absolute path; only for imports."""
 
 
 class AgentPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -133,6 +145,32 @@ class DaemonStopped(Payload, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "daemon.stopped"
     reason: str
+
+
+class LedgerRestored(Payload, frozen=True, kw_only=True):
+    """A person put a backup in the ledger's place. Stated in the restored ledger, before it is in place."""
+
+    kind: ClassVar[str] = "ledger.restored"
+    source: Literal["backup", "salvage"]
+    """``salvage``: what could be read of a damaged file."""
+    manifest_digest: str
+    """Digest of the backup's manifest."""
+    head_id: int
+    """Newest event of the backup."""
+    head_hash: str
+    made_ms: int
+    """When the backup was made."""
+    lost_from: int | None
+    """First event that the ledger before it had, or is known to have had, and this one has not."""
+    lost_to: int | None
+    """Last one that is known of; what followed it, if anything did, nobody can tell."""
+    known: bool
+    """Whether the ledger before it could be read to its end: only then are the numbers all there is."""
+    blobs_missing: list[str]
+    """Digests that earlier events name and whose bytes are lost; from here on that is known."""
+    aside: str | None
+    """Folder, beside the ledger, that keeps the files before it; None where there were none."""
+    principal: str
 
 
 # --- runs -----------------------------------------------------------------------------------------
@@ -265,6 +303,48 @@ class MessageSent(Payload, frozen=True, kw_only=True):
     body_digest: str
     node: str | None = None
     attempt: int | None = None
+
+
+class TopicPublished(Payload, frozen=True, kw_only=True):
+    """A frame was published on a durable topic. Stated before anybody is told of it."""
+
+    kind: ClassVar[str] = "topic.published"
+    topic: str
+    type: str
+    schema_id: int
+    publisher: str
+    """Label of the principal that published it, as the daemon stamped it."""
+    instance: str
+    """32 hex digits: one program of that principal, over all its sessions. Not secret, and opens nothing."""
+    trace_id: str
+    """32 hex digits."""
+    msg_id: str
+    """16 hex digits: a u64 does not fit a JSON number. With ``instance`` and ``trace_id`` stated once."""
+    size: int
+    """Bytes of the body."""
+    body_blob: str
+    """The body, byte for byte as it was published."""
+
+
+class ConsumerAdvanced(Payload, frozen=True, kw_only=True):
+    """A durable consumer exists, and has acknowledged everything up to a position. Stated now and then, never
+    for every acknowledgement: what came after the last statement is delivered again after a crash."""
+
+    kind: ClassVar[str] = "consumer.advanced"
+    consumer: str
+    owner: str
+    """Label of the principal whose consumer it is; two owners may use one name."""
+    pattern: str
+    position: int
+    """Ledger id: no event up to here will be delivered to it again."""
+
+
+class ConsumerRemoved(Payload, frozen=True, kw_only=True):
+    """Its owner needs a durable consumer no more."""
+
+    kind: ClassVar[str] = "consumer.removed"
+    consumer: str
+    owner: str
 
 
 # --- host calls and effects -----------------------------------------------------------------------
@@ -420,18 +500,52 @@ class ContactUpserted(Payload, frozen=True, kw_only=True):
 
 
 class DocumentImported(Payload, frozen=True, kw_only=True):
-    """A note or a mail the user brought in."""
+    """A note, a mail, or a record of a table that the user brought in."""
 
     kind: ClassVar[str] = "document.imported"
     document: str
     """Stable id: the digest of source kind and source key, so that a re-import changes nothing twice."""
-    type: Literal["note", "mail"]
+    type: Literal["note", "mail", "record"]
+    """``record``: a row of a table or an object of JSON lines, as ``field: value`` lines."""
     title: str
     text: str
     content_digest: str
     people: list[str] = []
     """E-mail addresses of sender and receivers."""
     written_ms: int | None = None
+    source: str = ""
+
+
+class CalendarUpserted(Payload, frozen=True, kw_only=True):
+    """An entry of a calendar, complete: a later event of the same id replaces it."""
+
+    kind: ClassVar[str] = "calendar.upserted"
+    entry: str
+    """Stable id: the digest of UID and RECURRENCE-ID, so that a re-import changes nothing twice."""
+    type: Literal["event", "todo"]
+    uid: str
+    recurrence: str = ""
+    """Which instance of a series this one replaces, as its start was written; empty: the whole series."""
+    sequence: int = 0
+    """Revision: an older one never replaces a newer."""
+    status: str = ""
+    """confirmed, tentative, cancelled, needs-action, in-process, completed; empty: not said."""
+    title: str = ""
+    text: str = ""
+    location: str = ""
+    start: str = ""
+    """ISO 8601: a date for a whole day; with an offset unless the source left the zone open (floating)."""
+    end: str = ""
+    """Of a todo: when it is due."""
+    start_ms: int | None = None
+    """Of the first instance; a floating time and a date count as UTC."""
+    end_ms: int | None = None
+    all_day: bool = False
+    timezone: str = ""
+    rule: str = ""
+    """RRULE, RDATE and EXDATE lines as they were written; nothing is expanded."""
+    people: list[str] = []
+    """E-mail addresses of organiser and attendees."""
     source: str = ""
 
 
@@ -443,6 +557,81 @@ class MemoryUpdated(Payload, frozen=True, kw_only=True):
     key: str
     value: Any
     entry_version: int
+
+
+class MemoryForgotten(Payload, frozen=True, kw_only=True):
+    """A key of an agent's memory was deleted; its versions go on counting."""
+
+    kind: ClassVar[str] = "memory.forgotten"
+    namespace: str
+    key: str
+    entry_version: int
+
+
+class SourceRetracted(Payload, frozen=True, kw_only=True):
+    """A person took a fact back: the views are as if it was never learnt. The fact stays in the ledger."""
+
+    kind: ClassVar[str] = "source.retracted"
+    source: int
+    """Ledger id of the fact that was named."""
+    facts: list[int]
+    """Every fact that no longer counts: the source, and with ``cascade`` the knowledge that came of it."""
+    cascade: bool
+    runs: list[str]
+    """Runs that had heard of it and were under way: they change nothing any more."""
+    approvals: list[str]
+    """Questions that came of it and were open: they are voided."""
+    reason: str
+    principal: str
+
+
+class SourceRestored(Payload, frozen=True, kw_only=True):
+    """A person took a retraction back: its facts count again. Voided questions stay void."""
+
+    kind: ClassVar[str] = "source.restored"
+    retraction: int
+    """Ledger id of the ``source.retracted``."""
+    reason: str
+    principal: str
+
+
+# --- promises -------------------------------------------------------------------------------------
+
+
+class PromiseCreated(Payload, frozen=True, kw_only=True):
+    """Somebody will say something later, once. From here it can be resolved or time out, not both."""
+
+    kind: ClassVar[str] = "promise.created"
+    promise: str
+    node: str
+    attempt: int
+    call: int
+    agent: str
+    resolver: Literal["run", "operator"]
+    """Who may resolve it: agents of the same run and the operator, or the operator alone."""
+    question: str = ""
+    """What a person is asked; foreign text."""
+    choices: list[str] = []
+    """The only values that are taken; empty: any JSON value."""
+    expires_ms: int
+
+
+class PromiseResolved(Payload, frozen=True, kw_only=True):
+    """The one answer."""
+
+    kind: ClassVar[str] = "promise.resolved"
+    promise: str
+    value: Any
+    principal: str
+    """``operator:<uid>`` or ``agent:<name>``."""
+
+
+class PromiseTimedOut(Payload, frozen=True, kw_only=True):
+    """Nobody answered in time, or the run that asked is over."""
+
+    kind: ClassVar[str] = "promise.timed_out"
+    promise: str
+    reason: Literal["deadline", "run_over"]
 
 
 # --- authority ------------------------------------------------------------------------------------
@@ -628,6 +817,7 @@ KINDS: dict[str, type[Payload]] = {
     for payload in (
         DaemonStarted,
         DaemonStopped,
+        LedgerRestored,
         RunStarted,
         RunResumed,
         RunCancelRequested,
@@ -639,6 +829,9 @@ KINDS: dict[str, type[Payload]] = {
         TimerSet,
         TimerFired,
         MessageSent,
+        TopicPublished,
+        ConsumerAdvanced,
+        ConsumerRemoved,
         HostcallAdmitted,
         HostcallDelivered,
         ModelCalled,
@@ -649,7 +842,14 @@ KINDS: dict[str, type[Payload]] = {
         ArtifactCreated,
         ContactUpserted,
         DocumentImported,
+        CalendarUpserted,
         MemoryUpdated,
+        MemoryForgotten,
+        SourceRetracted,
+        SourceRestored,
+        PromiseCreated,
+        PromiseResolved,
+        PromiseTimedOut,
         TokenIssued,
         TokenRevoked,
         CapAudit,
@@ -668,11 +868,12 @@ KINDS: dict[str, type[Payload]] = {
 """Every kind there is."""
 
 UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""``(kind, version)`` -> one-step converter to the next version. Empty while every kind is at version 1."""
+"""``(kind, version)`` -> converter to the next version: pure, from the fields as that version had them (a
+copy it may change) to the fields of the next. Rows are never rewritten. Empty while all are at version 1;
+a kind that changes gets a new version, a step here, and a file in ``tests/histories/formats``."""
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Draft:
+class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A fact somebody states, before the ledger gives it an id, a time and a place in the chain."""
 
     payload: Payload
@@ -681,11 +882,10 @@ class Draft:
     scope: str = "user"
     """``user``, ``system`` or ``agent:<name>``."""
     run: str | None = None
-    provenance: Provenance = field(default_factory=Provenance)
+    provenance: Provenance = Provenance()
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Event:
+class Event(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A fact as the ledger holds it."""
 
     id: int
@@ -701,12 +901,14 @@ class Event:
     prev_hash: bytes
 
     def to_json(self) -> dict[str, Any]:
-        """The event as people and the wire see it: hashes in hex, payload as a JSON object."""
+        """The event as people and the wire see it: hashes in hex, payload as a JSON object, of the newest
+        version whatever version the ledger holds."""
         return {
             "id": self.id,
             "ts_ms": self.ts_ms,
             "actor": self.actor,
             "kind": self.kind,
+            "version": self.payload.version,
             "scope": self.scope,
             "run": self.run,
             "payload": encode_payload(self.payload),
@@ -717,7 +919,10 @@ class Event:
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Event:
-        """Inverse of :meth:`to_json`; raises :class:`UsageError` for a kind or shape that is not known."""
+        """Inverse of :meth:`to_json`, of any build: without ``version`` it is 1.
+
+        Raises :class:`UsageError` for a kind, version or shape that is not known.
+        """
         try:
             return cls(
                 id=value["id"],
@@ -726,7 +931,7 @@ class Event:
                 kind=value["kind"],
                 scope=value["scope"],
                 run=value["run"],
-                payload=decode_payload(value["kind"], value["payload"]),
+                payload=decode_payload(value["kind"], value["payload"], value.get("version", 1)),
                 provenance=msgspec.convert(value["provenance"], Provenance),
                 hash=bytes.fromhex(value["hash"]),
                 prev_hash=bytes.fromhex(value["prev_hash"]),
@@ -741,24 +946,43 @@ def encode_payload(payload: Payload) -> dict[str, Any]:
     return built
 
 
-def decode_payload(kind: str, value: Any, version: int = 1) -> Payload:
-    """Validate a JSON object as the payload of ``kind``, upcasting from ``version`` one step at a time.
+def decode_payload(kind: str, value: Any, version: int | None = None) -> Payload:
+    """Validate a JSON object as the payload of ``kind``.
 
+    ``version`` is the one it was written as, None for the newest; an older one is upcast, one step at a time.
     Raises :class:`UsageError` for an unknown kind, a newer version, a missing, unknown or mistyped field.
     """
     known = KINDS.get(kind)
     if known is None:
         raise UsageError(f"unknown event kind {kind!r}", code="event.kind")
-    if version > known.version:
-        raise UsageError(
-            f"{kind} version {version} is newer than this build knows ({known.version})",
-            hint="upgrade runloop",
-            code="event.version",
-        )
-    while version < known.version:
-        value = UPCASTS[kind, version](value)
-        version += 1
+    if version is not None and version != known.version:
+        value = _upcast(known, value, version)
     try:
         return msgspec.convert(value, known)
     except msgspec.ValidationError as error:
         raise UsageError(f"{kind}: {error}", code="event.shape") from error
+
+
+def _upcast(known: type[Payload], value: Any, version: int) -> Any:
+    """A payload of an earlier version as the newest one has it; the value that was given is not changed."""
+    if version > known.version:
+        raise UsageError(
+            f"{known.kind} version {version} is newer than this build knows ({known.version})",
+            hint="upgrade runloop",
+            code="event.version",
+        )
+    while version < known.version:
+        step = UPCASTS.get((known.kind, version))
+        if step is None:
+            raise UsageError(
+                f"there is no way from version {version} of {known.kind} to {version + 1}",
+                code="event.version",
+            )
+        try:
+            value = step(dict(value))
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise UsageError(
+                f"{known.kind} version {version} does not look as it did: {error!r}", code="event.shape"
+            ) from error
+        version += 1
+    return value

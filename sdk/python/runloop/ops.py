@@ -70,14 +70,14 @@ class KbSearch(Args, frozen=True, kw_only=True):
 
     query: str
     k: int = 8
-    kinds: list[Literal["contact", "note", "mail"]] = []
+    kinds: list[Literal["contact", "note", "mail", "record", "event"]] = []
     """Empty means all."""
 
 
 class KbRead(Args, frozen=True, kw_only=True):
-    """One whole contact or document. Answer: ``{item}``."""
+    """One whole contact, document or calendar event. Answer: ``{item}``."""
 
-    kind: Literal["contact", "document"]
+    kind: Literal["contact", "document", "event"]
     id: str
 
 
@@ -99,6 +99,19 @@ class MemoryGet(Args, frozen=True, kw_only=True):
 
     key: str
     namespace: str = "private"
+    """``private`` is the agent's own; ``shared:<name>`` (``shared``: ``shared:all``) needs the capability
+    ``memory``."""
+
+
+class MemoryList(Args, frozen=True, kw_only=True):
+    """Keys of a namespace, sorted. Answer: ``{keys: [{key, version, size}], truncated}``."""
+
+    namespace: str = "private"
+    prefix: str = ""
+    after: str = ""
+    """Only keys after this one: the last one of the page before."""
+    limit: int = 200
+    """1 to 1 000."""
 
 
 class MemoryPut(Args, frozen=True, kw_only=True):
@@ -109,6 +122,48 @@ class MemoryPut(Args, frozen=True, kw_only=True):
     namespace: str = "private"
     expected_version: int | None = None
     """None writes whatever was there; a number must be the version last read (0: must not exist)."""
+
+
+class MemoryDelete(Args, frozen=True, kw_only=True):
+    """Forget a key; versions go on counting. Answer: ``{version}``; 0 where nothing was."""
+
+    key: str
+    namespace: str = "private"
+    expected_version: int | None = None
+
+
+class PromiseCreate(Args, frozen=True, kw_only=True):
+    """Promise that something will be said later, once. Answer: ``{promise, expires_ms}``."""
+
+    timeout_ms: int
+    """1 to 31 622 400 000 (366 days): when nobody has resolved it by then, it times out."""
+    question: str = ""
+    """What a person is asked, when a person is to answer."""
+    choices: list[str] = []
+    """The only values that may be said; empty: any JSON."""
+    resolver: Literal["run", "operator"] = "run"
+    """Agents of the same run and the operator, or the operator alone."""
+
+
+class PromiseAwait(Args, frozen=True, kw_only=True):
+    """Wait until a promise of this run is resolved. Answer: ``{value, by}``; late: ``promise.timed_out``."""
+
+    promise: str
+
+
+class PromiseResolve(Args, frozen=True, kw_only=True):
+    """Say what was promised; whoever comes second is refused. Answer: ``{promise}``."""
+
+    promise: str
+    value: Any
+
+
+class InputAsk(Args, frozen=True, kw_only=True):
+    """Ask a person and wait: a promise that only the operator resolves. Answer: ``{value, by}``."""
+
+    question: str
+    choices: list[str] = []
+    timeout_ms: int = 604_800_000
 
 
 class BlobRead(Args, frozen=True, kw_only=True):
@@ -148,6 +203,18 @@ class ModelComplete(Args, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
     stream: bool = False
     """True: the answer is ``{stream: handle}``; read it with ``msg.next``."""
+
+
+class ModelEmbed(Args, frozen=True, kw_only=True):
+    """Turn texts into vectors, within the run's budget. Answer: ``{vectors, embedder, dimensions, …}``.
+
+    A vector is a list of whole numbers from -127 to 127. Only vectors of one ``embedder`` may be compared.
+    """
+
+    texts: list[str]
+    """1 to 64, at most 262 144 bytes in all."""
+    model: str | None = None
+    """A pattern; None: a local model where one is configured, else ``lexical:lexical-1``: words only."""
 
 
 class MsgNext(Args, frozen=True, kw_only=True):
@@ -255,6 +322,8 @@ class Op:
     """The op checks its capability itself, before anything else: the refusal then names the target."""
     far: bool = False
     """Though it only reads, it waits for somebody outside this machine."""
+    waits: bool = False
+    """It waits for somebody's word, as long as what it waits for allows."""
     also: tuple[str, ...] = ()
     """Capabilities that what it calls may need, beyond its own."""
 
@@ -271,11 +340,18 @@ OPS: dict[str, Op] = {
         Op(name="kb.read", args=KbRead, effect="read", capability="kb_read"),
         Op(name="kb.why", args=KbWhy, effect="read", capability="kb_read"),
         Op(name="kb.propose", args=KbPropose, effect="write", capability="kb_write"),
-        Op(name="memory.get", args=MemoryGet, effect="read", capability=None),
-        Op(name="memory.put", args=MemoryPut, effect="write", capability=None),
+        Op(name="memory.get", args=MemoryGet, effect="read", capability=None, also=("memory",)),
+        Op(name="memory.list", args=MemoryList, effect="read", capability=None, also=("memory",)),
+        Op(name="memory.put", args=MemoryPut, effect="write", capability=None, also=("memory",)),
+        Op(name="memory.delete", args=MemoryDelete, effect="write", capability=None, also=("memory",)),
+        Op(name="promise.create", args=PromiseCreate, effect="write", capability="promises"),
+        Op(name="promise.await", args=PromiseAwait, effect="read", capability="promises", waits=True),
+        Op(name="promise.resolve", args=PromiseResolve, effect="write", capability="promises"),
+        Op(name="input.ask", args=InputAsk, effect="write", capability="promises", waits=True),
         Op(name="blob.read", args=BlobRead, effect="read", capability=None),
         Op(name="artifact.put", args=ArtifactPut, effect="write", capability=None),
         Op(name="model.complete", args=ModelComplete, effect="spend", capability="model"),
+        Op(name="model.embed", args=ModelEmbed, effect="spend", capability="model"),
         Op(name="msg.next", args=MsgNext, effect="read", capability=None),
         Op(name="http.fetch", args=HttpFetch, effect="read", capability="net", targeted=True, far=True),
         Op(name="fs.read", args=FsRead, effect="read", capability="fs_ro", targeted=True),

@@ -167,7 +167,19 @@ def test_every_method_of_the_host_stands_for_ops() -> None:
     assert not RAW & named, "it has a method by now: take it out of RAW"
 
 
-RAW = {"fs.read", "fs.write", "fs.list", "fs.stat"}
+RAW = {
+    "fs.read",
+    "fs.write",
+    "fs.list",
+    "fs.stat",
+    "memory.list",
+    "memory.delete",
+    "promise.create",
+    "promise.await",
+    "promise.resolve",
+    "input.ask",
+    "model.embed",
+}
 """Made with ``host.call`` until the next build of the runner, which ``runloop.host`` is a part of."""
 
 

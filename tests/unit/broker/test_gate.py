@@ -55,7 +55,7 @@ async def test_an_unknown_op_is_refused_and_recorded(world: World) -> None:
     assert (delivered.op, delivered.ok) == ("exec.run", False)
 
 
-REACHING = ("agent.spawn", "agent.delegate", "msg.publish", "msg.request", "msg.reply", "promise.create")
+REACHING = ("agent.spawn", "agent.delegate", "msg.publish", "msg.request", "msg.reply")
 
 
 @pytest.mark.requirement("W9")

@@ -29,12 +29,16 @@ from runloop.testing import ManualClock
 from runloopd.authority.approvals import Approvals
 from runloopd.authority.keyring import Keyring
 from runloopd.authority.mint import Mint
+from runloopd.authority.retractions import RETRACTION_KINDS, Retractions
 from runloopd.broker.calls import Answer, Caller, HostCall
+from runloopd.broker.embedding import EmbedBroker, EmbedPort
 from runloopd.broker.gate import Gate, GateOptions
 from runloopd.broker.knowledge import LedgerKnowledge
 from runloopd.broker.ports import Delta
+from runloopd.broker.promises import Promises
 from runloopd.broker.providers.files import Files
 from runloopd.broker.quotas import Quotas
+from runloopd.broker.secrets import SecretStore
 from runloopd.broker.testing import ScriptedMail, ScriptedModels, ScriptedWeb
 from runloopd.bus.principal import Principal
 from runloopd.journal import Journal
@@ -83,6 +87,9 @@ class World:
         self.synchronous = synchronous
         self.clock = clock
         self.models = ScriptedModels()
+        self.embeddings: EmbedPort = EmbedBroker(
+            config.Models(), secrets=SecretStore(environ={}), clock=clock, jitter=lambda: 0.0
+        )
         self.mail = ScriptedMail()
         self.web = ScriptedWeb()
         self.files = Files([home])
@@ -111,12 +118,17 @@ class World:
         self.mint.restore(self.reader.events())
         self.approvals = Approvals(self.journal, self.clock)
         self.approvals.restore(self.reader.events())
+        self.promises = Promises(self.journal, self.clock)
+        self.retractions = Retractions(self.journal, self.approvals, self.knowledge.dependants)
+        self.retractions.restore(self.reader.events(kinds=RETRACTION_KINDS), self.reader.events(run=RUN))
         self.gate = Gate(
             journal=self.journal,
             mint=self.mint,
             approvals=self.approvals,
+            promises=self.promises,
             quotas=self.quotas,
             models=self.models,
+            embeddings=self.embeddings,
             mail=self.mail,
             web=self.web,
             files=self.files,
@@ -125,6 +137,7 @@ class World:
             entropy=random_bytes(),
             on_delta=self.deltas.append,
             options=self.options,
+            objection=self.retractions.objection,
         )
         self.gate.restore(self.reader.events())
         return self
@@ -135,6 +148,7 @@ class World:
             task.cancel()
         await asyncio.gather(*self.tasks, *self.gate._under_way, return_exceptions=True)
         self.tasks.clear()
+        await self.knowledge.close()
         await self.journal.close()
         self.reader.close()
 

@@ -77,6 +77,9 @@ OTHER: dict[str, Any] = {
     "security.allow_unsigned_agents": True,
     "security.agent_index": "/srv/agents",
     "security.web_authorities": "/etc/ssl/ours.pem",
+    "bus.durable_topics": "kept/* orders/new",
+    "bus.durable_bytes": 1_000,
+    "bus.durable_window": 8,
     "kb.synchronous": "NORMAL",
     "mail.provider": "smtp",
     "mail.from": "me@example.org",
@@ -91,12 +94,18 @@ OTHER: dict[str, Any] = {
     "quotas.calls": 9,
     "quotas.bytes": 10,
     "quotas.memory_keys": 11,
+    "quotas.memory_bytes": 17,
+    "quotas.promises": 18,
     "quotas.mails": 7,
     "quotas.tokens": 13,
     "quotas.fuel": 14,
     "quotas.wall_ms": 15,
     "quotas.micro_usd": 16,
+    "kb.embedder": "lexical",
+    "kb.embed_micro_usd": 5,
     "quotas.turns_soft": 1,
+    "quotas.memory_bytes_soft": 12,
+    "quotas.promises_soft": 19,
     "quotas.calls_soft": 2,
     "quotas.bytes_soft": 3,
     "quotas.memory_keys_soft": 4,
@@ -452,3 +461,10 @@ def test_an_agents_own_quota_is_not_wider_than_the_systems(read: Read) -> None:
         "[quotas.agents.writer]\ncalls = 501\n", "[quotas]\ncalls=50\n[quotas.agents.writer]\ncalls = 500\n"
     )
     assert kept.quotas.agents == {"writer": {"calls": 500}}
+
+
+@pytest.mark.parametrize("patterns", ["*", "rlp/*", "agent/writer", "a/*/b", "durable/* agent/*"])
+def test_a_topic_of_the_system_cannot_be_made_durable(read: Read, patterns: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        read(f"[bus]\ndurable_topics = '{patterns}'\n")
+    assert "bus.durable_topics" in str(caught.value.findings)

@@ -108,7 +108,7 @@ def forge(play: Play, at: int, **changes: Any) -> list[Event]:
     """The record with one payload changed."""
     event = play.events[at]
     payload = msgspec.structs.replace(event.payload, **changes)
-    return [*play.events[:at], replace(event, payload=payload), *play.events[at + 1 :]]
+    return [*play.events[:at], msgspec.structs.replace(event, payload=payload), *play.events[at + 1 :]]
 
 
 def index(play: Play, kind: type[Payload], node: str | None = None) -> int:
@@ -292,7 +292,9 @@ def test_a_changed_artifact_is_not_what_the_node_gave(recorded: Play) -> None:
 @pytest.mark.requirement("L8")
 def test_an_event_that_was_slipped_in_diverges(recorded: Play) -> None:
     at = index(recorded, NodeScheduled, "draft")
-    slipped = replace(recorded.events[at], id=999, payload=NodeSkipped(node="draft", reason="x"))
+    slipped = msgspec.structs.replace(
+        recorded.events[at], id=999, payload=NodeSkipped(node="draft", reason="x")
+    )
     report, _ = drive([*recorded.events[:at], slipped, *recorded.events[at:]])
     assert report.divergence is not None
     assert report.divergence.code == "replay.missing"

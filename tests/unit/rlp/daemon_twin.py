@@ -50,6 +50,8 @@ class DaemonTwin:
                 "pid": 1,
                 "started_ms": 1_750_000_000_000,
                 "layers": {},
+                "loop": "asyncio",
+                "bus_step": "python",
             },
             "run.submit": self._submit,
             "run.events": self._events,

@@ -303,6 +303,64 @@ def test_a_search_shows_kinds_and_refuses_unknown_ones(daemon: DaemonTwin, rlp: 
     assert rlp("kb", "search", "x", "--kind", "mall").code == 2
 
 
+@pytest.mark.requirement("I4.search.1")
+def test_a_search_says_who_found_it_and_how_far_it_is_to_be_trusted(daemon: DaemonTwin, rlp: Rlp) -> None:
+    item = {
+        "kind": "note", "id": "1", "title": "Q4", "snippet": "the plan", "score": 1.0, "event": 7,
+        "label": "import:document", "source": "", "found_by": {"lexical-1": 2, "words": 1},
+    }  # fmt: skip
+    daemon.methods["kb.search"] = lambda query, k, kinds: {"items": [item], "embedders": ["lexical-1"]}
+    shown = rlp("kb", "search", "plan").out
+    assert "import:document" in shown and "words 1, lexical-1 2" in shown and "semantic" not in shown
+    assert json.loads(rlp("kb", "search", "plan", "--json").out) == {
+        "items": [item], "embedders": ["lexical-1"]
+    }  # fmt: skip
+
+
+RETRACTED = {
+    "retraction": 12, "source": 7, "facts": [7, 9], "runs": ["0b7c1d2e-0000-4000-8000-000000000001"],
+    "approvals": ["ap_1"], "sent": [11], "unlinked": ["5b7c1d2e-0000-4000-8000-000000000001"], "reached": 9,
+}  # fmt: skip
+
+
+@pytest.mark.requirement("I4.retract.1")
+def test_a_retraction_tells_what_is_taken_back_held_and_gone(daemon: DaemonTwin, rlp: Rlp) -> None:
+    asked: list[Any] = []
+    daemon.methods["kb.retract"] = lambda **params: asked.append(params) or RETRACTED
+    done = rlp("kb", "retract", "#7", "--cascade", "--reason", "a lie")
+    assert done.code == 0
+    assert asked == [{"event": 7, "cascade": True, "reason": "a lie", "preview": False}]
+    assert "#7 is taken back" in done.out and "with #9" in done.out
+    assert "run held: 0b7c1d2e" in done.out and "question voided: ap_1" in done.out
+    assert "mail #11" in done.err and "5b7c1d2e read the knowledge by SQL" in done.err
+    assert "--undo 12" in done.err
+
+
+def test_a_dry_run_of_a_retraction_says_that_nothing_was_stated(daemon: DaemonTwin, rlp: Rlp) -> None:
+    daemon.methods["kb.retract"] = lambda **params: {**RETRACTED, "retraction": None}
+    done = rlp("kb", "retract", "7", "--dry-run")
+    assert "would be taken back" in done.out and "nothing was stated" in done.err
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("7",),
+        ("seven", "--reason", "x"),
+        ("7", "--undo", "--cascade", "--reason", "x"),
+        ("7", "--undo", "--dry-run"),
+        ("-7", "--reason", "x"),
+    ],
+)
+def test_a_retraction_that_is_not_clear_is_refused_here(daemon: DaemonTwin, rlp: Rlp, words: Any) -> None:
+    assert rlp("kb", "retract", *words).code == 2
+
+
+def test_a_retraction_is_undone(daemon: DaemonTwin, rlp: Rlp) -> None:
+    daemon.methods["kb.unretract"] = lambda retraction, reason: {"restored": [20], "source": retraction - 5}
+    assert "#7 and what came of it count again" in rlp("kb", "retract", "12", "--undo", "--reason", "ok").out
+
+
 @pytest.mark.requirement("I2.user.12")
 def test_why_shows_every_hop_and_says_where_the_chain_is_severed(daemon: DaemonTwin, rlp: Rlp) -> None:
     hop = {
@@ -368,19 +426,47 @@ def test_files_become_payloads_and_a_bad_one_is_told(daemon: DaemonTwin, rlp: Rl
 
     def take(payloads: list[dict[str, Any]]) -> dict[str, int]:
         seen.extend(payloads)
-        return {"appended": len(payloads), "skipped": 0}
+        return {"appended": len(payloads), "skipped": 0, "retracted": 0}
 
+    gone = {"kind": "contact", "ref": "c", "origin": str(tmp_path / "x.vcf"), "event": 7, "title": "Ann"}
     daemon.methods["kb.import"] = take
+    daemon.methods["kb.imported"] = lambda path, after, limit: {
+        "items": [gone] if path == str(tmp_path) else [],
+        "truncated": False,
+    }
     paths = [str(EXAMPLES / name) for name in ("contacts.vcf", "notes", "mail")]
     done = rlp("import", *paths)
     assert (done.code, done.err) == (0, "")
     assert done.out == "read 4 contacts, 4 mails, 3 notes: 11 new, 0 known already\n"
     assert {item["kind"] for item in seen} == {"contact.upserted", "document.imported"}
+    assert {Path(item["origin"]).is_relative_to(EXAMPLES) for item in seen} == {True}
     (tmp_path / "bad.vcf").write_text("BEGIN:VCARD\nVERSION:4.0\nNONSENSE\n")
     done = rlp("import", str(tmp_path / "bad.vcf"), "--json")
     assert done.code == 1
     assert done.lines[0]["problems"]
     assert rlp("import", str(tmp_path / "none")).code == 7
+    assert rlp("import", str(tmp_path / "bad.vcf"), "--column", "email").code == 2
+    (tmp_path / "bad.vcf").unlink()
+    done = rlp("import", str(tmp_path))
+    assert f"no longer there: contact 'Ann' (#7), from {tmp_path / 'x.vcf'}" in done.err
+    assert rlp("import", str(tmp_path), "--json").lines[0]["vanished"] == [gone]
+
+
+def test_a_promise_is_resolved_with_json_or_with_a_text(daemon: DaemonTwin, rlp: Rlp) -> None:
+    said: list[Any] = []
+
+    def resolve(promise: str, value: Any) -> dict[str, Any]:
+        said.append(value)
+        return {"promise": promise, "run": None}
+
+    daemon.methods["promise.resolve"] = resolve
+    for words in (['{"go":', "true}"], ["--text", "draft", "a"], ["null"], ["-t", "null"]):
+        assert rlp("promise", "resolve", "pr_1", *words).code == 0
+    assert said == [{"go": True}, "draft a", None, "null"]
+    for words in ("yes", "NaN", "{"):
+        done = rlp("promise", "resolve", "pr_1", words)
+        assert (done.code, "is not JSON" in done.err) == (2, True)
+    assert len(said) == 4
 
 
 def test_no_request_grows_beyond_its_bounds() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -260,7 +259,7 @@ async def test_a_run_whose_facts_cannot_be_written_stalls_and_does_nothing_more(
     await stage.attempts.until(lambda: "node.finished" in stage.kinds())
     stage.journal.full = True
     finished = next(e for e in stage.seen if e.kind == "node.finished")
-    right = replace(
+    right = msgspec.structs.replace(
         finished,
         id=finished.id + 1,
         payload=msgspec.structs.replace(finished.payload, node="right"),

@@ -100,8 +100,17 @@ async def test_an_agent_that_ran_and_asked_for_nothing_used_nothing(past: Past) 
         (
             "kb.search",
             {"query": "q"},
-            {("kb_read", "contacts"), ("kb_read", "notes"), ("kb_read", "mail"), (CONTACTS_RAW, "")},
+            {
+                ("kb_read", "contacts"),
+                ("kb_read", "notes"),
+                ("kb_read", "mail"),
+                ("kb_read", "calendar"),
+                (CONTACTS_RAW, ""),
+            },
         ),
+        ("kb.read", {"kind": "event", "id": "e"}, {("kb_read", "calendar")}),
+        ("input.ask", {"question": "?"}, {("promises", "ask")}),
+        ("promise.await", {"promise": "pr_1"}, {("promises", "await")}),
         ("kb.read", {"kind": "contact", "id": "c"}, {("kb_read", "contacts"), (CONTACTS_RAW, "")}),
         ("kb.why", {"ref": "1"}, {("kb_read", "history")}),
         ("mail.send", {"to": ["A@b.c"], "bcc": ["d@e.f"]}, {("mail", "a@b.c"), ("mail", "d@e.f")}),

@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import re
 
-__all__ = ["Precedence", "is_version", "precedence"]
+from runloop.errors import UsageError
+
+__all__ = ["Precedence", "in_range", "is_version", "precedence"]
 
 _VERSION = re.compile(
     r"(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})\.(0|[1-9]\d{0,8})(-[0-9A-Za-z-]+(\.[0-9A-Za-z-]+)*)?"
@@ -33,3 +35,31 @@ def precedence(version: str) -> Precedence:
         (False, int(word), "") if word.isdigit() else (True, 0, word) for word in before.split(".") if word
     )
     return major, minor, patch, not before, words
+
+
+_BOUND = re.compile(r"(>=|<=|>|<|=)?(\d{1,9}(?:\.\d{1,9}){0,2}(?:-[0-9A-Za-z.-]+)?)\Z", re.ASCII)
+
+
+def in_range(version: str, bounds: str) -> bool:
+    """Whether a version meets every bound: words such as ``>=1.2``, ``<2``, ``=1.0.0``, separated by spaces.
+
+    A bound with fewer numbers is filled with zeros; without a sign it means ``=``. Raises ``UsageError``.
+    """
+    words = bounds.split()
+    found = [_BOUND.match(word) for word in words]
+    if not words or None in found:
+        raise UsageError(
+            f"{bounds[:80]!r} is no range of versions", hint="such as '>=1.2 <2'", code="semver.range"
+        )
+    own = precedence(version)
+    for match in found:
+        sign, text = match.groups()  # type: ignore[union-attr]
+        release, dash, before = text.partition("-")
+        whole = ".".join([*release.split("."), "0", "0"][:3]) + dash + before
+        if not is_version(whole):
+            raise UsageError(f"{text!r} is no version", hint="such as 1.2.0", code="semver.range")
+        other = precedence(whole)
+        holds = {">=": own >= other, "<=": own <= other, ">": own > other, "<": own < other}
+        if not holds.get(sign, own == other):
+            return False
+    return True

@@ -55,7 +55,7 @@ __all__ = [
 ]
 
 CONTACTS_RAW = "kb_read.contacts_raw"
-KB_DOMAINS = ("contacts", "history", "mail", "memory", "notes")
+KB_DOMAINS = ("calendar", "contacts", "history", "mail", "memory", "notes")
 """What ``kb_read`` and ``kb_write`` may be narrowed to. ``history`` is the ledger itself: runs and events."""
 
 MAX_POLICY_BYTES = 65_536
@@ -156,6 +156,16 @@ CAPABILITIES: dict[str, Capability] = {
         Capability(name="kb_read", meaning="read the knowledge base:", parse=_DOMAINS),
         Capability(name=CONTACTS_RAW, meaning="see e-mail addresses unmasked", parse=_flag),
         Capability(name="kb_write", meaning="add facts to the knowledge base:", parse=_DOMAINS),
+        Capability(
+            name="memory",
+            meaning="share memory with other agents in",
+            parse=_words(r"[a-z][a-z0-9_]*\*?", "names of shared memory"),
+        ),
+        Capability(
+            name="promises",
+            meaning="wait for a later word:",
+            parse=_words(r"(ask|await|create|resolve)", "ask, await, create, resolve"),
+        ),
         Capability(
             name="model",
             meaning="use the models",

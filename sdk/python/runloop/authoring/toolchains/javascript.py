@@ -52,10 +52,17 @@ HOST_CALLS = {
     "tool.list": ("host.tools(",),
     "tool.call": (".callTool(",),
     "mail.send": (".sendMail(",),
+    "memory.list": (),
+    "memory.delete": (),
+    "promise.create": (),
+    "promise.await": (),
+    "promise.resolve": (),
+    "input.ask": (),
+    "model.embed": (),
 }  # fmt: skip
 """Op -> what it looks like in source: methods of the SDK's host, and what the runner's shim turns into it.
 
-None for ``fs.*``: they are made with ``host.call`` until the next build of the runner."""
+None for those that are made with ``host.call`` until the next build of the runner."""
 
 _REQUIRE = re.compile(r"""\brequire\(\s*(["'])([^"'\n]+)\1\s*\)""")
 _ESM = re.compile(r"""^(?:import\s+[\w{*"']|export\s+[\w{*])""")
