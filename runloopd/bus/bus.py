@@ -19,10 +19,7 @@ from runloop.clock import Clock
 from runloop.digest import blob_digest
 from runloop.errors import RunloopError, UnreachableError, UsageError
 from runloop.rmp import topics
-from runloop.rmp.envelope import (
-    encode_envelope,
-    schema_id,
-)
+from runloop.rmp.envelope import encode_envelope, schema_id
 from runloop.rmp.frame import (
     DEFAULT_TTL_MS,
     HEADER_LEN,
@@ -37,9 +34,9 @@ from runloop.rmp.frame import (
     encode_frame,
 )
 from runloopd.bus.acl import check_publish, check_subscribe, may_receive
-from runloopd.bus.address import STAMPS, AddressBook
+from runloopd.bus.address import AddressBook
 from runloopd.bus.dedupe import GivenBack
-from runloopd.bus.gather import Gatherer, Seen, make
+from runloopd.bus.gather import Gathered, Gatherer, Seen, make
 from runloopd.bus.parts import (
     ComposedFrame,
     Counters,
@@ -53,19 +50,7 @@ from runloopd.bus.parts import (
 from runloopd.bus.principal import DAEMON, Principal
 from runloopd.bus.queues import Run, class_of
 
-__all__ = [
-    "STAMPS",
-    "Bus",
-    "ComposedFrame",
-    "Counters",
-    "Delivery",
-    "Keeper",
-    "Publisher",
-    "Receipt",
-    "Receiver",
-    "Route",
-    "Subscription",
-]
+__all__ = ["Bus", "Subscription"]
 
 _LOG = logging.getLogger(__name__)
 _WHOLE = PREFIX_LEN + HEADER_LEN
@@ -74,6 +59,8 @@ _SESSION_SCHEMAS = frozenset((9, 100))
 _NOTICE_BURST = 20
 _NOTICE_REFILL_MS = 100
 _MAX_ROUTES = 4_096
+_MANY_RUNS = 8
+"""Runs of one read from which on it pays to look whether a route's can be handed on together."""
 
 
 class Subscription:
@@ -350,8 +337,15 @@ class Bus:
             if runs:
                 if judged is not None:
                     judged.close(start)
-                for route, begin, end, count, expires in runs:
-                    self.emit(route, buffer[begin:end], count, expires, publisher)
+                if len(runs) >= _MANY_RUNS and (together := _by_route(runs)) is not None:
+                    for ones in together:
+                        pieces = [buffer[begin:end] for _, begin, end, _, _ in ones]
+                        count = sum([one[3] for one in ones])
+                        expires = min([one[4] for one in ones])
+                        self.emit(ones[0][0], b"".join(pieces), count, expires, publisher)
+                else:
+                    for route, begin, end, count, expires in runs:
+                        self.emit(route, buffer[begin:end], count, expires, publisher)
             if at == size:
                 break
             # What the fast road left is the begin of the next frame, or a frame to be judged.
@@ -604,6 +598,23 @@ class Bus:
             },
             ttl_ms=5_000,
         )
+
+
+def _by_route(runs: list[Gathered]) -> Collection[list[Gathered]] | None:
+    """The runs of each route together, where nobody can tell the difference: no receiver has two of the
+    routes, and none is a handler of the daemon. None where somebody could, or there is little to gather."""
+    routes = {id(run[0]): run[0] for run in runs}
+    if 2 * len(routes) > len(runs):
+        return None
+    receivers = [receiver for route in routes.values() for receiver in route.receivers]
+    if len({receiver.ident for receiver in receivers}) != len(receivers):
+        return None
+    if any(isinstance(receiver, Subscription) for receiver in receivers):
+        return None
+    together: dict[int, list[Gathered]] = {key: [] for key in routes}
+    for run in runs:
+        together[id(run[0])].append(run)
+    return together.values()
 
 
 class _OpenRun:

@@ -11,6 +11,7 @@ takes the consumer up; positions are stated in the ledger now and then, so a cra
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 from collections import deque
 from collections.abc import Collection, Coroutine
@@ -39,14 +40,15 @@ from runloopd.bus.durable import (
     Store,
     frame_of,
 )
+from runloopd.bus.parts import Peer
 from runloopd.bus.principal import DAEMON, Principal
 from runloopd.bus.queues import DeliveryClass, Run
-from runloopd.bus.socket import Peer
 
 __all__ = ["Consumers"]
 
 T = TypeVar("T")
 
+_LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
 _PAGE = 64
 _PAGE_BYTES = 1024 * 1024
@@ -321,6 +323,7 @@ class Consumers:
                         f"another session took up the consumer {consumer.name}",
                         hint="one session at a time; give each its own name",
                         code="bus.consumer_taken",
+                        consumer=consumer.name,
                     )
                 )
             self._detach(consumer)
@@ -352,7 +355,14 @@ class Consumers:
                 while self._room(feed) and await self._send_some(consumer, feed):
                     pass
                 await feed.wake.wait()
-        except RunloopError as error:  # the ledger cannot be read: it is not passed over
+        except Exception as error:
+            # The ledger cannot be read: it is not passed over, and nobody waits for what will not come.
+            if not isinstance(error, RunloopError):
+                _LOG.exception("consumer_failed consumer=%s", consumer.name)
+                error = RunloopError(
+                    f"{consumer.name} cannot go on", hint="see the daemon's log", code="bus.consumer_failed"
+                )
+            error.data = {**error.data, "consumer": consumer.name}
             if consumer.feed is feed:
                 consumer.feed = None
                 feed.peer.complain(error)

@@ -20,7 +20,7 @@ from runloop.bundle.semver import in_range, is_version
 from runloop.clock import Clock
 from runloop.errors import UsageError
 from runloop.rmp import topics
-from runloopd.bus.socket import Peer
+from runloopd.bus.parts import Peer
 
 __all__ = ["Claims", "Directory", "Hosted"]
 
@@ -30,6 +30,8 @@ KEEP_MS = 600_000
 """How long a peer that left is listed as gone."""
 MAX_GONE = 256
 MAX_LIST = 64
+MAX_CHARS = 4_096
+"""Of everything a peer says of itself, as in a hello: whoever looks is told about all of them at once."""
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/@+-]{0,63}\Z")
 
 
@@ -52,11 +54,14 @@ class Claims:
             raise _wrong("version is not MAJOR.MINOR.PATCH")
         if beat is not None and not (type(beat) is int and 1_000 <= beat <= 3_600_000):
             raise _wrong("heartbeat_ms is between 1000 and 3600000")
+        serves, capabilities = _texts(payload, "serves"), _texts(payload, "capabilities")
+        if sum(map(len, (*serves, *capabilities))) > MAX_CHARS:
+            raise _wrong(f"serves and capabilities have at most {MAX_CHARS} characters together")
         return cls(
             client=ascii(payload.get("client") or "")[1:-1][:64],
             version=version,
-            serves=tuple(topics.pattern(one) for one in _texts(payload, "serves")),
-            capabilities=tuple(_named(one) for one in _texts(payload, "capabilities")),
+            serves=tuple(topics.pattern(one) for one in serves),
+            capabilities=tuple(_named(one) for one in capabilities),
             heartbeat_ms=beat,
         )
 
@@ -103,7 +108,7 @@ class Directory:
             entry = self._shown(peer.session)
             del self._peers[peer.session]
             now = self._clock.now_ms()
-            self._gone[peer.session] = ({**entry, "state": "gone", "queued": 0}, now)
+            self._gone[peer.session] = ({**entry, "state": "gone", "queued": 0, "patterns": []}, now)
             while len(self._gone) > MAX_GONE:
                 self._gone.popitem(last=False)
 

@@ -27,7 +27,9 @@ from runloop.rmp import topics
 from runloop.rmp.envelope import open_frame
 from runloop.rmp.frame import BodyTooLarge, Expired, Frame, encode_frame
 from runloopd.bus.acl import check_durable
-from runloopd.bus.bus import STAMPS, Bus, Publisher
+from runloopd.bus.address import STAMPS
+from runloopd.bus.bus import Bus
+from runloopd.bus.parts import Publisher
 from runloopd.bus.principal import Principal
 
 __all__ = [
@@ -245,6 +247,12 @@ class Durable:
                 hint="answer on a topic both sides know",
                 code="bus.durable_reply",
             )
+        if not all(type(key) is str for key in envelope.meta):
+            raise UsageError(
+                f"{topic} is durable, and the daemon stamps only a meta whose keys are texts",
+                hint="name the keys of meta",
+                code="bus.meta",
+            )
         if len(frame.body) > self._max_body:
             raise BodyTooLarge(
                 f"a body on a durable topic has at most {self._max_body} bytes, not {len(frame.body)}",
@@ -447,29 +455,34 @@ def frame_of(kept: Kept, *, now_ms: int, consumer: str | None = None) -> bytes:
 
 class _Body(msgspec.Struct, gc=False):
     payload: msgspec.Raw
-    meta: dict[str, Any]
+    meta: dict[str, msgspec.Raw]
 
 
 _DECODE = msgspec.msgpack.Decoder(_Body).decode
+_PACKER = msgpack.Packer()
+_PACK, _PACK_MAP = _PACKER.pack, _PACKER.pack_map_header
 
 
 def _stamped(kept: Kept, consumer: str | None) -> bytes:
-    # The payload is spliced, not written anew: a consumer gets the bytes that were published and recorded.
+    # Payload and meta are spliced, not written anew: a consumer gets the bytes that were published and
+    # recorded, and nothing grows but by the stamps (a short float written anew has twice its bytes).
     body = _DECODE(kept.body)
-    meta = {key: value for key, value in body.meta.items() if key != "receipt" and key not in STAMPS}
-    meta |= {"topic": kept.topic, "seq": kept.seq, "publisher": kept.publisher}
+    stamps: dict[str, Any] = {"topic": kept.topic, "seq": kept.seq, "publisher": kept.publisher}
     if consumer is not None:
-        meta["consumer"] = consumer
-    pack = msgpack.packb
+        stamps["consumer"] = consumer
+    dropped = STAMPS | {"receipt"}
+    meta = {key: bytes(value) for key, value in body.meta.items() if key not in dropped}
+    meta |= {key: _PACK(value) for key, value in stamps.items()}
     return b"".join(
         (
             b"\x83",
-            pack("type"),
-            pack(kept.type),
-            pack("payload"),
+            _PACK("type"),
+            _PACK(kept.type),
+            _PACK("payload"),
             bytes(body.payload),
-            pack("meta"),
-            pack(meta),
+            _PACK("meta"),
+            _PACK_MAP(len(meta)),
+            *(_PACK(key) + value for key, value in meta.items()),
         )
     )
 

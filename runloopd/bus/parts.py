@@ -1,4 +1,4 @@
-"""What goes over the bus and who takes part: frames, receipts, counters, publishers, receivers, routes.
+"""What goes over the bus and who takes part: frames, receipts, counters, publishers, receivers, peers.
 
 Knows: shapes. Does not know: who gets what (``bus``), how bytes come and go (``socket``).
 """
@@ -21,10 +21,13 @@ __all__ = [
     "Counters",
     "Delivery",
     "Keeper",
+    "Peer",
+    "PeerInfo",
     "Publisher",
     "Receipt",
     "Receiver",
     "Route",
+    "SessionService",
 ]
 
 
@@ -176,6 +179,71 @@ class Publisher(Source, Protocol):
 
     def refused(self, msg_id: int, error: RunloopError, *, receipt: bool) -> None:
         """The frame was not routed."""
+        ...
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class PeerInfo:
+    """A connected peer, for people."""
+
+    principal: Principal
+    session: str
+    client: str
+    patterns: tuple[str, ...]
+    queued_frames: int
+    queued_bytes: int
+    reading: bool
+    """False while the peer is held back."""
+    owed_bytes: int
+    """Bytes it published that wait in front of others, or for the ledger."""
+    open_requests: int
+    """Control requests that are not answered yet."""
+    bytes_in: int
+    bytes_out: int
+
+
+class Peer(Publisher, Receiver, Protocol):
+    """One connected program, as the services of its session see it."""
+
+    principal: Principal
+    session: str
+    instance: str
+    heard_ms: int
+
+    @property
+    def idle(self) -> bool:
+        """Whether a frame written now would go out at once."""
+        ...
+
+    def complain(self, error: RunloopError) -> None:
+        """Tell it, outside of any answer."""
+        ...
+
+    def info(self) -> PeerInfo: ...
+
+
+class SessionService(Protocol):
+    """What sessions may ask of the server beside subscribing: durable consumers, the directory."""
+
+    actions: frozenset[str]
+    """Control actions it answers."""
+
+    def greeted(self, peer: Peer, payload: dict[str, Any]) -> None:
+        """A valid hello; raises when its fields are not."""
+        ...
+
+    def act(self, peer: Peer, action: str, payload: dict[str, Any]) -> Any:
+        """Answer a control action, now or (an awaitable) later. Raises what the peer is told.
+
+        :data:`NotImplemented`: the action is not meant for this service, although it bears the name."""
+        ...
+
+    def roomy(self, peer: Peer) -> None:
+        """It takes frames again."""
+        ...
+
+    def left(self, peer: Peer) -> None:
+        """Its connection is over."""
         ...
 
 

@@ -1,7 +1,8 @@
 """The Unix socket: the only door for programs outside.
 
 Knows: who connects (kernel credentials, the proof of the operator credential), how much each peer may hold
-and owe, when a peer is cut. Does not know: topics and their rules (``bus``, ``acl``).
+and owe, when a peer is cut. Does not know: topics and their rules (``bus``, ``acl``), or how the place of the
+socket is made safe (``door``).
 
 Attacks met here (attacks.md): B2 modes and owners, B3 a live socket is never stolen and a replaced one is
 noticed, B4 half frames and lies, B5 a flooding or never-reading peer, B6 identity only from the kernel.
@@ -11,28 +12,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import os
 import socket
-import stat
 import struct
 from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from runloop.clock import Clock
-from runloop.config import MAX_SOCKET_PATH
-from runloop.errors import ConflictError, RefusedError, RunloopError, UsageError
+from runloop.errors import RefusedError, RunloopError, UsageError
 from runloop.rmp import hello, topics
 from runloop.rmp.envelope import encode_message, open_frame
 from runloop.rmp.frame import HEADER_LEN, MAX_BODY, Frame, FrameReader, Incomplete, WireError, decode_frame
-from runloopd.bus.bus import Bus, Publisher, Receiver, Route
+from runloopd.bus.bus import Bus
+from runloopd.bus.door import bind, prepare_directory, take_lock
+from runloopd.bus.parts import PeerInfo, Route, SessionService
 from runloopd.bus.principal import Principal
 from runloopd.bus.queues import BackpressureTimeout, Outbox, Run, limits
 
-__all__ = ["Peer", "PeerInfo", "PeerLimits", "SessionService", "SocketServer"]
+__all__ = ["PeerLimits", "SocketServer"]
 
 _PEERCRED = struct.Struct("3i")
 _SWEEP_MS = 1_000
@@ -65,71 +65,6 @@ class PeerLimits:
     stall_ms: int = 30_000
     """Without a byte taken by a peer that something waits for; then it is cut."""
     max_body: int = MAX_BODY
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class PeerInfo:
-    """A connected peer, for people."""
-
-    principal: Principal
-    session: str
-    client: str
-    patterns: tuple[str, ...]
-    queued_frames: int
-    queued_bytes: int
-    reading: bool
-    """False while the peer is held back."""
-    owed_bytes: int
-    """Bytes it published that wait in front of others, or for the ledger."""
-    open_requests: int
-    """Control requests that are not answered yet."""
-    bytes_in: int
-    bytes_out: int
-
-
-class Peer(Publisher, Receiver, Protocol):
-    """One connected program, as the services of its session see it."""
-
-    principal: Principal
-    session: str
-    instance: str
-    heard_ms: int
-
-    @property
-    def idle(self) -> bool:
-        """Whether a frame written now would go out at once."""
-        ...
-
-    def complain(self, error: RunloopError) -> None:
-        """Tell it, outside of any answer."""
-        ...
-
-    def info(self) -> PeerInfo: ...
-
-
-class SessionService(Protocol):
-    """What sessions may ask of the server beside subscribing: durable consumers, the directory."""
-
-    actions: frozenset[str]
-    """Control actions it answers."""
-
-    def greeted(self, peer: Peer, payload: dict[str, Any]) -> None:
-        """A valid hello; raises when its fields are not."""
-        ...
-
-    def act(self, peer: Peer, action: str, payload: dict[str, Any]) -> Any:
-        """Answer a control action, now or (an awaitable) later. Raises what the peer is told.
-
-        :data:`NotImplemented`: the action is not meant for this service, although it bears the name."""
-        ...
-
-    def roomy(self, peer: Peer) -> None:
-        """It takes frames again."""
-        ...
-
-    def left(self, peer: Peer) -> None:
-        """Its connection is over."""
-        ...
 
 
 class SocketServer:
@@ -181,10 +116,10 @@ class SocketServer:
     async def start(self) -> None:
         """Bind and listen. Raises ConflictError where a daemon lives, RefusedError for an unsafe place."""
         loop = asyncio.get_running_loop()
-        _prepare_directory(self.path)
-        self._lock = _take_lock(self.path.with_name(self.path.name + ".lock"))
+        prepare_directory(self.path)
+        self._lock = take_lock(self.path.with_name(self.path.name + ".lock"))
         try:
-            listener = _bind(self.path)
+            listener = bind(self.path)
             status = os.lstat(self.path)
             self._inode = (status.st_dev, status.st_ino)
             self._server = await loop.create_unix_server(lambda: _Session(self), sock=listener, backlog=128)
@@ -637,7 +572,7 @@ class _Session(asyncio.Protocol):
             raise UsageError("a control frame's payload is a map", code="bus.control")
         action, pattern = payload.get("action"), payload.get("pattern")
         for service in self._server.services:
-            if action in service.actions:
+            if isinstance(action, str) and action in service.actions:
                 answer = service.act(self, action, payload)
                 if answer is not NotImplemented:
                     return answer
@@ -821,101 +756,3 @@ def _report(error: RunloopError) -> dict[str, Any]:
 def _ident(payload: Any, frame: Frame) -> str:
     ident = payload.get("id") if isinstance(payload, dict) else None
     return ident if isinstance(ident, str) else str(frame.msg_id)
-
-
-def _prepare_directory(path: Path) -> None:
-    """Make the runtime directory 0700, or refuse one that is not ours alone (attacks.md B2)."""
-    if len(os.fsencode(path)) > MAX_SOCKET_PATH:
-        raise UsageError(
-            f"the socket path has {len(os.fsencode(path))} bytes, Linux allows {MAX_SOCKET_PATH}: {path}",
-            hint="set runtime.socket_path to a shorter one",
-            code="bus.socket_path",
-        )
-    directory = path.parent
-    before = os.umask(0o077)
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except OSError as error:
-        raise RefusedError(
-            f"{directory} is not a directory of its own: {error.strerror}",
-            hint="it must be a real directory, not a symbolic link",
-            code="bus.directory",
-        ) from error
-    finally:
-        os.umask(before)
-    try:
-        status = os.fstat(descriptor)
-    finally:
-        os.close(descriptor)
-    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-        raise RefusedError(
-            f"{directory} has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}, "
-            f"it must be 0700 and yours",
-            hint=f"chmod 700 {directory}",
-            code="bus.directory",
-        )
-
-
-def _take_lock(path: Path) -> int:
-    try:
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise RefusedError(f"cannot open the lock {path}: {error.strerror}", code="bus.lock") from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(descriptor)
-        raise ConflictError(
-            f"another daemon holds {path}",
-            hint="'rlp daemon status' shows it, 'rlp daemon stop' ends it",
-            code="bus.lock",
-        ) from error
-    return descriptor
-
-
-def _bind(path: Path) -> socket.socket:
-    """Bind under umask 077, remove a dead socket, never a live one or anything else (attacks.md B3)."""
-    _clear_dead_socket(path)
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_CLOEXEC)
-    before = os.umask(0o077)
-    try:
-        listener.bind(os.fspath(path))
-    except OSError as error:
-        listener.close()
-        raise RefusedError(f"cannot bind {path}: {error.strerror}", code="bus.bind") from error
-    finally:
-        os.umask(before)
-    path.chmod(0o600)
-    status = os.lstat(path)
-    if (
-        not stat.S_ISSOCK(status.st_mode)
-        or stat.S_IMODE(status.st_mode) != 0o600
-        or status.st_uid != os.geteuid()
-    ):
-        listener.close()
-        raise RefusedError(f"{path} changed under our hands", hint="who else writes there?", code="bus.bind")
-    return listener
-
-
-def _clear_dead_socket(path: Path) -> None:
-    try:
-        status = os.lstat(path)
-    except FileNotFoundError:
-        return
-    if not stat.S_ISSOCK(status.st_mode):
-        raise RefusedError(f"{path} exists and is not a socket", hint="remove it yourself", code="bus.bind")
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-        probe.settimeout(1)
-        try:
-            probe.connect(os.fspath(path))
-        except ConnectionRefusedError:
-            path.unlink()
-            return
-        except OSError as error:
-            raise ConflictError(f"{path} is in use: {error}", code="bus.live_socket") from error
-    raise ConflictError(
-        f"a daemon answers on {path}",
-        hint="'rlp daemon status' shows it, 'rlp daemon stop' ends it",
-        code="bus.live_socket",
-    )

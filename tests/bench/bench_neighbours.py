@@ -1,12 +1,20 @@
 """What a hostile peer costs its neighbours: their request/reply alone, and beside each kind of attack.
 
-    python -m tests.bench neighbours [--rounds 5] [--calls 400]
+    python -m tests.bench neighbours [--rounds 5] [--calls 400] [--only 'slow loris,half frames']
+                                     [--placement natural|onecore|apart]
 
 A real daemon in a home of its own. A neighbour pings it and talks to another neighbour (publish with receipt,
 delivered to a subscriber), one after the other; in every round once alone and once beside each hostile peer,
 who works in its own process. Printed are p50 and p99 in microseconds, their ratio to the same round alone
 (median, least and largest of the rounds), and the daemon's resident memory. On two cores the attacker, the
-neighbours and the daemon share what there is: part of every ratio is the processor's, not the bus's.
+neighbours and the daemon share what there is: part of every ratio is the processor's, not the bus's. To tell
+them apart, the CPU is printed that the attacker and the daemon took, in cores (1 is a whole one), and what
+the daemon spent on one step of the attacker's beyond its work for the neighbours. ``waiting`` is an attacker
+that only sleeps and wakes as often: what the scheduler alone does.
+
+``--placement onecore`` puts all of them on one core, ``apart`` the attacker on another than the daemon and
+the neighbours. Left to itself (``natural``) a busy scheduler moves neighbour and daemon apart, and every
+wake-up across the cores of a virtual machine costs 40 to 50 microseconds, six times in an exchange.
 """
 
 from __future__ import annotations
@@ -14,47 +22,70 @@ from __future__ import annotations
 import argparse
 import json
 import multiprocessing
+import os
 import statistics
-import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.synchronize import Event
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from runloop.client import BlockingClient
 from tests.home import Home
-from tests.hostile_peers import HOSTILE
+from tests.hostile_peers import HOSTILE, Hostile
 
 
-def attack(name: str, path: str, credential: bytes, ready: Event, over: Event) -> None:
+class Waiting(Hostile):
+    """Does nothing, as often as the others do something."""
+
+    def step(self) -> None:
+        return None
+
+
+ATTACKERS: dict[str, Callable[[Path, bytes], Hostile]] = {"waiting": Waiting, **HOSTILE}
+
+
+class Spent(NamedTuple):
+    """What an attacker's process did so far."""
+
+    steps: int
+    cpu_s: float
+
+
+def attack(
+    name: str, path: str, credential: bytes, ready: Event, over: Event, spent: Any, cores: set[int]
+) -> None:
     """The attacker's process: step after step until told to stop."""
-    hostile = HOSTILE[name](Path(path), credential)
+    if cores:
+        os.sched_setaffinity(0, cores)
+    hostile = ATTACKERS[name](Path(path), credential)
     while not over.is_set():
         try:
             hostile.step()
         except OSError:
             hostile.begin()
+        spent[0] += 1
+        spent[1] = time.process_time()
         ready.set()
         time.sleep(0.0005)  # a process that only spins measures the scheduler
 
 
 @contextmanager
-def beside(name: str | None, path: Path, credential: bytes) -> Iterator[None]:
-    """Under attack, or (None) alone."""
+def beside(name: str | None, path: Path, credential: bytes, cores: set[int]) -> Iterator[Callable[[], Spent]]:
+    """Under attack, or (None) alone; what the attacker has spent, when asked."""
     if name is None:
-        yield
+        yield lambda: Spent(0, 0.0)
         return
     context = multiprocessing.get_context("fork")
-    ready, over = context.Event(), context.Event()
-    process = context.Process(target=attack, args=(name, str(path), credential, ready, over))
+    ready, over, spent = context.Event(), context.Event(), context.Array("d", 2, lock=False)
+    process = context.Process(target=attack, args=(name, str(path), credential, ready, over, spent, cores))
     process.start()
     try:
         if not ready.wait(30):
             raise SystemExit(f"{name} did not begin")
-        yield
+        yield lambda: Spent(int(spent[0]), spent[1])
     finally:
         over.set()
         process.join(10)
@@ -81,6 +112,12 @@ def resident_kib(pid: int) -> int:
     return next(int(line.split()[1]) for line in text.splitlines() if line.startswith("VmRSS"))
 
 
+def cpu_s(pid: int) -> float:
+    """Seconds that all threads of a process have run."""
+    tasks = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((task / "schedstat").read_text().split()[0]) for task in tasks) / 1e9
+
+
 def spread(values: list[float]) -> dict[str, float]:
     return {
         "median": round(statistics.median(values), 2),
@@ -93,7 +130,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--calls", type=int, default=400)
+    parser.add_argument("--only", default=",".join(ATTACKERS))
+    parser.add_argument("--placement", choices=("natural", "onecore", "apart"), default="natural")
     args = parser.parse_args()
+    cores = sorted(os.sched_getaffinity(0))
+    theirs = {"natural": set(), "onecore": {cores[0]}, "apart": {cores[-1]}}[args.placement]
+    if args.placement != "natural":
+        os.sched_setaffinity(0, {cores[0]})
     figures: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(prefix="bn") as folder:
         place = Path(folder)
@@ -110,26 +153,39 @@ def main() -> None:
                 far.subscribe("quiet/*")
                 measure(near, far, 200)
                 for _ in range(args.rounds):
-                    alone = None
-                    for name in (None, *HOSTILE):
-                        with beside(name, path, key):
+                    alone, quiet_us = None, 0.0
+                    for name in (None, *args.only.split(",")):
+                        with beside(name, path, key, theirs) as spent:
+                            began, before, cpu = time.perf_counter(), spent(), cpu_s(pid)
                             taken = measure(near, far, args.calls)
+                            took, after, cpu = time.perf_counter() - began, spent(), cpu_s(pid) - cpu
                         p50, p99 = taken[len(taken) // 2], taken[len(taken) * 99 // 100]
-                        alone = alone or (p50, p99)
+                        if alone is None:
+                            alone, quiet_us = (p50, p99), cpu / args.calls * 1e6
+                        steps = after.steps - before.steps
+                        beyond_us = cpu * 1e6 - quiet_us * args.calls
                         row = figures.setdefault(name or "alone", {})
                         for key_, value in (
                             ("p50_us", p50),
                             ("p99_us", p99),
                             ("p50_to_alone", p50 / alone[0]),
                             ("p99_to_alone", p99 / alone[1]),
+                            ("attacker_cores", (after.cpu_s - before.cpu_s) / took),
+                            ("daemon_cores", cpu / took),
+                            ("daemon_us_per_step", beyond_us / steps if steps else 0.0),
+                            ("steps_per_s", steps / took),
                             ("resident_mib", resident_kib(pid) / 1024),
                         ):
                             row.setdefault(key_, []).append(value)
     shown: dict[str, Any] = {
         name: {key: spread(values) for key, values in row.items()} for name, row in figures.items()
     }
-    print(json.dumps({"rounds": args.rounds, "calls": args.calls, **shown}, indent=2))
+    print(
+        json.dumps(
+            {"rounds": args.rounds, "calls": args.calls, "placement": args.placement, **shown}, indent=2
+        )
+    )
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

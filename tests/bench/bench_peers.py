@@ -46,6 +46,7 @@ CLIENTS: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "ours, blocking, receipts": ("ours", "ours", ()),
     "ours, blocking, no receipts": ("ours", "ours", ("many",)),
     "ours, asyncio, receipts": ("ours", "ours-asyncio", ()),
+    "ours, asyncio, no receipts": ("ours", "ours-asyncio", ("many",)),
     "redis-py + hiredis": ("redis", "redis", ()),
     "redis-py + hiredis, pipeline": ("redis", "redis", ("many",)),
     "nats-py (asyncio)": ("nats", "nats", ()),

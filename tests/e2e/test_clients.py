@@ -4,6 +4,7 @@ not theirs, and outlive the daemon."""
 from __future__ import annotations
 
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -174,6 +175,29 @@ def test_a_durable_consumer_gets_everything_once_in_order_through_a_crash(
     assert reader.next() == "ok durable/orders/new n4 books recorded"
 
 
+@pytest.mark.requirement("I4.clients.5")
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_consumer_that_another_program_takes_up_ends_with_the_reason(
+    home: Home, start: Start, language: str
+) -> None:
+    socket, credential = running(home)
+    first, second = start(language), start(language)
+    for program in (first, second):
+        assert program("connect", socket, credential) == "ok operator"
+    assert first("consume", "books", "durable/orders/*") == "ok"
+    assert second("durable", "durable/orders/new", "n0").startswith("ok ")
+    assert first.next() == "ok durable/orders/new n0 books recorded"
+    assert second("consume", "books", "durable/orders/*") == "ok"
+    assert first.next() == "error conflict bus.consumer_taken"
+    assert second.next() == "ok durable/orders/new n0 books recorded", "nobody acknowledged it"
+    assert first("ack") == "ok", "too late, and no error"
+    home.kill()
+    home.rlp("daemon", "start").check()
+    assert first("ping") == second("ping") == "ok pong"
+    assert second("durable", "durable/orders/new", "n1").startswith("ok ")
+    assert second.next() == "ok durable/orders/new n1 books recorded", "the first does not take it back"
+
+
 # --- the pages --------------------------------------------------------------------------------------
 
 HOWTO = ROOT / "docs/howto/clients-in-javascript-and-rust.md"
@@ -208,6 +232,11 @@ def test_the_program_of_the_packages_readme_runs(home: Home, tmp_path: Path) -> 
 def test_the_script_of_the_howto_prints_what_the_page_shows(home: Home, tmp_path: Path) -> None:
     running(home)
     assert run_script(home, tmp_path, block(HOWTO, "js")) == block(HOWTO, "text")
+
+
+def test_the_python_program_of_the_howto_gets_what_it_published(home: Home) -> None:
+    running(home)
+    assert run(home, sys.executable, "-c", block(HOWTO, "python")) == "order 7\n"
 
 
 @clients.rust

@@ -67,6 +67,7 @@ function pair(options = {}) {
   const told = [];
   const answers = [];
   const deliveries = [];
+  const taken = [];
   let count = 0n;
   const session = new rmp.Session(
     { nowMs: () => 1_000, ...options },
@@ -75,6 +76,7 @@ function pair(options = {}) {
       onReady: () => {},
       onAnswer: (id, error) => answers.push([id, error?.code ?? null]),
       onDelivery: (delivery) => deliveries.push(delivery),
+      onTaken: (name, error) => taken.push([name, error.code]),
     },
   );
   const say = (type, payload, meta = {}) => {
@@ -87,8 +89,24 @@ function pair(options = {}) {
     say("observation.runtime.hello.v1", { session: name, nonce: new Uint8Array(32) });
     answer("hello", { ok: true, result: { principal: "operator", session: name } });
   };
-  return { session, told, answers, deliveries, say, answer, greet };
+  return { session, told, answers, deliveries, taken, say, answer, greet };
 }
+
+test("a consumer that another session took ends with the reason and is not taken back", () => {
+  const { session, told, taken, say, answer, greet, deliveries } = pair();
+  greet("one");
+  answer(session.consume("c", "durable/*"));
+  const wire = { family: "conflict", code: "bus.consumer_taken", data: { consumer: "c" } };
+  say("error.report.v1", { wire }, { topic: session.replyTopic });
+  say("error.report.v1", { wire }, { topic: session.replyTopic });
+  assert.deepEqual(taken, [["c", "bus.consumer_taken"]]);
+  say("observation.generic.v1", 1, { topic: "durable/a", consumer: "c", seq: 3 });
+  assert.deepEqual(deliveries, []);
+  session.disconnected();
+  told.length = 0;
+  greet("two");
+  assert.deepEqual(told.filter(([, { payload }]) => payload.action === "subscribe"), []);
+});
 
 test("after a loss a durable publish is sent again under its own id, a plain one is not", () => {
   const { session, told, answer, answers, greet } = pair();

@@ -57,8 +57,10 @@ const COMMANDS = {
     return (await client.ping()) > 0 ? "pong" : "silence";
   },
   async next([ms]) {
-    last = await nextDelivery(Number(ms));
-    if (last === null) return "none";
+    const next = await nextDelivery(Number(ms));
+    if (next === null) return "none";
+    if (next instanceof Error) throw next;
+    last = next;
     const kept = last.seq > 0 ? "recorded" : "passing";
     return [last.topic, last.payload.text, last.consumer || "-", kept].join(" ");
   },
@@ -70,12 +72,14 @@ const COMMANDS = {
 function collect(name, stream) {
   streams.set(name, stream);
   (async () => {
-    for await (const delivery of stream) {
-      const taker = takers.shift();
-      if (taker === undefined) taken.push(delivery);
-      else taker(delivery);
-    }
-  })().catch(() => {});
+    for await (const delivery of stream) hand(delivery);
+  })().catch(hand);
+}
+
+function hand(delivery) {
+  const taker = takers.shift();
+  if (taker === undefined) taken.push(delivery);
+  else taker(delivery);
 }
 
 function nextDelivery(ms) {

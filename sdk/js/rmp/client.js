@@ -74,6 +74,7 @@ export class Client {
         onReady: () => this.#greeted?.resolve(),
         onAnswer: (id, error, result) => this.#settle(id, error, result),
         onDelivery: (delivery) => this.#deliver(delivery),
+        onTaken: (name, error) => this.#taken(name, error),
       },
     );
   }
@@ -310,6 +311,13 @@ export class Client {
     }
   }
 
+  /** Another session has this consumer now, and gets again what was not acknowledged. */
+  #taken(name, error) {
+    const consumer = this.#consumers.get(name);
+    this.#consumers.delete(name);
+    consumer?._end(error, { drop: true });
+  }
+
   /** Forget a subscription; true when it was the last one of its pattern. */
   #forget(subscription) {
     const wanted = this.#subscriptions.get(subscription.pattern);
@@ -393,10 +401,14 @@ export class Subscription {
     }
   }
 
-  /** For the client: nothing more comes. */
-  _end(error) {
+  /** For the client: nothing more comes; with `drop` not even what waits. */
+  _end(error, { drop = false } = {}) {
     if (this.#ended) return;
     this.#ended = true;
+    if (drop) {
+      this.#waiting = [];
+      this.#taken = 0;
+    }
     this.#error = error;
     for (const taker of this.#takers.splice(0)) {
       if (error === null) taker.resolve({ value: undefined, done: true });

@@ -150,7 +150,10 @@ export class Subscription<Payload = any> implements AsyncIterableIterator<Delive
   [Symbol.asyncIterator](): this;
 }
 
-/** A durable consumer: a subscription whose deliveries come again until they are acknowledged. */
+/**
+ * A durable consumer: a subscription whose deliveries come again until they are acknowledged. Ends with
+ * `bus.consumer_taken` when another session takes it up.
+ */
 export class Consumer<Payload = any> extends Subscription<Payload> {
   readonly name: string;
   /** This delivery, and all before it, are done with. */
@@ -332,6 +335,8 @@ export class Session {
       onReady(): void;
       onAnswer(id: string, error: RunloopError | null, result: any): void;
       onDelivery(delivery: Delivery): void;
+      /** Another session took up this durable consumer. */
+      onTaken(name: string, error: RunloopError): void;
     },
   );
   readonly ready: boolean;

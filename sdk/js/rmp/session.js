@@ -44,7 +44,8 @@ class Consumer {
 
 /**
  * One publisher's state. Feed it what was read; it calls `write(bytes)` for what is to be written,
- * `onReady()` once the daemon accepted a hello, `onAnswer(id, error, result)` and `onDelivery(delivery)`.
+ * `onReady()` once the daemon accepted a hello, `onAnswer(id, error, result)`, `onDelivery(delivery)` and
+ * `onTaken(name, error)` when another session took up a durable consumer of this one.
  *
  * `instance`: 32 secret bytes, the same for every connection of this publisher. `about`: what the
  * directory shows
@@ -372,10 +373,14 @@ export class Session {
 
   #report(payload) {
     this.#lastReport = payload;
-    if (payload.msg_id === undefined) return;
-    const id = String(payload.msg_id);
-    this.#again.delete(id);
-    this.#wires.onAnswer(id, fromWire(isRecord(payload.wire) ? payload.wire : payload), null);
+    const error = fromWire(isRecord(payload.wire) ? payload.wire : payload);
+    if (payload.msg_id !== undefined) {
+      const id = String(payload.msg_id);
+      this.#again.delete(id);
+      this.#wires.onAnswer(id, error, null);
+    } else if (this.#consumers.delete(error.data?.consumer)) {
+      this.#wires.onTaken(error.data.consumer, error); // whoever has it next gets what was not acknowledged
+    }
   }
 }
 

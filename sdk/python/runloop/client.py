@@ -11,6 +11,7 @@ import contextlib
 import os
 import select
 import socket
+import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["AsyncClient", "BlockingClient", "Delivery", "Receipt", "Reconnect"]
 
 _READ = 65_536
+_SPILL = 32_768
+"""Bytes of publishes without receipts that are gathered before they are written."""
+_PATIENCE_S = 1.0
+"""A wait that may last longer than this is one system call; the kernel ends it after this time."""
 _START = "start it with 'rlp daemon start'"
 
 
@@ -175,17 +180,46 @@ class BlockingClient:
         trace_id: int = 0,
         ttl_ms: int = DEFAULT_TTL_MS,
         timeout_s: float = 30.0,
+        receipt: bool = True,
         durable: bool = False,
     ) -> Receipt:
         """Publish one frame and wait until the bus has routed it; the receipt counts receivers.
 
         ``durable``: the topic is, and the receipt means that the message is in the ledger, once, however
         often the connection was lost on the way.
+
+        ``receipt=False`` returns at once: frames are gathered, and written when there are 32 KiB of them or
+        when this client waits for anything, is flushed or closed. What came to nothing, :meth:`refusals`
+        tells. It waits only where the daemon does not take more, ``timeout_s`` at most.
         """
         ident, msg_id = self._session.publish(
-            topic, type, payload, meta=meta, trace_id=trace_id, ttl_ms=ttl_ms, durable=durable
+            topic,
+            type,
+            payload,
+            meta=meta,
+            trace_id=trace_id,
+            ttl_ms=ttl_ms,
+            receipt=receipt,
+            durable=durable,
         )
-        return _receipt(self._answer(ident, timeout_s, "no receipt"), msg_id)
+        if ident:
+            return _receipt(self._answer(ident, timeout_s, "no receipt"), msg_id)
+        if len(self._session.outgoing) >= _SPILL:
+            self._spill(timeout_s)
+        return Receipt(-1, msg_id)
+
+    def flush(self, timeout_s: float = 30.0) -> list[RunloopError]:
+        """Write everything, wait until the daemon has read it, and return :meth:`refusals`."""
+        self._answer(self._session.all_read(), timeout_s, "the daemon has not read everything")
+        return self.refusals()
+
+    def refusals(self) -> list[RunloopError]:
+        """Why publishes without receipts came to nothing, as far as it is known: each once, oldest first.
+
+        ``data["msg_id"]`` tells which it was. The newest 1,024 are kept. A ``client.lost`` among them stands
+        for ``data["messages"]`` publishes of which nobody knows whether they were read.
+        """
+        return self._session.take_refusals()
 
     def request(
         self, topic: str, type: str, payload: Any, *, trace_id: int = 0, timeout_s: float = 30.0
@@ -195,12 +229,20 @@ class BlockingClient:
         return self._answer(ident, timeout_s, f"no answer from {topic}")
 
     def next_delivery(self, timeout_s: float | None = None) -> Delivery | None:
-        """The oldest delivery not taken yet; None when none comes within ``timeout_s`` (None: wait on)."""
-        waiting = self._session.deliveries
+        """The oldest delivery not taken yet; None when none comes within ``timeout_s`` (None: wait on).
+
+        Raises, once, what ended a durable consumer: ``bus.consumer_taken`` when another session took it up.
+        """
+        session = self._session
+        waiting = session.deliveries
+        if waiting and not session.ended:
+            return waiting.popleft()
         deadline = None if timeout_s is None else time.monotonic() + timeout_s
-        while not waiting:
+        while not (waiting or session.ended):
             if not self._pump(deadline):
                 return None
+        if session.ended:
+            raise session.ended.popleft()
         return waiting.popleft()
 
     def deliveries(self, timeout_s: float | None = None) -> Iterator[Delivery]:
@@ -227,11 +269,20 @@ class BlockingClient:
     # --- inside ----------------------------------------------------------------------------------------
 
     def _answer(self, ident: str, timeout_s: float, what: str) -> Any:
+        session = self._session
         try:
-            self._wait_until(lambda: self._session.has_answer(ident), timeout_s, what)
-            return self._session.answer(ident)
+            self._wait_until(lambda: session.has_answer(ident), timeout_s, what)
+            return session.answer(ident)
         finally:
-            self._session.give_up(ident)
+            session.give_up(ident)
+
+    def _spill(self, timeout_s: float) -> None:
+        """Write what was gathered, and look whether the daemon says anything, or has gone."""
+        self._pump(time.monotonic())
+        outgoing = self._session.outgoing
+        self._wait_until(
+            lambda: len(outgoing) < _SPILL, timeout_s, "the daemon did not take what was published"
+        )
 
     def _wait_until(self, done: Callable[[], bool], timeout_s: float, what: str) -> None:
         deadline = time.monotonic() + timeout_s
@@ -246,10 +297,11 @@ class BlockingClient:
         """
         self._write()
         left = None if deadline is None else max(0.0, deadline - time.monotonic())
-        writers = [self._socket] if self._session.outgoing else []
-        readable, writable, _ = select.select([self._socket], writers, [], left)
-        if not readable:
-            return bool(writable)
+        if self._session.outgoing or (left is not None and left <= _PATIENCE_S):
+            writers = [self._socket] if self._session.outgoing else []
+            readable, writable, _ = select.select([self._socket], writers, [], left)
+            if not readable:
+                return bool(writable)
         try:
             data = self._socket.recv(_READ)
         except BlockingIOError:
@@ -294,7 +346,7 @@ class BlockingClient:
         outgoing = self._session.outgoing
         while outgoing:
             try:
-                del outgoing[: self._socket.send(outgoing)]
+                del outgoing[: self._socket.send(outgoing, socket.MSG_DONTWAIT)]
             except BlockingIOError:
                 return
             except OSError:
@@ -323,6 +375,12 @@ class AsyncClient:
         self._transport: asyncio.Transport | None = None
         self._failure: Exception | None = None
         self._waiters: set[asyncio.Future[None]] = set()
+        self._asked: dict[str, asyncio.Future[None]] = {}
+        """Who waits for which answer."""
+        self._flushing = False
+        """What is gathered will be written at the end of this turn of the loop."""
+        self._full: asyncio.Event | None = None
+        """Set again once the daemon takes more; None while it does."""
 
     @classmethod
     async def connect(
@@ -434,14 +492,41 @@ class AsyncClient:
         trace_id: int = 0,
         ttl_ms: int = DEFAULT_TTL_MS,
         timeout_s: float = 30.0,
+        receipt: bool = True,
         durable: bool = False,
     ) -> Receipt:
-        """As :meth:`BlockingClient.publish`."""
-        await self._connected()
+        """As :meth:`BlockingClient.publish`; what one turn of the loop gathers is written at its end."""
+        if self._failure is not None or self._healing is not None:
+            await self._connected()
+        if self._full is not None and not (receipt or durable):
+            await self._taken(self._full, timeout_s)
         ident, msg_id = self._session.publish(
-            topic, type, payload, meta=meta, trace_id=trace_id, ttl_ms=ttl_ms, durable=durable
+            topic,
+            type,
+            payload,
+            meta=meta,
+            trace_id=trace_id,
+            ttl_ms=ttl_ms,
+            receipt=receipt,
+            durable=durable,
         )
-        return _receipt(await self._answer(ident, timeout_s, "no receipt"), msg_id)
+        if ident:
+            return _receipt(await self._answer(ident, timeout_s, "no receipt"), msg_id)
+        if len(self._session.outgoing) >= _SPILL:
+            self._flush()
+        else:
+            self._flush_soon()
+        return Receipt(-1, msg_id)
+
+    async def flush(self, timeout_s: float = 30.0) -> list[RunloopError]:
+        """As :meth:`BlockingClient.flush`."""
+        await self._connected()
+        await self._answer(self._session.all_read(), timeout_s, "the daemon has not read everything")
+        return self.refusals()
+
+    def refusals(self) -> list[RunloopError]:
+        """As :meth:`BlockingClient.refusals`."""
+        return self._session.take_refusals()
 
     async def request(
         self, topic: str, type: str, payload: Any, *, trace_id: int = 0, timeout_s: float = 30.0
@@ -452,15 +537,18 @@ class AsyncClient:
         return await self._answer(ident, timeout_s, f"no answer from {topic}")
 
     async def next_delivery(self, timeout_s: float | None = None) -> Delivery | None:
-        """The oldest delivery not taken yet; None when none comes within ``timeout_s`` (None: wait on)."""
-        waiting = self._session.deliveries
-        if not waiting:
+        """As :meth:`BlockingClient.next_delivery`."""
+        session = self._session
+        waiting = session.deliveries
+        if not waiting and not session.ended:
             try:
-                await self._wait_until(lambda: bool(waiting), timeout_s, "no delivery")
+                await self._wait_until(lambda: bool(waiting or session.ended), timeout_s, "no delivery")
             except UnreachableError as error:
                 if error.named_code != "client.timeout":
                     raise
                 return None
+        if session.ended:
+            raise session.ended.popleft()
         return waiting.popleft()
 
     async def deliveries(self, timeout_s: float | None = None) -> AsyncIterator[Delivery]:
@@ -486,11 +574,40 @@ class AsyncClient:
     # --- inside ----------------------------------------------------------------------------------------
 
     async def _answer(self, ident: str, timeout_s: float, what: str) -> Any:
+        import asyncio
+
+        session = self._session
+        self._flush_soon()
+        loop, late = asyncio.get_running_loop(), False
+        deadline = loop.time() + timeout_s
         try:
-            await self._wait_until(lambda: self._session.has_answer(ident), timeout_s, what)
-            return self._session.answer(ident)
+            while not session.has_answer(ident):
+                if self._failure is not None:
+                    raise self._failure
+                if late:
+                    raise _late(what, timeout_s)
+                waiter = self._asked[ident] = loop.create_future()
+                clock = loop.call_at(deadline, _wake, waiter)
+                try:
+                    await waiter
+                finally:
+                    clock.cancel()
+                late = loop.time() >= deadline
+            return session.answer(ident)
         finally:
-            self._session.give_up(ident)
+            self._asked.pop(ident, None)
+            session.give_up(ident)
+
+    async def _taken(self, full: asyncio.Event, timeout_s: float) -> None:
+        """Return once the daemon takes more, or the connection is another one."""
+        import asyncio
+
+        try:
+            async with asyncio.timeout(timeout_s):
+                await full.wait()
+        except TimeoutError as error:
+            raise _late("the daemon did not take what was published", timeout_s) from error
+        await self._connected()
 
     async def _connected(self) -> None:
         """Return once the session is there to be asked; at once unless it is being made anew."""
@@ -506,30 +623,41 @@ class AsyncClient:
         import asyncio
 
         self._flush()
-        try:
-            async with asyncio.timeout(timeout_s):
-                while not done():
-                    failure = self._failure if port is None else port.failure
-                    if failure is not None:
-                        raise failure
-                    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-                    self._waiters.add(waiter)
-                    try:
-                        await waiter
-                    finally:
-                        self._waiters.discard(waiter)
-        except TimeoutError as error:
-            raise _late(what, timeout_s) from error
+        loop, late = asyncio.get_running_loop(), False
+        deadline = None if timeout_s is None else loop.time() + timeout_s
+        while not done():
+            failure = self._failure if port is None else port.failure
+            if failure is not None:
+                raise failure
+            if late:
+                raise _late(what, timeout_s)
+            waiter: asyncio.Future[None] = loop.create_future()
+            self._waiters.add(waiter)
+            clock = None if deadline is None else loop.call_at(deadline, _wake, waiter)
+            try:
+                await waiter
+            finally:
+                self._waiters.discard(waiter)
+                if clock is not None:
+                    clock.cancel()
+            late = deadline is not None and loop.time() >= deadline
+
+    def _flush_soon(self) -> None:
+        if not self._flushing and self._session.outgoing:
+            import asyncio
+
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
 
     def _flush(self) -> None:
+        self._flushing = False
         if self._session.outgoing and self._transport is not None and not self._transport.is_closing():
             self._transport.write(bytes(self._session.outgoing))
             self._session.outgoing.clear()
 
     def _wake(self) -> None:
-        for waiter in self._waiters:
-            if not waiter.done():
-                waiter.set_result(None)
+        for waiter in (*self._waiters, *self._asked.values()):
+            _wake(waiter)
 
     def _fed(self, port: _Port, data: bytes) -> None:
         try:
@@ -542,13 +670,31 @@ class AsyncClient:
             if self._transport is not None:
                 self._transport.close()
         self._flush()
-        self._wake()
+        if self._failure is not None or port.failure is not None:
+            self._wake()
+            return
+        for waiter in self._waiters:
+            _wake(waiter)
+        for ident in self._session.answered():
+            if ident in self._asked:
+                _wake(self._asked[ident])
+
+    def _hold(self, full: bool) -> None:
+        """The daemon takes no more for now, or takes more again."""
+        import asyncio
+
+        if full:
+            self._full = self._full or asyncio.Event()
+        elif self._full is not None:
+            self._full.set()
+            self._full = None
 
     def _gone(self, port: _Port) -> None:
         import asyncio
 
         port.failure = port.failure or self._session.lost()
         self._transport = None
+        self._hold(False)
         if self._healing is None:
             if self._reconnect is None or self._ended or not self._session.ready:
                 self._failure = self._failure or port.failure
@@ -613,10 +759,17 @@ class _Port:
             self._client._gone(self)
 
     def pause_writing(self) -> None:
-        return None
+        if self._client._transport is self._transport:
+            self._client._hold(True)
 
     def resume_writing(self) -> None:
-        return None
+        if self._client._transport is self._transport:
+            self._client._hold(False)
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
 
 
 def _session(
@@ -641,7 +794,9 @@ def _dial(path: str | os.PathLike[str], timeout_s: float) -> socket.socket:
     try:
         sock.settimeout(timeout_s)
         sock.connect(os.fspath(path))
-        sock.setblocking(False)
+        # Reading blocks, for this long; writing does not (``MSG_DONTWAIT``).
+        sock.settimeout(None)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, struct.pack("@ll", int(_PATIENCE_S), 0))
     except OSError as error:
         sock.close()
         raise _nobody(path, error) from error

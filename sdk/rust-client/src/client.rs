@@ -217,9 +217,14 @@ impl Client {
     }
 
     /// The oldest delivery not taken yet; None when none comes in time (None: wait on). Survives losses.
+    /// Fails with `bus.consumer_taken`, once, when another session took up a durable consumer of this one.
     pub fn next_delivery(&mut self, timeout: Option<Duration>) -> Result<Option<Delivery>> {
         let deadline = timeout.map(|timeout| Instant::now() + timeout);
-        self.pumped(deadline, |session| session.deliveries.pop_front())
+        let next = |session: &mut Session| match session.ended.pop_front() {
+            Some(error) => Some(Err(error)),
+            None => session.deliveries.pop_front().map(Ok),
+        };
+        self.pumped(deadline, next)?.transpose()
     }
 
     // --- inside ----------------------------------------------------------------------------------------

@@ -139,6 +139,8 @@ pub struct Session {
     last_report: Option<Map>,
     /// What was delivered and not yet taken, oldest first.
     pub deliveries: VecDeque<Delivery>,
+    /// Why durable consumers ended, each for the program to hear of once.
+    pub ended: VecDeque<Error>,
     /// Bytes to be written; the owner takes them away.
     pub outgoing: Vec<u8>,
     /// True once the daemon accepted the hello.
@@ -166,6 +168,7 @@ impl Session {
             consumers: BTreeMap::new(),
             last_report: None,
             deliveries: VecDeque::new(),
+            ended: VecDeque::new(),
             outgoing: Vec::new(),
             ready: false,
             principal: String::new(),
@@ -581,13 +584,24 @@ impl Session {
 
     fn report(&mut self, report: &Map) {
         self.last_report = Some(report.clone());
+        let whole = Value::Map(report.clone());
+        let error = Error::from_wire(report.get("wire").unwrap_or(&whole));
         if let Some(id) = report.get("msg_id").and_then(Value::as_u64) {
             self.again.remove(&id);
             if self.awaited.contains(&id) {
-                let whole = Value::Map(report.clone());
-                let sent = report.get("wire").unwrap_or(&whole);
-                self.answers.insert(id, Err(Error::from_wire(sent)));
+                self.answers.insert(id, Err(error));
             }
+        } else {
+            self.lose(error);
+        }
+    }
+
+    /// A consumer is no longer ours: whoever takes it up gets again what was not acknowledged.
+    fn lose(&mut self, error: Error) {
+        let name = error.data.get("consumer").and_then(Value::as_str).unwrap_or("").to_owned();
+        if self.consumers.remove(&name).is_some() {
+            self.deliveries.retain(|delivery| delivery.consumer != name);
+            self.ended.push_back(error);
         }
     }
 }
@@ -684,6 +698,28 @@ mod tests {
         assert!(pair.session.answer(kept).is_none(), "the daemon goes away; the next one is asked");
         pair.answer(&kept.to_string(), Map::new().with("ok", true)).unwrap();
         assert!(pair.session.answer(kept).unwrap().is_ok());
+    }
+
+    #[test]
+    fn a_consumer_that_another_session_took_ends_with_the_reason_and_is_not_taken_back() {
+        let mut pair = Pair::new();
+        let id = pair.session.consume("c", "durable/*", "first", 1_000).unwrap();
+        pair.answer(&id.to_string(), Map::new().with("ok", true)).unwrap();
+        pair.deliver(3);
+        let wire = Map::new()
+            .with("family", "conflict")
+            .with("code", "bus.consumer_taken")
+            .with("data", Map::new().with("consumer", "c"));
+        let meta = Map::new().with("topic", pair.session.reply_topic.as_str());
+        pair.say("error.report.v1", Map::new().with("wire", wire), meta).unwrap();
+        pair.deliver(5);
+        assert_eq!(pair.session.ended.pop_front().unwrap().code, "bus.consumer_taken");
+        assert!(pair.session.deliveries.is_empty(), "the other session gets them again");
+        pair.told();
+        pair.session.disconnected();
+        pair.greet("two");
+        let asked = |told: &(Frame, Envelope)| told.1.payload.get("action").is_some();
+        assert_eq!(pair.told().iter().filter(|told| asked(told)).count(), 0);
     }
 
     #[test]

@@ -7,7 +7,8 @@ from typing import Any
 from runloop.errors import RunloopError
 from runloop.rmp.envelope import encode_message
 from runloop.rmp.frame import Frame, FrameReader
-from runloopd.bus.bus import Bus, Route
+from runloopd.bus.bus import Bus
+from runloopd.bus.parts import Route
 from runloopd.bus.principal import Principal
 from runloopd.bus.queues import Run
 

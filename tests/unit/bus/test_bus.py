@@ -22,8 +22,9 @@ from runloop.rmp.frame import (
 from runloop.testing import ManualClock
 from runloopd.bus.acl import BusRefusal
 from runloopd.bus.address import AddressBook, read_slowly
-from runloopd.bus.bus import Bus, Delivery
+from runloopd.bus.bus import Bus
 from runloopd.bus.dedupe import Dedupe, GivenBack
+from runloopd.bus.parts import Delivery
 from runloopd.bus.principal import DAEMON
 
 from .support import AGENT, GENERIC, NOW, OPERATOR, PEER, FakeSession, message

@@ -10,8 +10,11 @@ import pytest
 
 from runloop.bundle.semver import in_range
 from runloop.client import AsyncClient
+from runloop.digest import canonical
 from runloop.errors import RunloopError, UsageError
+from runloop.rmp.frame import MAX_BODY
 from runloopd.bus.directory import KEEP_MS, MAX_GONE, Hosted
+from runloopd.bus.socket import PeerLimits
 
 from .ledger_house import CREDENTIAL, LedgerHouse
 from .test_socket import eventually
@@ -104,6 +107,28 @@ async def test_who_left_does_not_grow_the_daemon(house: LedgerHouse) -> None:
         (await connected(house)).close()
     await eventually(lambda: not house.server.peers())
     assert len(house.directory.find(gone=True)) == MAX_GONE
+
+
+async def test_an_announcement_says_no_more_than_a_hello_could(house: LedgerHouse) -> None:
+    client = await connected(house, **PAINTER)
+    with pytest.raises(UsageError, match="4096 characters"):
+        await client.announce(serves=["demo/" + "x" * 100] * 40)
+    assert ids(house.directory.find(capability="paint")) == [client._session.session]
+    client.close()
+
+
+async def test_everybody_who_left_with_all_he_was_allowed_to_say_is_one_answer(house: LedgerHouse) -> None:
+    """A program without the credential must not make the list too long to be shown."""
+    for _ in range(2):
+        client = await connected(house, credential=None)
+        for number in range(255):
+            await client.subscribe(f"demo/{number:03}/" + "x" * 240)
+        await client.announce(serves=[f"demo/{number:02}" + "x" * 55 for number in range(64)])
+        client.close()
+    await eventually(lambda: not house.server.peers())
+    found = house.directory.find(gone=True)
+    assert [len(entry["serves"]) for entry in found] == [64, 64]
+    assert len(canonical(found)) / len(found) * (MAX_GONE + PeerLimits().peers) < MAX_BODY
 
 
 async def test_an_announcement_replaces_what_was_said_before(house: LedgerHouse) -> None:

@@ -13,10 +13,10 @@ from pog.errors import LedgerWriteError
 from runloop.client import AsyncClient, Delivery
 from runloop.errors import ConflictError, NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import TopicPublished
-from runloop.rmp.envelope import encode_envelope, encode_message
+from runloop.rmp.envelope import decode_envelope, encode_envelope, encode_message, schema_id
 from runloop.rmp.frame import Expired, encode_frame
 from runloop.rmp.session import ClientSession
-from runloopd.bus.durable import DELIVERY_TTL_MS, OVERHEAD, DurableFull
+from runloopd.bus.durable import DELIVERY_TTL_MS, OVERHEAD, STAMP_ROOM, DurableFull, Kept, frame_of
 
 from .ledger_house import CREDENTIAL, LedgerHouse
 from .support import GENERIC, NOW
@@ -290,18 +290,19 @@ async def test_the_payload_is_delivered_byte_for_byte(house: LedgerHouse, client
     assert publisher._transport is not None
     publisher._transport.write(encode_frame(schema_id=1, body=body, created_at_ms=NOW, msg_id=900))
     frames: list[bytes] = []
-    monitor = ClientSession._delivered
+    monitor = ClientSession._take
 
-    def watch(self: ClientSession, frame: Any, envelope: Any) -> None:
-        frames.append(frame.body)
-        assert frame.ttl_ms == DELIVERY_TTL_MS
-        monitor(self, frame, envelope)
+    def watch(self: ClientSession, header: Any, body: bytes) -> None:
+        frames.append(body)
+        assert header[7] == DELIVERY_TTL_MS
+        monitor(self, header, body)
 
-    consumer._session._delivered = watch.__get__(consumer._session)  # type: ignore[method-assign]
+    consumer._session._take = watch.__get__(consumer._session)  # type: ignore[method-assign]
     await taken(consumer, 1)
     assert long_one in frames[0]
 
 
+@pytest.mark.requirement("I4.clients.5")
 async def test_a_name_belongs_to_its_owner_and_one_session_holds_it_at_a_time(
     house: LedgerHouse, client: Client
 ) -> None:
@@ -309,12 +310,30 @@ async def test_a_name_belongs_to_its_owner_and_one_session_holds_it_at_a_time(
     await first.consume("c", "durable/*")
     with pytest.raises(ConflictError, match="the consumer c reads"):
         await second.consume("c", "durable/one")
+    await publisher.publish(TOPIC, GENERIC, 0, durable=True)
+    await eventually(lambda: bool(first._session.deliveries))
+    waiting = asyncio.ensure_future(taken(first, 2, ack=False))
     await second.consume("c", "durable/*")
+    with pytest.raises(ConflictError, match="another session took up") as caught:
+        await waiting
+    assert (caught.value.named_code, caught.value.data) == ("bus.consumer_taken", {"consumer": "c"})
     await publisher.publish(TOPIC, GENERIC, 1, durable=True)
-    assert [one.payload for one in await taken(second, 1)] == [1]
-    assert not first._session.deliveries
-    assert first._session._last_report is not None
-    assert "another session took up" in first._session._last_report["message"]
+    assert [one.payload for one in await taken(second, 2)] == [0, 1]
+    assert await first.next_delivery(0.05) is None, "it is said once"
+
+
+async def test_a_consumer_that_the_daemon_cannot_go_on_with_ends_and_says_so(
+    house: LedgerHouse, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def broken(*_: Any) -> bool:
+        raise RuntimeError("nobody thought of this")
+
+    monkeypatch.setattr(house.consumers, "_send_some", broken)
+    consumer = await client()
+    await consumer.consume("c", "durable/*")
+    with pytest.raises(RunloopError, match="cannot go on") as caught:
+        await consumer.next_delivery(10)
+    assert (caught.value.named_code, caught.value.data) == ("bus.consumer_failed", {"consumer": "c"})
 
 
 async def test_an_acknowledgement_of_what_was_never_delivered_is_refused(client: Client) -> None:
@@ -469,3 +488,43 @@ async def test_a_receipt_for_somebody_who_left_is_written_to_nobody(
     await settle()
     assert (session._pending, session in house.server._dirty) == ([], False)
     assert session._owed == 0
+
+
+async def test_a_meta_that_cannot_be_stamped_is_refused_and_keeps_nobody_from_his_messages(
+    house: LedgerHouse, client: Client
+) -> None:
+    consumer = await client()
+    await consumer.consume("c", "durable/*")
+    raw = await raw_operator(house)
+    meta = {"topic": TOPIC, "receipt": True}
+    bodies = [encode_envelope(GENERIC, n, {**meta, **more}) for n, more in enumerate(({}, {7: "x"}, {}))]
+    for number, body in enumerate(bodies, 2):
+        await raw.send(
+            encode_frame(schema_id=schema_id(GENERIC), body=body, created_at_ms=NOW, msg_id=number)
+        )
+    answers = {int(answer["id"]): answer for answer in [(await raw.read())[1] for _ in bodies]}
+    assert [answers[number]["ok"] for number in (2, 3, 4)] == [True, False, True]
+    assert answers[3]["error"]["code"] == "bus.meta"
+    assert [one.payload for one in await taken(consumer, 2)] == [0, 2]
+
+
+def test_a_message_grows_by_the_stamps_alone_whatever_its_meta_holds() -> None:
+    """Numbers of four bytes must not become numbers of eight on the way."""
+    floats = b"\xca\x3f\xc0\x00\x00" * 400
+    meta = b"\x82\xa5topic\xabdurable/one\xa1f\xdc\x01\x90" + floats
+    body = b"\x83" + encode_envelope(GENERIC, "x")[1:] + b"\xa4meta" + meta
+    assert decode_envelope(body).meta["f"] == [1.5] * 400
+    kept = Kept(5, TOPIC, GENERIC, schema_id(GENERIC), "operator:1000", 0, 1, body)
+    sent = frame_of(kept, now_ms=NOW, consumer="c" * 64)
+    assert len(sent) - len(body) < STAMP_ROOM
+    assert floats in sent
+    assert decode_envelope(sent[68:]).meta["seq"] == 5
+
+
+async def test_an_action_that_is_no_text_is_answered_and_the_session_goes_on(house: LedgerHouse) -> None:
+    raw = await raw_operator(house)
+    for number, action in enumerate((["ack"], {}, None, "ping"), 2):
+        asked = {"id": str(number), "action": action}
+        await raw.send(encode_message("intent.control.v1", asked, msg_id=number, now_ms=NOW))
+    answers = [(await raw.read())[1] for _ in range(4)]
+    assert [answer["ok"] for answer in answers] == [False, False, False, True]

@@ -12,13 +12,17 @@ from hypothesis import strategies as st
 from runloop.errors import RunloopError, UsageError
 from runloop.rmp.envelope import encode_envelope
 from runloop.rmp.frame import FrameReader, encode_frame
+from runloop.rmp.topics import matches
 from runloop.testing import ManualClock
 from runloopd.bus import gather
 from runloopd.bus.address import FRONTS, AddressBook, after_payload, read_slowly
-from runloopd.bus.bus import Bus, Delivery
+from runloopd.bus.bus import Bus
 from runloopd.bus.gather import Gatherer, Seen, choose, implementations
+from runloopd.bus.parts import Delivery
+from runloopd.bus.principal import Principal
+from runloopd.bus.queues import Run
 
-from .support import GENERIC, NOW, PEER, FakeSession, message
+from .support import GENERIC, NOW, OPERATOR, PEER, FakeSession, message
 
 NATIVE = "native" in implementations()
 needs_native = pytest.mark.skipif(not NATIVE, reason="not built: apt install gcc libc6-dev python3-dev")
@@ -330,6 +334,93 @@ def test_no_body_passes_the_short_check_of_payloads_and_fails_the_full_one(
         end = after_payload(one, front, len(one)) if one.startswith(FRONTS[1][2:]) else -1
         if end >= 0 and one[end:] == b"\xa4meta\x81\xa5topic\xa1a":
             assert read_slowly(1, one)[0].topic == "a"
+
+
+# --- one topic after the other --------------------------------------------------------------------------
+
+
+class Ear:
+    """A receiver that keeps every run as it came."""
+
+    def __init__(self, bus: Bus, *patterns: str) -> None:
+        self.principal = OPERATOR
+        self.bus = bus
+        self.ident, self.born = bus.enlist()
+        self.runs: list[Run] = []
+        self.queued = 0
+        for pattern in patterns:
+            bus.add(self, pattern)
+
+    def deliver(self, run: Run, sender: Principal) -> None:
+        self.runs.append(run)
+        self.bus.delivered(run.count)
+
+    @property
+    def data(self) -> bytes:
+        return b"".join(run.data for run in self.runs)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.sampled_from(["t/0", "t/1", "t/2", "u/0"]), min_size=1, max_size=40).map(
+        lambda some: some * 3
+    ),
+    st.lists(
+        st.lists(st.sampled_from(["t/0", "t/1", "t/*", "u/0", "*"]), max_size=3, unique=True), max_size=4
+    ),
+    st.booleans(),
+)
+def test_whoever_listens_gets_what_is_his_in_the_order_it_was_published(
+    published: list[str], ears: list[list[str]], local: bool
+) -> None:
+    for make in implementations().values():
+        bus = Bus(ManualClock(NOW), seen=make())
+        heard: list[int] = []
+        for topic in ("t/0", "t/1") if local else ():  # two handlers of the daemon may share what they know
+            bus.subscribe(topic, lambda delivery, heard=heard: heard.append(delivery.msg_id))  # type: ignore[misc]
+        listeners = [(Ear(bus, *patterns), patterns) for patterns in ears]
+        session = FakeSession(bus, PEER)
+        session.send(*(message(1_000 + n, topic) for n, topic in enumerate(("t/0", "t/1", "t/2", "u/0"))))
+        for ear, _ in listeners:
+            ear.runs.clear()
+        heard.clear()
+        frames = [message(n, topic, bytes([n]) * n) for n, topic in enumerate(published)]
+        before = bus.counters.addressed
+        session.send(*frames)
+        for ear, patterns in listeners:
+            mine = [
+                frame
+                for frame, topic in zip(frames, published, strict=True)
+                if any(matches(pattern, topic) for pattern in patterns)
+            ]
+            assert ear.data == b"".join(mine)
+            for run in ear.runs:
+                inside = FrameReader().feed(run.data)
+                assert (run.count, run.expires_ms) == (len(inside), min(one.expires_at_ms for one in inside))
+        assert heard == ([n for n, topic in enumerate(published) if topic in ("t/0", "t/1")] if local else [])
+        assert session.refusals == []
+        received = sum(run.count for ear, _ in listeners for run in ear.runs) + len(heard)
+        assert bus.counters.addressed - before == received
+        assert bus.counters.published == 4 + len(frames)
+
+
+def test_a_read_that_changes_its_topic_at_every_frame_is_one_piece_for_each_receiver(seen: Gatherer) -> None:
+    bus = Bus(ManualClock(NOW), seen=seen)
+    ears = [Ear(bus, f"t/{n}") for n in range(4)]
+    session = FakeSession(bus, PEER)
+    session.send(*(message(n, f"t/{n % 4}", ttl_ms=1_000 + n) for n in range(8)))
+    for ear in ears:
+        ear.runs.clear()
+    session.send(*(message(n, f"t/{n % 4}", ttl_ms=1_000 - n) for n in range(100, 500)))
+    assert [[(run.count, run.expires_ms) for run in ear.runs] for ear in ears] == [
+        [(100, NOW + 504 - n)] for n in range(4)
+    ]
+    Ear(bus, "t/*")
+    session.send(*(message(n, f"t/{n % 4}") for n in range(500, 508)))
+    for ear in ears:
+        ear.runs.clear()
+    session.send(*(message(n, f"t/{n % 4}") for n in range(600, 800)))
+    assert [len(ear.runs) for ear in ears] == [50] * 4, "one receiver hears them all, in their order"
 
 
 def deep(levels: int) -> Callable[[bytes], bytes]:

@@ -687,7 +687,12 @@ async def test_a_wide_subscription_does_not_see_other_sessions_answers(house: Ho
 
 @pytest.mark.parametrize(
     "payload",
-    [None, {"action": "dance"}, {"action": "subscribe"}, {"action": "subscribe", "pattern": "a b"}],
+    [
+        None,
+        {"action": "dance"},
+        {"action": "subscribe"},
+        {"action": "subscribe", "pattern": "a b"},
+    ],
 )
 async def test_a_control_frame_of_another_shape_is_answered_with_an_error(house: House, payload: Any) -> None:
     await house.start()

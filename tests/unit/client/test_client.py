@@ -27,9 +27,11 @@ from runloop.errors import (
     UnreachableError,
     UsageError,
 )
-from runloop.rmp.envelope import encode_message
+from runloop.rmp.envelope import encode_message, open_frame
+from runloop.rmp.frame import FrameReader
 from runloop.rmp.session import ClientSession
-from runloopd.bus.bus import Bus, Delivery
+from runloopd.bus.bus import Bus
+from runloopd.bus.parts import Delivery
 from runloopd.bus.principal import DAEMON
 from runloopd.bus.socket import SocketServer
 
@@ -136,6 +138,101 @@ def test_a_receipt_counts_receivers(client: BlockingClient, daemon: Daemon) -> N
         assert (delivery.payload, delivery.meta["tags"], delivery.trace_id) == (1, ["t"], 9)
         other.unsubscribe("demo/a")
     assert client.publish("demo/a", GENERIC, 1).receivers == 0
+
+
+@pytest.mark.requirement("I4.clients.6")
+def test_publishes_without_receipts_arrive_in_order_and_refusals_are_told_with_their_ids(
+    client: BlockingClient, daemon: Daemon
+) -> None:
+    with BlockingClient.connect(daemon.path) as other:
+        other.subscribe("demo/*")
+        for number in range(3_000):
+            assert client.publish("demo/a", GENERIC, number, receipt=False).receivers == -1
+        refused = client.publish("agent/writer", GENERIC, "x", receipt=False)
+        large = client.publish("demo/b", GENERIC, b"x" * 70_000, {"tags": ["t"]}, receipt=False)
+        (refusal,) = client.flush()
+        assert isinstance(refusal, RefusedError)
+        assert refusal.data["msg_id"] == refused.msg_id
+        assert client.flush() == []
+        heard = [other.next_delivery(5) for _ in range(3_001)]
+        assert [one and one.payload for one in heard[:-1]] == list(range(3_000))
+        assert heard[-1] is not None
+        assert (heard[-1].msg_id, heard[-1].meta["tags"]) == (large.msg_id, ["t"])
+    assert client.publish("demo/a", GENERIC, 1).receivers == 0
+
+
+def test_what_is_wrong_with_a_publish_is_raised_at_once_and_uses_up_no_id(client: BlockingClient) -> None:
+    before = client.publish("demo/a", GENERIC, 1, receipt=False)
+    for topic, kind, payload in (
+        ("no topic", GENERIC, 1),
+        ("demo/a", "no.such.v1", 1),
+        ("demo/a", GENERIC, object()),
+        ("demo/a", GENERIC, "\ud800"),
+        ("demo/a", GENERIC, 2**64),
+        ("demo/a", GENERIC, deep(64)),
+    ):
+        with pytest.raises(UsageError):
+            client.publish(topic, kind, payload, receipt=False)
+    assert client.publish("demo/a", GENERIC, deep(63), receipt=False).msg_id == before.msg_id + 1
+    assert client.flush() == []
+
+
+def deep(levels: int) -> list[Any]:
+    made: list[Any] = []
+    for _ in range(levels - 1):
+        made = [made]
+    return made
+
+
+def test_without_receipts_a_daemon_that_takes_nothing_is_waited_for_to_the_bound(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(os.fspath(tmp_path / "s"))
+        listener.listen()
+        welcome = {"id": "hello", "ok": True, "result": {"principal": "peer", "session": "s1"}}
+        hello = {"protocol": 0, "build": __version__, "session": "s1", "nonce": bytes(32)}
+        accepted: list[socket.socket] = []
+
+        def serve() -> None:
+            accepted.append(listener.accept()[0])
+            accepted[0].sendall(
+                encode_message("observation.runtime.hello.v1", hello, msg_id=1, now_ms=1) + say(welcome)
+            )
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        client = BlockingClient.connect(tmp_path / "s")
+        thread.join(10)
+        with pytest.raises(UnreachableError, match="did not take"):
+            for _ in range(1_000):
+                client.publish("demo/a", GENERIC, b"x" * 30_000, receipt=False, timeout_s=0.05)
+        assert len(client._session.outgoing) < 200_000
+        accepted[0].close()
+        with pytest.raises(UnreachableError, match="closed"):
+            for _ in range(1_000):
+                client.publish("demo/a", GENERIC, b"x" * 30_000, receipt=False, timeout_s=0.05)
+        client.close()
+
+
+@pytest.mark.requirement("I4.clients.6")
+async def test_the_asyncio_client_publishes_without_receipts_and_writes_once_per_turn(daemon: Daemon) -> None:
+    async with (
+        await AsyncClient.connect(daemon.path, CREDENTIAL) as client,
+        await AsyncClient.connect(daemon.path) as other,
+    ):
+        await other.subscribe("demo/*")
+        for number in range(40):
+            await client.publish("demo/a", GENERIC, number, receipt=False)
+        assert client._session.outgoing, "nothing is written before the turn of the loop ends"
+        heard = [await other.next_delivery(5) for _ in range(40)]
+        assert [one and one.payload for one in heard] == list(range(40))
+        for number in range(3_000):
+            await client.publish("demo/b", GENERIC, b"%d" % number * 100, receipt=False)
+            assert len(client._session.outgoing) < 40_000
+        refused = await client.publish("agent/writer", GENERIC, "x", receipt=False)
+        (refusal,) = await client.flush()
+        assert (type(refusal), refusal.data["msg_id"]) == (RefusedError, refused.msg_id)
+        heard = [await other.next_delivery(5) for _ in range(3_000)]
+        assert [one and one.payload for one in heard] == [b"%d" % number * 100 for number in range(3_000)]
 
 
 def test_a_wait_ends_at_its_bound(client: BlockingClient) -> None:
@@ -267,6 +364,51 @@ def test_an_answer_nobody_awaits_is_not_kept() -> None:
     session.give_up(ident)
     session.feed(say({"id": ident, "ok": True, "result": 1}))
     assert session._answers == {}
+
+
+@pytest.mark.requirement("I4.clients.6")
+def test_what_was_published_without_receipts_and_lost_is_told_as_a_number() -> None:
+    session = greeted()
+    for number in range(3):
+        session.publish("demo/a", GENERIC, number, receipt=False)
+    read = session.all_read()
+    for number in range(2):
+        session.publish("demo/a", GENERIC, number, receipt=False)
+    session.feed(say({"id": read, "ok": True, "result": {"now_ms": 1}}))
+    session.disconnected()
+    session.disconnected()
+    (told,) = session.take_refusals()
+    assert (told.named_code, told.data) == ("client.lost", {"messages": 2})
+
+
+def test_a_durable_publish_has_a_receipt_even_when_none_is_wanted() -> None:
+    session = greeted()
+    ident, _ = session.publish("durable/a", GENERIC, 1, receipt=False, durable=True)
+    assert ident
+    (frame,) = FrameReader().feed(bytes(session.outgoing))
+    assert open_frame(frame).meta == {"topic": "durable/a", "receipt": True}
+
+
+def test_a_standing_subscription_that_a_closing_daemon_refuses_is_asked_of_the_next_one() -> None:
+    session = greeted()
+    ident = session.control("subscribe", "demo/*")
+    session.feed(say({"id": ident, "ok": True, "result": {}}))
+    for name in ("s2", "s3"):
+        session.disconnected()
+        hello = {"protocol": 0, "build": __version__, "session": name, "nonce": bytes(32)}
+        session.feed(encode_message("observation.runtime.hello.v1", hello, msg_id=1, now_ms=1))
+        session.outgoing.clear()
+        welcome = {"id": "hello", "ok": True, "result": {"principal": "peer", "session": name}}
+        session.feed(say(welcome, topic=session.reply_topic))
+        (frame,) = FrameReader().feed(bytes(session.outgoing))
+        asked = open_frame(frame).payload
+        assert (asked["action"], asked["pattern"]) == ("subscribe", "demo/*")
+        closing = UnreachableError("going", code="bus.closing").to_wire()
+        answer = {"id": asked["id"], "ok": False, "error": closing}
+        session.feed(say(answer, topic=session.reply_topic))
+    refused = {"id": asked["id"], "ok": False, "error": RefusedError("no").to_wire()}
+    with pytest.raises(RefusedError):
+        session.feed(say(refused, topic=session.reply_topic))
 
 
 def test_an_answer_on_another_topic_is_a_delivery_and_answers_nothing() -> None:

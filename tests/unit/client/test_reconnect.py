@@ -13,7 +13,7 @@ import pytest
 from runloop.client import AsyncClient, BlockingClient, Reconnect
 from runloop.errors import RefusedError, UnreachableError
 from runloop.rmp.session import Backoff
-from runloopd.bus.bus import Delivery
+from runloopd.bus.parts import Delivery
 from runloopd.bus.socket import PeerLimits
 from tests.unit.bus.cutting import Wire
 from tests.unit.bus.ledger_house import CREDENTIAL, LedgerHouse

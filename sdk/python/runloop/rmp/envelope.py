@@ -33,6 +33,7 @@ __all__ = [
     "decode_value",
     "encode_envelope",
     "encode_message",
+    "is_flat",
     "open_frame",
     "schema_id",
 ]
@@ -157,7 +158,7 @@ def encode_message(
     """One whole frame of a registered type, length prefix included."""
     number = schema_id(type)
     if topic is not None:
-        meta = {"topic": topic, **(meta or {})}
+        meta = {"topic": topic, **(meta or {}), "topic": topic}  # noqa: F601 - first in order, and last word
     return encode_frame(
         schema_id=number,
         body=encode_envelope(type, payload, meta),
@@ -174,8 +175,13 @@ def check_structure(data: bytes) -> None:
     Two counts in C settle almost every body: fewer bytes that could open a container than the depth allows,
     and none that could be an extension. The rest is walked.
     """
-    if len(data.translate(None, _NOT_CONTAINER)) > MAX_DEPTH or data.translate(None, _NOT_EXT):
+    if not is_flat(data):
         _walk(data)
+
+
+def is_flat(data: bytes) -> bool:
+    """Whether two counts settle that nothing in ``data`` nests too deep or is an extension."""
+    return len(data.translate(None, _NOT_CONTAINER)) <= MAX_DEPTH and not data.translate(None, _NOT_EXT)
 
 
 def _walk(data: bytes) -> None:

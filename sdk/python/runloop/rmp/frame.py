@@ -315,8 +315,8 @@ class FrameReader:
         """
         buffer = self.join(data)
         headers: list[Scanned] = []
-        at = 0
-        while at < len(buffer) and (header := self.next(buffer, at)) is not None:
+        at, size = 0, len(buffer)
+        while at < size and (header := self.next(buffer, at)) is not None:
             headers.append(header)
             at += PREFIX_LEN + header[0]
         return buffer, headers

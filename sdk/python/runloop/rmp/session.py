@@ -14,12 +14,17 @@ from typing import Any, NamedTuple
 from runloop import __version__
 from runloop.errors import FailedError, RefusedError, RunloopError, UnreachableError, UsageError, from_wire
 from runloop.rmp import hello, topics
-from runloop.rmp.envelope import Envelope, encode_message, open_frame
-from runloop.rmp.frame import DEFAULT_TTL_MS, BodyDecodeError, Frame, FrameReader
+from runloop.rmp.envelope import encode_message
+from runloop.rmp.frame import DEFAULT_TTL_MS, HEADER_LEN, PREFIX_LEN, BodyDecodeError, FrameReader, Scanned
+from runloop.rmp.memo import Bodies, Frames
 
 __all__ = ["Backoff", "ClientSession", "Delivery", "Receipt"]
 
 _MAX_DELIVERIES = 65_536
+_MAX_REFUSALS = 1_024
+_OWN = frozenset((10, 101, 2002))
+"""Schemas of the session itself: report, hello, answer."""
+_WHOLE = PREFIX_LEN + HEADER_LEN
 
 
 class Delivery(NamedTuple):
@@ -44,6 +49,7 @@ class Receipt(NamedTuple):
     """What became of a publish."""
 
     receivers: int
+    """Whom it was routed to; -1 where no receipt was asked for."""
     msg_id: int
     seq: int = 0
     """Place in the ledger, on durable topics."""
@@ -114,12 +120,21 @@ class ClientSession:
         self._client = client
         self._build = build
         self._reader = FrameReader()
+        self._bodies = Bodies()
+        self._frames = Frames()
         self._msg_id = 0
+        self._quiet = self._read = 0
+        """Published without receipts in all, and as many of them as the daemon is known to have read."""
         self._answers: dict[str, dict[str, Any]] = {}
         self._awaited: set[str] = set()
         self._last_report: dict[str, Any] | None = None
         self.deliveries: deque[Delivery] = deque()
         """What was delivered and not yet taken, oldest first."""
+        self.refusals: deque[RunloopError] = deque(maxlen=_MAX_REFUSALS)
+        """Why publishes without a receipt came to nothing, oldest first; ``data["msg_id"]`` tells which. The
+        newest 1,024."""
+        self.ended: deque[RunloopError] = deque()
+        """Why durable consumers ended, each for the program to hear of once."""
         self.outgoing = bytearray()
         """Bytes to be written; the owner takes them away."""
         self.ready = False
@@ -133,8 +148,12 @@ class ClientSession:
 
     def feed(self, data: bytes) -> None:
         """Take bytes from the daemon; raises what ends the session."""
-        for frame in self._reader.feed(data):
-            self._take(frame)
+        buffer, headers = self._reader.scan(data)
+        at = _WHOLE
+        for header in headers:
+            end = at + header[0] - HEADER_LEN
+            self._take(header, buffer[at:end])
+            at = end + _WHOLE
         if self._reader.error is not None:
             raise self._reader.error
 
@@ -152,6 +171,10 @@ class ClientSession:
             hint=str(report.get("hint") or "look at it with 'rlp daemon status'"),
             code="client.lost",
         )
+
+    def answered(self) -> list[str]:
+        """Ids whose answers are there and not taken yet."""
+        return list(self._answers)
 
     def has_answer(self, ident: str) -> bool:
         """Whether the answer to ``ident`` is there."""
@@ -186,6 +209,17 @@ class ClientSession:
         for ident in self._awaited - set(self._answers) - set(self._again) - {hello.HELLO_ID}:
             self._answers[ident] = {"ok": False, "error": error}
         self._then = {ident: then for ident, then in self._then.items() if ident in self._again}
+        if unsure := self._quiet - self._read:
+            self._read = self._quiet
+            self.refusals.append(
+                UnreachableError(
+                    f"the connection was lost: the last {unsure} messages published without a receipt "
+                    "may not have been read",
+                    hint="ask for receipts, or publish on a durable topic",
+                    code="client.lost",
+                    messages=unsure,
+                )
+            )
         self._last_report = None
         for consumer in self._consumers.values():
             consumer.received = consumer.told = 0
@@ -254,7 +288,9 @@ class ClientSession:
 
     def ack(self, name: str, seq: int) -> None:
         """Everything that ``name`` was delivered up to ``seq`` is done with. Nothing comes back for it."""
-        consumer = self._consumers[name]
+        consumer = self._consumers.get(name)
+        if consumer is None:
+            return  # given up, or taken by another session, which gets it again
         consumer.acked = max(consumer.acked, seq)
         self._tell(name, consumer)
 
@@ -273,23 +309,61 @@ class ClientSession:
         """Publish; returns the id of the receipt to wait for, if one was wanted, and the msg_id.
 
         ``durable``: the topic is, and the message is sent again, under the same ids, until it is in the
-        ledger: once.
+        ledger: once; it has a receipt always. Without ``receipt`` a refusal comes into :attr:`refusals`.
         """
-        meta = dict(meta or {})
-        topics.topic(topic)
+        receipt = receipt or durable
         number = self._msg_id + 1
-        ident = str(number)
-        if receipt or durable:
-            meta["receipt"] = True
-            self._awaited.add(ident)
 
-        def send(msg_id: int | None = None) -> None:
-            self._send(type, payload, topic=topic, meta=meta, trace_id=trace_id, ttl_ms=ttl_ms, msg_id=msg_id)
+        def send() -> None:
+            if meta is None:
+                self.outgoing += self._frames.encode(
+                    topic,
+                    type,
+                    payload,
+                    receipt=receipt,
+                    msg_id=number,
+                    now_ms=self._now_ms(),
+                    trace_id=trace_id,
+                    ttl_ms=ttl_ms,
+                )
+            else:
+                self._send(
+                    type,
+                    payload,
+                    topic=topics.topic(topic),
+                    meta={**meta, "receipt": True} if receipt else meta,
+                    trace_id=trace_id,
+                    ttl_ms=ttl_ms,
+                    msg_id=number,
+                )
 
         send()
+        self._msg_id = number  # not before: what cannot be encoded was never sent
+        if not receipt:
+            self._quiet += 1
+            return "", number
+        ident = str(number)
+        self._awaited.add(ident)
         if durable:
-            self._again[ident] = lambda: send(number)
+            self._again[ident] = send
         return ident, number
+
+    def all_read(self) -> str:
+        """Ask whether everything before this was read; returns the id to wait for. By the time of the answer
+        every refusal of an earlier publish is in :attr:`refusals`."""
+        ident, quiet = self.control("ping"), self._quiet
+
+        def then(answer: dict[str, Any]) -> None:
+            self._read = max(self._read, quiet)
+
+        self._then[ident] = then
+        return ident
+
+    def take_refusals(self) -> list[RunloopError]:
+        """What came into :attr:`refusals` since the last time."""
+        taken = list(self.refusals)
+        self.refusals.clear()
+        return taken
 
     def request(self, topic: str, type: str, payload: Any, *, trace_id: int = 0) -> str:
         """Publish and await an answer (2002) from whoever serves the topic; returns the id to wait for."""
@@ -352,7 +426,7 @@ class ClientSession:
         ident = str(self._msg_id + 1)
 
         def then(answer: dict[str, Any]) -> None:
-            if not answer.get("ok") and not _is_closing(answer):
+            if not answer.get("ok"):
                 error = answer.get("error")
                 raise from_wire(error if isinstance(error, dict) else {})
 
@@ -370,73 +444,75 @@ class ClientSession:
         ttl_ms: int = DEFAULT_TTL_MS,
         msg_id: int | None = None,
     ) -> None:
-        if msg_id is None:
-            self._msg_id += 1
-            msg_id = self._msg_id
+        number = self._msg_id + 1 if msg_id is None else msg_id
         self.outgoing += encode_message(
             type,
             payload,
-            msg_id=msg_id,
+            msg_id=number,
             now_ms=self._now_ms(),
             topic=topic,
             meta=meta,
             trace_id=trace_id,
             ttl_ms=ttl_ms,
         )
+        if msg_id is None:
+            self._msg_id = number  # not before: what cannot be encoded was never sent
 
-    def _take(self, frame: Frame) -> None:
+    def _take(self, header: Scanned, body: bytes) -> None:
+        schema_id = header[3]
         try:
-            envelope = open_frame(frame)
+            type, payload, meta = self._bodies.open(schema_id, body)
         except BodyDecodeError:
             raise
         except RunloopError:
             return  # a schema newer than ours: not for us
-        payload, topic = envelope.payload, envelope.topic or ""
-        if frame.schema_id == 101 and not self.ready:
-            self._greet(payload)
-        elif frame.schema_id == 10 and isinstance(payload, dict) and topic in ("", self.reply_topic):
-            self._report(payload)
-        elif (
-            frame.schema_id == 2002
-            and isinstance(payload, dict)
-            and (not self.ready or topic == self.reply_topic)
-        ):
-            self._answered(payload)
-        elif len(self.deliveries) >= _MAX_DELIVERIES:
+        topic = meta.get("topic", "")
+        if schema_id in _OWN and self._own(schema_id, payload, topic):
+            return
+        if len(self.deliveries) >= _MAX_DELIVERIES:
             raise FailedError(
                 f"{_MAX_DELIVERIES} deliveries wait and nobody takes them",
                 hint="read deliveries while waiting for answers",
                 code="client.overrun",
             )
-        else:
-            self._delivered(frame, envelope)
-
-    def _delivered(self, frame: Frame, envelope: Envelope) -> None:
-        meta = envelope.meta
-        name, seq = meta.get("consumer", ""), meta.get("seq", 0)
-        consumer = self._consumers.get(name) if name else None
-        if name and consumer is None:
-            return  # given up meanwhile
-        if consumer is not None:
-            consumer.received = max(consumer.received, seq)
-            if seq <= consumer.seen:
-                self._tell(name, consumer)  # came again: the daemon had not heard that it was acknowledged
-                return
-            consumer.seen = seq
-        self.deliveries.append(
-            Delivery(
-                envelope.topic or "",
-                envelope.type,
-                envelope.payload,
-                meta,
-                frame.trace_id,
-                frame.msg_id,
-                frame.schema_id,
-                name,
-                seq,
-                meta.get("publisher", ""),
+        key = header[8]
+        ids = int.from_bytes(key[:16], "big"), int.from_bytes(key[16:], "big")
+        if "seq" not in meta:
+            self.deliveries.append(Delivery(topic, type, payload, meta, *ids, schema_id))
+            return
+        name, seq, publisher = meta.get("consumer", ""), meta["seq"], meta.get("publisher", "")
+        if not name or self._is_new(name, seq):
+            self.deliveries.append(
+                Delivery(topic, type, payload, meta, *ids, schema_id, name, seq, publisher)
             )
-        )
+
+    def _own(self, schema_id: int, payload: Any, topic: str) -> bool:
+        """Take what the daemon says to this session; False for what is a delivery after all."""
+        if schema_id == 101:
+            if self.ready:
+                return False
+            self._greet(payload)
+        elif not isinstance(payload, dict):
+            return False
+        elif schema_id == 10 and topic in ("", self.reply_topic):
+            self._report(payload)
+        elif schema_id == 2002 and (not self.ready or topic == self.reply_topic):
+            self._answered(payload)
+        else:
+            return False
+        return True
+
+    def _is_new(self, name: str, seq: int) -> bool:
+        """Whether the program has not had this delivery of a consumer, or has given the consumer up."""
+        consumer = self._consumers.get(name)
+        if consumer is None:
+            return False  # given up meanwhile
+        consumer.received = max(consumer.received, seq)
+        if seq <= consumer.seen:
+            self._tell(name, consumer)  # came again: the daemon had not heard that it was acknowledged
+            return False
+        consumer.seen = seq
+        return True
 
     def _greet(self, payload: Any) -> None:
         if not isinstance(payload, dict) or not isinstance(payload.get("nonce"), bytes):
@@ -473,7 +549,7 @@ class ClientSession:
             return
         if not isinstance(ident, str):
             return
-        if ident in self._again and _is_closing(payload):
+        if (ident in self._again or ident in self._then) and _is_closing(payload):
             return  # the daemon goes away; the next one is asked
         self._again.pop(ident, None)
         then = self._then.pop(ident, None)
@@ -484,11 +560,29 @@ class ClientSession:
 
     def _report(self, payload: dict[str, Any]) -> None:
         self._last_report = payload
-        ident = str(payload.get("msg_id"))
-        if ident in self._awaited:
+        msg_id, wire = payload.get("msg_id"), payload.get("wire")
+        wire = wire if isinstance(wire, dict) else payload
+        if msg_id is not None:
+            ident = str(msg_id)
             self._again.pop(ident, None)
-            error = payload.get("wire")
-            self._answers[ident] = {"ok": False, "error": error if isinstance(error, dict) else payload}
+            if ident in self._awaited:
+                self._answers[ident] = {"ok": False, "error": wire}
+            else:
+                error = from_wire(wire)
+                error.data = {**error.data, "msg_id": msg_id}
+                self.refusals.append(error)
+        else:
+            self._ended(from_wire(wire))
+
+    def _ended(self, error: RunloopError) -> None:
+        """A consumer is no longer ours: whoever takes it up gets again what was not acknowledged."""
+        name = error.data.get("consumer")
+        if not isinstance(name, str) or self._consumers.pop(name, None) is None:
+            return
+        left = [delivery for delivery in self.deliveries if delivery.consumer != name]
+        self.deliveries.clear()
+        self.deliveries.extend(left)
+        self.ended.append(error)
 
 
 def _note(known: dict[str, None], name: str, *, present: bool) -> None:
