@@ -12,6 +12,7 @@ first row's ``prev_hash`` is 32 zero bytes.
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 from functools import cache, lru_cache
 from typing import NamedTuple
 
@@ -28,6 +29,7 @@ __all__ = [
     "decode_row",
     "head_statement",
     "link",
+    "linker",
     "payload_decoder",
     "relink",
     "setting",
@@ -36,8 +38,9 @@ __all__ = [
 GENESIS = bytes(32)
 """``prev_hash`` of the first row."""
 
-_PLACE = struct.Struct(">Q32sQqQq")
-_LENGTH = struct.Struct(">Q")
+_place = struct.Struct(">Q32sQqQq").pack
+_length = struct.Struct(">Q").pack
+_joined = b"".join
 _HEAD_DOMAIN = b"runloop.ledger.head.v1"
 
 
@@ -76,22 +79,22 @@ def link(
     return relink(prev_hash, event_id, ts_ms, _setting(actor, kind, version, scope, run), payload, provenance)
 
 
-def relink(
-    prev_hash: bytes, event_id: int, ts_ms: int, setting: bytes, payload: bytes, provenance: bytes
-) -> bytes:
-    """:func:`link`, with the parts between time and payload framed already (:func:`setting`)."""
-    # framed(), written out: the first parts have fixed lengths, the next hardly ever change.
-    return blob_hash(
-        b"%b%b%b%b%b%b"
-        % (
-            _PLACE.pack(32, prev_hash, 8, event_id, 8, ts_ms),
-            setting,
-            _LENGTH.pack(len(payload)),
-            payload,
-            _LENGTH.pack(len(provenance)),
-            provenance,
-        )
-    )
+def linker(hash_of: Callable[[bytes], bytes]) -> Callable[[bytes, int, int, bytes, bytes, bytes], bytes]:
+    """:func:`relink` with this way to hash."""
+
+    def relink(
+        prev_hash: bytes, event_id: int, ts_ms: int, setting: bytes, payload: bytes, provenance: bytes
+    ) -> bytes:
+        # framed(), written out: the first parts have fixed lengths, the next hardly ever change.
+        place = _place(32, prev_hash, 8, event_id, 8, ts_ms)
+        texts = (_length(len(payload)), payload, _length(len(provenance)), provenance)
+        return hash_of(_joined((place, setting, *texts)))
+
+    return relink
+
+
+relink = linker(blob_hash)
+""":func:`link`, with the parts between time and payload framed already (:func:`setting`)."""
 
 
 @lru_cache(maxsize=4096)

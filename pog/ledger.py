@@ -16,19 +16,19 @@ from collections.abc import Iterable, Sequence
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pog import sql
 from pog.anchor import Anchor, read_anchor, write_anchor
-from pog.chain import GENESIS, Row, head_statement, relink, setting
-from pog.connection import LEDGER, check_identity, connect_writer
+from pog.chain import GENESIS, Row, head_statement, linker, relink, setting
+from pog.connection import LEDGER, check_identity, connect_writer, make_tables
 from pog.errors import LedgerCorruptError, LedgerUncertainError, LedgerWriteError
+from pog.insert import insert, is_one
 from pog.lock import take
 from pog.prepare import Prepared, prepare
-from pog.sql.bulk import Bulk
 from pog.wal import lost_commits
 from runloop.clock import Clock, SystemClock
-from runloop.digest import blob_hash
+from runloop.digest import blob_hash, hasher
 from runloop.errors import RunloopError
 from runloop.events import Draft, Event
 
@@ -94,7 +94,7 @@ class Ledger:
         self.defers_anchor = False
         """Whether somebody else calls :meth:`keep_anchor` after commits: it waits for the disk."""
         self._sql = sql.named("statements.sql")
-        self._rows = Bulk(self._sql["append_event"])
+        self._link = linker(hasher())
         self._mutex = threading.Lock()
         self.torn_tail = False
         """Whether the log ended in a transaction that cannot be read and was cut off when it was opened."""
@@ -209,7 +209,7 @@ class Ledger:
         with self._mutex:
             self._ensure_usable()
             now_ms = self._clock.now_ms()
-            cells, events = self._chain(prepared, now_ms)
+            events = self._chain(prepared, now_ms)
             stored = [(blob_hash(data), data) for data in map(bytes, blobs)]
             if not events and not stored:
                 return []
@@ -217,7 +217,7 @@ class Ledger:
             due = head.id - self._signed_up_to >= self._sign_every
             ends = any(item.payload.kind in _SIGNED_AT for item in prepared)
             sign = self._key is not None and (due or ends)
-            self._write(cells, stored, head if sign else None, now_ms)
+            self._write(prepared, events, stored, head if sign else None, now_ms)
             self._head = head
             return events
 
@@ -278,7 +278,7 @@ class Ledger:
                     self._checkpointer.close()
             try:
                 if self._key is not None and not self._doubt and self._head.id > self._signed_up_to:
-                    self._write([], [], self._head, self._clock.now_ms())
+                    self._write([], [], [], self._head, self._clock.now_ms())
                 self.keep_anchor()
                 self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
             except (sqlite3.Error, LedgerWriteError):
@@ -295,61 +295,50 @@ class Ledger:
 
     # --- inside ----------------------------------------------------------------------------------
 
-    def _chain(self, prepared: Sequence[Prepared], now_ms: int) -> tuple[list[Any], list[Event]]:
-        """The cells of the rows, one row after another, and the events in them."""
-        cells: list[Any] = []
+    def _chain(self, prepared: Sequence[Prepared], now_ms: int) -> list[Event]:
+        """The events that these become, linked to the head."""
         events: list[Event] = []
-        last_id, prev_hash = self._head.id, self._head.hash
+        last_id, prev_hash, link = self._head.id, self._head.hash, self._link
         for item in prepared:
-            draft, kind, version = item.draft, item.payload.kind, item.payload.version
-            actor, scope, run = draft.actor, draft.scope, draft.run
-            text, stamp = item.payload_text, item.provenance_text
+            draft, payload = item.draft, item.payload
             last_id += 1
-            own_hash = relink(prev_hash, last_id, now_ms, item.setting, text, stamp)
-            cells += (
-                last_id,
-                now_ms,
-                actor,
-                kind,
-                version,
-                scope,
-                run,
-                text.decode(),
-                stamp.decode(),
-                own_hash,
-                prev_hash,
-            )
+            own_hash = link(prev_hash, last_id, now_ms, item.setting, item.payload_text, item.provenance_text)
             events.append(
                 Event(
                     id=last_id,
                     ts_ms=now_ms,
-                    actor=actor,
-                    kind=kind,
-                    scope=scope,
-                    run=run,
-                    payload=item.payload,
+                    actor=draft.actor,
+                    kind=payload.kind,
+                    scope=draft.scope,
+                    run=draft.run,
+                    payload=payload,
                     provenance=draft.provenance,
                     hash=own_hash,
                     prev_hash=prev_hash,
                 )
             )
             prev_hash = own_hash
-        return cells, events
+        return events
 
     def _write(
-        self, cells: list[Any], blobs: list[tuple[bytes, bytes]], sign: Head | None, now_ms: int
+        self,
+        prepared: Sequence[Prepared],
+        events: Sequence[Event],
+        blobs: list[tuple[bytes, bytes]],
+        sign: Head | None,
+        now_ms: int,
     ) -> None:
         execute = self._connection.execute
         signed: Anchor | None = None
         try:
-            if not blobs and sign is None and self._rows.is_one(cells):
+            if not blobs and sign is None and is_one(prepared):
                 # A statement by itself is a transaction: one hand-over between threads instead of three.
-                self._rows.insert(self._connection, cells)
+                self._insert(prepared, events)
                 return
             execute("BEGIN IMMEDIATE")
             if blobs:
                 self._connection.executemany(self._sql["append_blob"], blobs)
-            self._rows.insert(self._connection, cells)
+            self._insert(prepared, events)
             if sign is not None and self._key is not None:
                 signature = self._key.sign(head_statement(sign.id, sign.hash, now_ms))
                 execute(self._sql["append_head"], (sign.id, sign.hash, now_ms, self._public, signature))
@@ -366,6 +355,12 @@ class Ledger:
             self._anchor_due = signed
             if not self.defers_anchor:
                 self.keep_anchor()
+
+    def _insert(self, prepared: Sequence[Prepared], events: Sequence[Event]) -> None:
+        if events:
+            first = events[0]
+            hashes = [event.hash for event in events]
+            insert(self._connection, first.id, first.ts_ms, first.prev_hash, prepared, hashes)
 
     def _roll_back(self) -> None:
         try:
@@ -531,11 +526,7 @@ def _connect(path: Path, synchronous: str) -> sqlite3.Connection:
 
 def _create(connection: sqlite3.Connection) -> None:
     connection.execute("PRAGMA journal_mode = WAL").fetchone()
-    connection.executescript(
-        "BEGIN IMMEDIATE;"
-        + sql.load("ledger.sql")
-        + f"PRAGMA application_id = {LEDGER.application_id}; PRAGMA user_version = {LEDGER.version}; COMMIT;"
-    )
+    make_tables(connection, LEDGER, sql.load("ledger.sql"))
 
 
 def _lock(path: Path) -> int:

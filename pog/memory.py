@@ -3,8 +3,9 @@
 Knows: what is current, that a write must name the version it has read, what a namespace holds. Does not
 know: who may use which namespace (the gate) or how a fact is stated (``runloopd.journal``).
 
-Values are read from the views, one row at a time; only what the views do not have yet is held here, so that a
-memory of a million entries costs the daemon no more than an empty one (docs/adr/0014).
+Values are read from the views, one row at a time; only what the views do not have yet, and a few small
+entries used lately, are held here, so that a memory of a million entries costs the daemon no more than an
+empty one (docs/adr/0014).
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import re
 import sqlite3
 import threading
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +29,15 @@ from runloop.digest import canonical
 from runloop.errors import UsageError
 from runloop.events import Event, MemoryForgotten, MemoryUpdated
 
-__all__ = ["MEMORY_KINDS", "Entry", "Key", "Memory", "Space", "Write"]
-
-MEMORY_KINDS = (MemoryUpdated.kind, MemoryForgotten.kind)
-"""What memory is folded from."""
+__all__ = ["Entry", "Key", "Memory", "Space", "Write"]
 
 _NAMESPACE = re.compile(r"[a-z][a-z0-9_]*(?:[:/.][a-z0-9_]+)*\Z")
 MAX_KEY_CHARS = 256
 MAX_VALUE_BYTES = 1024 * 1024
 _MAX_AHEAD = 20_000
 """Entries that the views may lack before nothing more is written."""
+_MAX_LATELY, _MAX_LATELY_BYTES = 1_024, 4_096
+"""Entries that are remembered because they were used lately, and how large one of them may be."""
 _MAX_SPACES = 1_024
 """Namespaces whose size is remembered; any other is counted anew when it is written to."""
 
@@ -133,6 +133,8 @@ class Memory:
         self._mutex = threading.RLock()
         self._ahead: dict[tuple[str, str], Entry] = {}
         self._order: deque[tuple[int, tuple[str, str]]] = deque()
+        self._lately: OrderedDict[tuple[str, str], Entry] = OrderedDict()
+        """Current entries that were used lately, whether or not the views have them."""
         self._writes: dict[tuple[str, str], Write | None] = {}
         self._spaces: dict[str, Space] = {}
         self._refold = 0
@@ -157,6 +159,7 @@ class Memory:
                 with self._mutex:
                     entry = self._ahead[place] = _entry(event, payload)
                     self._order.append((event.id, place))
+                    self._remember(place, entry)
                     self._recount(place, entry)
             elif event.kind in REFOLDS:
                 # Whoever asks next waits for the views to contain this: they know which facts count.
@@ -164,15 +167,29 @@ class Memory:
                     self._refold = event.id
                     self._ahead.clear()
                     self._order.clear()
+                    self._lately.clear()
                     self._spaces.clear()
         with self._mutex:
             self._drop_folded()
 
+    def knows(self, namespace: str, key: str, *, size: bool = False) -> bool:
+        """Whether :meth:`get` of this key needs no file; with ``size``, whether a write needs none."""
+        place = (namespace, key)
+        with self._mutex:
+            return (place in self._ahead or place in self._lately) and (not size or namespace in self._spaces)
+
     def get(self, namespace: str, key: str) -> Entry:
         """The current entry; version 0 where there never was one."""
+        place = (namespace, key)
         with self._mutex:
-            ahead = self._ahead.get((namespace, key))
-            return ahead if ahead is not None else self._stored(namespace, key)
+            entry = self._ahead.get(place) or self._lately.get(place)
+            if entry is None:
+                refolded = self._refolded()
+                entry = self._stored(namespace, key)
+                if not refolded:
+                    return entry
+            self._remember(place, entry)
+            return entry
 
     def listed(
         self, namespace: str, *, prefix: str = "", after: str = "", limit: int = 200
@@ -268,10 +285,11 @@ class Memory:
         """What the namespace holds with this write and those under way."""
         known = self._spaces.get(namespace)
         if known is None:
+            refolded = self._refolded()
             known = self._counted(namespace)
             if len(self._spaces) >= _MAX_SPACES:
                 self._spaces.clear()
-            if self._cursor() >= self._refold:
+            if refolded:
                 self._spaces[namespace] = known
         keys, total = known.keys, known.bytes
         under_way = [w for (space, _), w in self._writes.items() if space == namespace and w is not None]
@@ -303,6 +321,17 @@ class Memory:
             bytes=known.bytes + entry.size - write.before.size,
         )
         del self._writes[place]  # it is current now, and counted once
+
+    def _refolded(self) -> bool:
+        """Whether what is read from the views from now on may be remembered. Ask before reading."""
+        return self._cursor() >= self._refold
+
+    def _remember(self, place: tuple[str, str], entry: Entry) -> None:
+        self._lately.pop(place, None)
+        if entry.size <= _MAX_LATELY_BYTES:
+            self._lately[place] = entry
+            if len(self._lately) > _MAX_LATELY:
+                self._lately.popitem(last=False)
 
     def _drop_folded(self) -> None:
         cursor = self._cursor()

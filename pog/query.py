@@ -43,6 +43,7 @@ _MAX_SQL_CHARS = 65_536
 _MAX_HITS = 1_000
 _STEPS = 1_000
 _SHADOW = re.compile(r"search(_data|_idx|_content|_docsize|_config)?\Z")
+_HOST_MADE = frozenset({"blob", "run", "state", "type", "kind", "effect"})
 _FORBIDDEN_FUNCTIONS = frozenset({"load_extension", "fts3_tokenizer", "readfile", "writefile", "edit"})
 
 
@@ -135,9 +136,13 @@ class Knowledge:
         if not 1 <= limit <= _MAX_ROWS:
             raise QueryRefusedError(f"limit is {limit}", hint=f"use 1 to {_MAX_ROWS}")
         allowed = frozenset(TABLES) if tables is None else frozenset(tables)
-        with self._mutex:
-            connection = self._raw if raw else self._masked
-            names, found = self._guarded(connection, sql, params, limit + 1, _authorizer(allowed, raw))
+        connection = self._raw if raw else self._masked
+        try:
+            with self._mutex:
+                names, found = self._guarded(connection, sql, params, limit + 1, _authorizer(allowed, raw))
+        except QueryRefusedError as error:
+            error.hint = self._columns_hint(error.message, sql, allowed) or error.hint
+            raise
         columns = _unique(names)
         rows = [dict(zip(columns, map(_json_cell, row), strict=True)) for row in found[:limit]]
         return QueryResult(columns=columns, rows=mask(rows, emails=not raw), truncated=len(found) > limit)
@@ -231,6 +236,16 @@ class Knowledge:
                 record[field] = msgspec.json.decode(record[field])
         masked: dict[str, Any] = mask(record, emails=not raw)
         return {**masked, "kind": key, "id": id, key: id}
+
+    def _columns_hint(self, message: str, sql: str, allowed: Collection[str]) -> str:
+        """What there is, when a table or a column is not: only of tables that may be read."""
+        if "no such table" in message:
+            return f"the tables are: {', '.join(sorted(allowed))}"
+        if "no such column" not in message:
+            return ""
+        asked = [table for table in sorted(allowed) if re.search(rf"\b{table}\b", sql, re.IGNORECASE)]
+        shown = {table: self._own_named(f"SELECT * FROM {table} LIMIT 0", ())[0] for table in asked[:3]}  # noqa: S608
+        return "; ".join(f"{table} has {', '.join(columns)}" for table, columns in shown.items())
 
     def _rows(self, statement: str, params: Sequence[Any]) -> list[dict[str, Any]]:
         names, rows = self._own_named(statement, params)
@@ -363,8 +378,9 @@ def _shadow_with_masks(connection: sqlite3.Connection) -> None:
 
 
 def _is_plain(column: str) -> bool:
-    """Columns that the host alone fills, with digests and words of its own: masking would only cost time."""
-    return column.endswith(("_digest", "_blob")) or column in {"blob", "state", "type", "kind", "effect"}
+    """Columns that the host alone fills, with digests, ids and words of its own. Masking them would only
+    cost time, and keep the index of a run's rows from being used."""
+    return column.endswith(("_digest", "_blob")) or column in _HOST_MADE
 
 
 def _denied(action: int, first: str | None, second: str | None, *_: Any) -> str:

@@ -19,11 +19,14 @@ from pathlib import Path
 from shutil import copyfile
 from typing import NamedTuple
 
-__all__ = ["lost_commits"]
+from pog.errors import LedgerCorruptError
+
+__all__ = ["insist_on_whole", "lost_commits"]
 
 _HEADER = struct.Struct(">IIIIIIII")
-_FRAME = struct.Struct(">IIII")
 _FRAME_HEADER = 24
+_FRAMES_AT_ONCE = 256
+_NO_COMMIT = bytes(4)
 _INDEX_FRAMES = struct.Struct("=I")  # mxFrame of the shared index, in the machine's order
 _TRIES = 5
 
@@ -32,31 +35,37 @@ def lost_commits(database: Path) -> int:
     """Transactions in the log that SQLite does not read. 0 is sound; 1 may be a torn tail; more is damage."""
     log = database.with_name(database.name + "-wal")
     for _ in range(_TRIES):
-        if _commits(log) is None:
+        if _beginning(log) is None:
             return 0
         with tempfile.TemporaryDirectory(prefix="runloop-log-") as folder:
             copy = Path(folder) / "empty-wal"
             copyfile(log, copy)
-            before = _commits(copy)
+            before = _beginning(copy)
             if before is None:
                 return 0
-            accepted = _accepted_frames(copy, before.page_size)
-        lost = sum(frame > accepted for frame in before.ends)
-        after = _commits(log)
+            lost = _commits_after(copy, before, _accepted_frames(copy, before.page_size))
+        after = _beginning(log)
         if not lost or (after is not None and after.salts == before.salts):
             return lost
         # A living writer began the log anew meanwhile: look again.
     return 0
 
 
-class _Log(NamedTuple):
+def insist_on_whole(database: Path) -> None:
+    """Raise :class:`LedgerCorruptError` when more of the log is lost than a crash can tear off."""
+    if (lost := lost_commits(database)) > 1:
+        raise LedgerCorruptError(
+            f"{database}-wal is damaged: {lost} transactions in it cannot be read",
+            hint="'rlp verify' says what; 'rlp kb salvage' saves what can be read",
+        )
+
+
+class _Beginning(NamedTuple):
     salts: bytes
     page_size: int
-    ends: list[int]
-    """Numbers (from 1) of the frames that end a transaction."""
 
 
-def _commits(log: Path) -> _Log | None:
+def _beginning(log: Path) -> _Beginning | None:
     """What the present log says of itself; None when there is none."""
     try:
         handle = os.open(log, os.O_RDONLY | os.O_CLOEXEC)
@@ -65,25 +74,30 @@ def _commits(log: Path) -> _Log | None:
     try:
         header = os.pread(handle, _HEADER.size, 0)
         first = os.pread(handle, _FRAME_HEADER, _HEADER.size)
-        if len(header) < _HEADER.size or len(first) < _FRAME_HEADER:
-            return None
-        page_size = _HEADER.unpack(header)[2]
-        if not 512 <= page_size <= 65_536:
-            page_size = 4096  # the header itself is damaged; ours are of this size
-        # With a damaged header SQLite accepts nothing; the first frame tells which salts were meant.
-        salts = first[8:16]
-        found: list[int] = []
-        number, place = 1, _HEADER.size
-        while len(frame := os.pread(handle, _FRAME_HEADER, place)) == _FRAME_HEADER:
-            if frame[8:16] == salts and _FRAME.unpack_from(frame)[1]:
-                found.append(number)
-            number += 1
-            place += _FRAME_HEADER + page_size
-        if header[16:24] != salts and _sound(header):
-            return None  # a header written for a log whose first frame is not there yet
-        return _Log(salts, page_size, found)
     finally:
         os.close(handle)
+    if len(header) < _HEADER.size or len(first) < _FRAME_HEADER:
+        return None
+    page_size = _HEADER.unpack(header)[2]
+    if not 512 <= page_size <= 65_536:
+        page_size = 4096  # the header itself is damaged; ours are of this size
+    # With a damaged header SQLite accepts nothing; the first frame tells which salts were meant.
+    salts = first[8:16]
+    if header[16:24] != salts and _sound(header):
+        return None  # a header written for a log whose first frame is not there yet
+    return _Beginning(salts, page_size)
+
+
+def _commits_after(log: Path, beginning: _Beginning, accepted: int) -> int:
+    """Frames of the present log that end a transaction, behind the first ``accepted`` ones."""
+    found, step = 0, _FRAME_HEADER + beginning.page_size
+    with log.open("rb", buffering=0) as file:
+        file.seek(_HEADER.size + accepted * step)
+        while frames := file.read(_FRAMES_AT_ONCE * step):
+            for place in range(0, len(frames) - _FRAME_HEADER + 1, step):
+                of_this_log = frames[place + 8 : place + 16] == beginning.salts
+                found += of_this_log and frames[place + 4 : place + 8] != _NO_COMMIT
+    return found
 
 
 def _sound(header: bytes) -> bool:

@@ -12,9 +12,9 @@ import sqlite3
 from collections.abc import Sequence
 from typing import Any
 
-__all__ = ["Bulk"]
+__all__ = ["SIZES", "Bulk"]
 
-_SIZES = (512, 64, *range(16, 0, -1))
+SIZES = (512, 64, *range(16, 0, -1))
 """Rows in one statement. SQLite's bound on values is 32 766 (compile option; Debian's is 250 000)."""
 _SHAPE = re.compile(
     r"(INSERT\s[^()]*\([^()]*\)\s*VALUES\s*)(\(.*\))\s*(ON CONFLICT\b.*)?\Z", re.DOTALL | re.I
@@ -37,7 +37,7 @@ class Bulk:
         row = _NAME.sub("?", shape[2])
         self._width = row.count("?")
         self._statements = [
-            (size, f"{shape[1]}{', '.join([row] * size)} {shape[3] or ''}".rstrip()) for size in _SIZES
+            (size, f"{shape[1]}{', '.join([row] * size)} {shape[3] or ''}".rstrip()) for size in SIZES
         ]
 
     def is_one(self, cells: Sequence[Any]) -> bool:

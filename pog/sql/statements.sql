@@ -50,9 +50,6 @@ LEFT JOIN events AS ended ON ended.run = started.run AND ended.kind = 'run.finis
 WHERE started.kind = 'run.started' AND started.run IS NOT NULL
 ORDER BY started.id DESC LIMIT ?
 
--- name: knowledge_texts  (newest fact of an id last)
-SELECT kind, payload FROM events WHERE kind IN ('contact.upserted', 'document.imported') ORDER BY id
-
 -- name: events_about  (of some kinds, about one of some things; the reader writes in kinds and fields of its own)
 SELECT id FROM events
 WHERE kind IN (:kinds) AND id <= :up_to AND (:about) IN (SELECT value FROM json_each(:names)) ORDER BY id

@@ -171,6 +171,8 @@ class LedgerMemory:
 
     async def get(self, namespace: str, key: str) -> Entry:
         """See the port."""
+        if self._current and self._memory.knows(namespace, key):
+            return self._memory.get(namespace, key)
         return await self._do(lambda: self._memory.get(namespace, key))
 
     async def listed(
@@ -187,11 +189,18 @@ class LedgerMemory:
 
     async def put(self, namespace: str, key: str, value: Any, expected_version: int | None = None) -> Write:
         """See the port."""
+        if self._current and self._memory.knows(namespace, key, size=True):
+            return self._memory.put(namespace, key, value, expected_version)
         return await self._claim(lambda: self._memory.put(namespace, key, value, expected_version))
 
     async def forget(self, namespace: str, key: str, expected_version: int | None = None) -> Write | None:
         """See the port."""
         return await self._claim(lambda: self._memory.forget(namespace, key, expected_version))
+
+    @property
+    def _current(self) -> bool:
+        """Whether what was stated before is in the views: then what is known needs no thread to be told."""
+        return self._journal.views_cursor >= self._start
 
     async def _do(self, ask: Callable[[], T]) -> T:
         await self._journal.views_at(self._start)

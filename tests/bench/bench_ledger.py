@@ -4,11 +4,13 @@
     python -m tests.bench ledger --quick            under a minute: fewer events, and ten thousand at most
 
 A *step* decodes a MessagePack envelope of 64-300 B, looks the capability up in a cache, states one event
-through the daemon's journal (validated, canonical, chained, inserted; a group of 64 is one transaction),
-folds it into the views, and queues the envelope for a receiver once its event is durable. The rate is of all
-of it: the clock stops when the views contain the last event. Measured in the same run, interleaved: the bare
-insert of the same rows with the standard library's sqlite3 (no validation, no chain, no views), and fsync.
-``us`` is processor time per event, all threads: it moves less than the rate when others work on the machine.
+through the daemon's journal (validated, canonical, chained, inserted), folds it into the views, and queues
+the envelope for a receiver once its event is durable. A read brings 64 envelopes, eight reads are under way,
+and transactions form as in the daemon: what waits is one. "Transactions of a read" hold 64 events, with three
+reads under way. The rate is of all of it: the clock stops when the views contain the last event. Measured in
+the same run, interleaved: the bare insert of the same rows with the standard library's sqlite3 (no
+validation, no chain, no views), and fsync. ``us`` is processor time per event, all threads: it moves less
+than the rate when others work on the machine.
 Median (min - max).
 """
 
@@ -63,8 +65,9 @@ from runloopd.journal import Journal
 RUN = "0b7c1d2e-0000-4000-8000-000000000001"
 ZERO = "0" * 64
 GROUP = 64
-AHEAD = 3
-"""Groups under way: what a bus has read while the last group is on its way to the disk."""
+AHEAD = 8
+"""Reads under way: what a bus has read while those before are on their way to the disk. 8 of 64 are what one
+transaction of the daemon's journal may hold."""
 Measure = Callable[[Path, int, int], float]
 
 
@@ -105,7 +108,16 @@ def draft(envelope: Envelope, body: bytes, number: int) -> Draft:
 class Steps:
     """Whole steps through a journal; ``views`` False leaves the fold out."""
 
-    def __init__(self, folder: Path, synchronous: str, group: int, *, views: bool = True) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        synchronous: str,
+        group: int,
+        *,
+        views: bool = True,
+        ahead: int = AHEAD,
+        most: int | None = None,
+    ) -> None:
         self.ledger = Ledger.open(
             folder / "events.db",
             signing_key=Ed25519PrivateKey.generate(),
@@ -117,8 +129,10 @@ class Steps:
             opened = TimedViews.open(folder / "views.db", folder / "events.db")
             assert isinstance(opened, TimedViews)
             self.views = opened
-        self.journal = Journal(self.ledger, self.views, SystemClock(), group=group)
+        # As the daemon makes it: what waits is one transaction. ``most`` bounds it for comparison.
+        self.journal = Journal(self.ledger, self.views, SystemClock(), **({"group": most} if most else {}))
         self.group = group
+        self._ahead = ahead
         self.committed: list[tuple[float, int]] = []
         self.journal.listen(lambda events: self.committed.append((time.perf_counter(), events[-1].id)))
         self._decode = msgspec.msgpack.Decoder(Envelope).decode
@@ -127,7 +141,7 @@ class Steps:
 
     async def run(self, bodies: list[bytes]) -> None:
         """Steps of all bodies; returns when the views contain them."""
-        ahead = asyncio.Semaphore(AHEAD)
+        ahead = asyncio.Semaphore(self._ahead)
         async with asyncio.TaskGroup() as tasks:
             for start in range(0, len(bodies), self.group):
                 await ahead.acquire()
@@ -176,12 +190,16 @@ CPU: dict[str, list[float]] = {}
 """Processor time per event of the measures that note it, in microseconds."""
 
 
-def step(synchronous: str, *, views: bool = True, note: str = "") -> Measure:
-    """decode + cached check + append + view + route, through the journal; steps per second."""
+def step(synchronous: str, *, views: bool = True, bounded: bool = False, note: str = "") -> Measure:
+    """decode + cached check + append + view + route, through the journal; steps per second.
+
+    ``bounded``: a transaction is one read's events and no more, three reads under way (as measured first).
+    """
 
     def measure(folder: Path, events: int, group: int) -> float:
         async def run() -> float:
-            steps = Steps(folder, synchronous, group, views=views)
+            bounds: dict[str, Any] = {"ahead": 3, "most": group} if bounded else {}
+            steps = Steps(folder, synchronous, group, views=views, **bounds)
             await steps.run(envelopes(group))  # threads, statements, room in the log
             bodies = envelopes(events)
             begun, cpu = time.perf_counter(), time.process_time()
@@ -260,7 +278,7 @@ def appenders(writers: int) -> Measure:
 
     def measure(folder: Path, events: int, group: int) -> float:
         async def run() -> float:
-            steps = Steps(folder, "FULL", 512)
+            steps = Steps(folder, "FULL", 1)
             body = envelopes(1)[0]
             fact = draft(msgspec.msgpack.decode(body, type=Envelope), body, 1)
 
@@ -280,10 +298,16 @@ def appenders(writers: int) -> Measure:
 
 
 MEASURES: dict[str, Measure] = {
-    "whole step with views, FULL, groups": step("FULL", note="whole step with views, FULL, groups"),
-    "whole step with views, NORMAL, groups": step("NORMAL", note="whole step with views, NORMAL, groups"),
-    "... without views, FULL": step("FULL", views=False, note="... without views, FULL"),
-    "... without views, NORMAL": step("NORMAL", views=False, note="... without views, NORMAL"),
+    name: step(synchronous, views=views, bounded=bounded, note=name)
+    for name, synchronous, views, bounded in (
+        ("whole step with views, FULL", "FULL", True, False),
+        ("whole step with views, NORMAL", "NORMAL", True, False),
+        ("... without views, FULL", "FULL", False, False),
+        ("... without views, NORMAL", "NORMAL", False, False),
+        ("... with views, transactions of a read, FULL", "FULL", True, True),
+        ("... with views, transactions of a read, NORMAL", "NORMAL", True, True),
+    )
+} | {
     "whole step, FULL, one by one": single("FULL"),
     "whole step, NORMAL, one by one": single("NORMAL"),
     "64 appenders of one event, FULL": appenders(64),
@@ -570,7 +594,7 @@ def rates(args: argparse.Namespace) -> dict[str, list[float]]:
         for name, measure in MEASURES.items():
             with tempfile.TemporaryDirectory(prefix=".bench-", dir=args.dir) as folder:
                 found[name].append(measure(Path(folder), args.events, args.group))
-    print(f"\nper second, {args.events} events, groups of {args.group}, {args.rounds} rounds: median (range)")
+    print(f"\nper second, {args.events} events, {args.group} in a read, {args.rounds} rounds: median (range)")
     for name, values in found.items():
         cpu = f"   {statistics.median(CPU[name]):.1f} us" if name in CPU else ""
         print(f"{name:46} {spread(values):>32}{cpu}", flush=True)

@@ -7,7 +7,7 @@ elsewhere. Both sit behind one guard, because ``jcs`` alone maps distinct large 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import jcs
@@ -16,7 +16,7 @@ from blake3 import blake3
 
 from runloop.errors import UsageError
 
-__all__ = ["MAX_SAFE", "blob_digest", "canonical", "digest", "framed", "stream_digest"]
+__all__ = ["MAX_SAFE", "blob_digest", "blob_hash", "canonical", "digest", "framed", "hasher", "stream_digest"]
 
 MAX_SAFE = 2**53 - 1
 """Largest magnitude of any JSON number in Runloop; larger values travel as strings."""
@@ -105,6 +105,19 @@ def stream_digest(chunks: Iterable[bytes]) -> str:
 def blob_hash(data: bytes) -> bytes:
     """BLAKE3 of raw bytes, as 32 bytes."""
     return blake3(data).digest()
+
+
+def hasher() -> Callable[[bytes], bytes]:
+    """:func:`blob_hash` for one thread that hashes much: the state, half the cost, is made once."""
+    state = blake3()
+    reset, update, digest_of = state.reset, state.update, state.digest
+
+    def hash_of(data: bytes) -> bytes:
+        reset()
+        update(data)
+        return digest_of()
+
+    return hash_of
 
 
 def framed(*parts: bytes) -> bytes:

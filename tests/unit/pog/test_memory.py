@@ -14,7 +14,7 @@ from pog.ledger import Ledger
 from pog.materializer import Materializer
 from pog.memory import Entry, Memory, Space, Write
 from runloop.errors import UsageError
-from runloop.events import MemoryForgotten, MemoryUpdated
+from runloop.events import MemoryForgotten, MemoryUpdated, SourceRetracted
 
 from . import facts
 from .conftest import Store
@@ -267,3 +267,37 @@ def test_a_fact_stated_past_the_memory_is_counted_anew(kept: Kept) -> None:
     kept.memory.apply(kept.ledger.append([facts.draft(gone)]))
     with kept.memory.put("agent:writer", "y", 1) as write:
         assert write.after.keys == 2
+
+
+def test_what_was_used_lately_is_told_without_the_file(kept: Kept) -> None:
+    kept.put("warm")
+    kept.views.catch_up()
+    kept.put("x" * 5_000, key="large")
+    kept.memory.get("agent:writer", "unheard")
+    kept.views.catch_up()
+    kept.memory.apply([])
+    assert kept.memory.held == 0
+    known = {key: kept.memory.knows("agent:writer", key, size=True) for key in ("tone", "unheard", "large")}
+    assert known == {"tone": True, "unheard": True, "large": False}
+    assert not kept.memory.knows("agent:other", "tone")
+    kept.memory.close()  # no file can be asked now
+    assert kept.get() == ("warm", 1, True)
+    assert kept.get("unheard") == (None, 0, False)
+
+
+def test_what_is_taken_back_is_forgotten_before_the_views_know_of_it(kept: Kept) -> None:
+    kept.put("warm")
+    kept.put("a lie")
+    kept.views.catch_up()
+    lie = kept.memory.get("agent:writer", "tone").event
+    assert lie is not None
+    taken = SourceRetracted(
+        source=lie, facts=[lie], cascade=False, runs=[], approvals=[], reason="", principal="operator:1"
+    )
+    kept.memory.apply(kept.ledger.append([facts.draft(taken)]))
+    # Asked too early: the views still hold it. Nothing of that may be remembered.
+    assert kept.get() == ("a lie", 2, True)
+    assert not kept.memory.knows("agent:writer", "tone")
+    kept.views.catch_up()
+    assert kept.get() == ("warm", 3, True)
+    assert kept.memory.knows("agent:writer", "tone")

@@ -35,6 +35,18 @@ def test_rows_come_as_objects_with_the_names_of_their_columns(knowledge: Knowled
     }
 
 
+def test_a_table_or_column_that_is_not_is_answered_with_those_that_are(knowledge: Knowledge) -> None:
+    def hint(sql: str, tables: tuple[str, ...] | None = None) -> str:
+        with pytest.raises(QueryRefusedError) as refused:
+            knowledge.query(sql, tables=tables)
+        return refused.value.hint or ""
+
+    assert "contacts" in hint("SELECT 1 FROM people") and "documents" in hint("SELECT 1 FROM people")
+    assert hint("SELECT 1 FROM people", ("contacts",)) == "the tables are: contacts"
+    assert hint("SELECT mail FROM contacts").startswith("contacts has contact, ")
+    assert "contacts has" not in hint("SELECT mail FROM documents d, contacts", ("documents",))
+
+
 def test_more_rows_than_asked_for_are_cut_and_that_is_said(knowledge: Knowledge) -> None:
     found = knowledge.query("SELECT contact FROM contacts", limit=1)
     assert (len(found.rows), found.truncated) == (1, True)
@@ -127,6 +139,12 @@ def test_there_is_no_way_around_the_mask(knowledge: Knowledge, sql: str) -> None
 def test_a_masked_value_cannot_be_tested_for(knowledge: Knowledge) -> None:
     assert knowledge.query("SELECT 1 FROM contact_emails WHERE email = ?", [ADDRESS]).rows == []
     assert knowledge.query("SELECT 1 FROM contact_emails WHERE email = ?", [ADDRESS], raw=True).rows != []
+
+
+@pytest.mark.parametrize("table", ["runs", "nodes", "hostcalls"])
+def test_one_run_is_looked_up_by_its_index_behind_the_mask(knowledge: Knowledge, table: str) -> None:
+    plan = knowledge._masked.execute(f"EXPLAIN QUERY PLAN SELECT * FROM {table} WHERE run = 'r'").fetchall()
+    assert [step[3].partition(" USING ")[0] for step in plan] == [f"SEARCH main.{table}"]
 
 
 def test_every_table_can_be_asked_masked_and_raw(knowledge: Knowledge) -> None:
