@@ -1,8 +1,8 @@
 """How the store's files are opened: who they are, which version, with which guarantees.
 
-Knows: SQLite, file modes, the two application ids. Does not know: what the tables mean. The standard
-library's SQLite is the only one in the house: a second copy of SQLite on the same file in one process would
-break its locks (lab/bus-store.md).
+Knows: SQLite, file modes, the application ids, that a derived file may be made anew. Does not know: what the
+tables mean. The standard library's SQLite is the only one in the house: a second copy of SQLite on the same
+file in one process would break its locks (lab/bus-store.md).
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import sqlite3
+from collections.abc import Callable
 from pathlib import Path
+from typing import TypeVar
 
-from pog.errors import LedgerCorruptError, LedgerVersionError
+from pog.errors import LedgerCorruptError, LedgerVersionError, ViewsError
 from runloop.errors import NotFoundError
 
 __all__ = [
@@ -23,9 +25,15 @@ __all__ = [
     "FileKind",
     "OutdatedError",
     "check_identity",
+    "connect_derived",
     "connect_reader",
     "connect_writer",
+    "discard",
+    "make_tables",
+    "opened",
 ]
+
+T = TypeVar("T")
 
 
 class OutdatedError(LedgerVersionError):
@@ -92,6 +100,50 @@ def connect_reader(path: Path, kind: FileKind) -> sqlite3.Connection:
         connection.close()
         raise
     return connection
+
+
+def connect_derived(path: Path, kind: FileKind, schema: str) -> sqlite3.Connection:
+    """Open for writing a file that is made from the ledger; one that is not there is made with ``schema``.
+
+    Raises as :func:`check_identity`. NORMAL: a power cut may cost what was derived last, and no fact.
+    """
+    connection = connect_writer(path, synchronous="NORMAL")
+    try:
+        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
+            connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            make_tables(connection, kind, schema)
+        check_identity(connection, path, kind)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def make_tables(connection: sqlite3.Connection, kind: FileKind, schema: str) -> None:
+    """Give an empty database its tables, and say what it is, in one transaction."""
+    connection.executescript(
+        "BEGIN IMMEDIATE;"
+        + schema
+        + f"PRAGMA application_id = {kind.application_id}; PRAGMA user_version = {kind.version}; COMMIT;"
+    )
+
+
+def opened(path: Path, opening: Callable[[], T]) -> T:
+    """What ``opening`` opens. A derived file that is damaged or of another version is discarded and opened
+    again, empty; raises :class:`ViewsError` when the file cannot be opened at all."""
+    try:
+        return opening()
+    except sqlite3.OperationalError as error:
+        raise ViewsError(f"{path} cannot be opened: {error}", hint="rlp doctor") from error
+    except (sqlite3.DatabaseError, LedgerVersionError):
+        discard(path)
+        return opening()
+
+
+def discard(path: Path) -> None:
+    """Remove a derived file and what SQLite keeps beside it."""
+    for suffix in ("", "-wal", "-shm"):
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
 
 
 def check_identity(connection: sqlite3.Connection, path: Path, kind: FileKind) -> None:

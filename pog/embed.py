@@ -25,6 +25,8 @@ from runloop.errors import UsageError
 
 __all__ = ["LEXICAL", "Embedder", "Lexical", "Vector", "passages", "quantised", "similarity", "square"]
 
+_LEAST_FLOOR = 0.24
+"""Below it what was found of a misspelt name was outnumbered by what only shares its endings."""
 MAX_PASSAGES = 16
 """Of one text; what stands behind them is found by words only."""
 _PASSAGE_WORDS = 64
@@ -105,6 +107,13 @@ class Lexical:
     name = "lexical-1"
     dimensions = 256
     floor = 0.34
+
+    def floor_among(self, count: int) -> float:
+        """The floor in an index of so many vectors: the largest cosine that chance brings about among them,
+        sqrt(2 ln n / dimensions), within what was measured (ADR 13). Among few, one misspelt name is found
+        that a floor for millions would hide."""
+        chance = math.sqrt(2 * math.log(max(2, count)) / self.dimensions)
+        return min(self.floor, max(_LEAST_FLOOR, chance))
 
     def embed(self, texts: Sequence[str]) -> list[Vector]:
         """See the protocol. A text without a word gets a vector that resembles nothing."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from pog import sql
 from pog.batch import Lanes
-from pog.connection import VIEWS
+from pog.connection import VIEWS, make_tables
 from pog.history import History
 from pog.refold import REFOLDS, refold
 from runloop.digest import canonical
@@ -66,11 +66,7 @@ TABLES: dict[str, str] = {
 
 def create_tables(connection: sqlite3.Connection) -> None:
     """Make empty views of this build's version in an empty database."""
-    connection.executescript(
-        "BEGIN IMMEDIATE;"
-        + sql.load("views.sql")
-        + f"PRAGMA application_id = {VIEWS.application_id}; PRAGMA user_version = {VIEWS.version}; COMMIT;"
-    )
+    make_tables(connection, VIEWS, sql.load("views.sql"))
 
 
 class Folds:

@@ -17,10 +17,11 @@ from contextlib import contextmanager
 from itertools import islice, takewhile
 from pathlib import Path
 
+from pog import sql
 from pog.chain import GENESIS, Row, decode_row
-from pog.connection import VIEWS, OutdatedError, check_identity, connect_writer
+from pog.connection import VIEWS, OutdatedError, connect_derived, discard
 from pog.errors import LedgerCorruptError, ViewsError
-from pog.folds import TABLES, Folds, create_tables
+from pog.folds import TABLES, Folds
 from pog.reader import Reader
 from runloop.errors import RunloopError
 from runloop.events import Event
@@ -268,32 +269,18 @@ def _connect(path: Path) -> sqlite3.Connection:
     try:
         return _open(path)
     except OutdatedError:
-        _remove(path)  # of an earlier build: what it lacks is in the ledger, and so is the rest
+        discard(path)  # of an earlier build: what it lacks is in the ledger, and so is the rest
         return _open(path)
     except sqlite3.DatabaseError as error:
         if not str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):
             raise ViewsError(f"{path} cannot be opened: {error}", hint="rlp doctor") from error
     # Not a database any more. Views are only a fold: keep the damaged file aside and start over.
     path.replace(path.with_name(path.name + ".damaged"))
-    _remove(path)
+    discard(path)
     return _open(path)
 
 
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)
-
-
 def _open(path: Path) -> sqlite3.Connection:
-    # NORMAL: a power cut may cost the last folds, and they are only folds.
-    connection = connect_writer(path, synchronous="NORMAL")
-    try:
-        connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 16 MiB: a checkpoint waits for the disk
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            create_tables(connection)
-        check_identity(connection, path, VIEWS)
-    except BaseException:
-        connection.close()
-        raise
+    connection = connect_derived(path, VIEWS, sql.load("views.sql"))
+    connection.execute("PRAGMA wal_autocheckpoint = 4000")  # 16 MiB: a checkpoint waits for the disk
     return connection

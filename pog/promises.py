@@ -18,7 +18,6 @@ from runloop.events import Event, PromiseCreated, PromiseResolved, PromiseTimedO
 
 __all__ = [
     "MAX_VALUE_BYTES",
-    "PROMISE_KINDS",
     "Promise",
     "State",
     "check_open",
@@ -28,9 +27,6 @@ __all__ = [
 ]
 
 State = Literal["open", "resolved", "timed_out"]
-
-PROMISE_KINDS = (PromiseCreated.kind, PromiseResolved.kind, PromiseTimedOut.kind)
-"""What the state of a promise is folded from."""
 
 MAX_VALUE_BYTES = 256 * 1024
 MAX_QUESTION_CHARS = 4_000

@@ -148,15 +148,6 @@ class Reader:
         """Summaries, newest first: ``run, opening, params, principal, state, outcome, started_ms, ...``."""
         return [_summary(row) for row in self._all(self._sql["runs"], (limit,))]
 
-    def knowledge_digests(self) -> dict[tuple[str, str], str]:
-        """``(kind, id)`` -> digest of the newest payload text, for every contact and document."""
-        found: dict[tuple[str, str], str] = {}
-        for kind, text in self._all(self._sql["knowledge_texts"]):
-            payload = msgspec.json.decode(text)
-            field = "contact" if kind == "contact.upserted" else "document"
-            found[kind, payload[field]] = blob_digest(text.encode())
-        return found
-
     @property
     def history(self) -> History:
         """Older facts, as a fold asks for them."""

@@ -13,6 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
+from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 from urllib.parse import quote, unquote
@@ -22,10 +23,11 @@ __all__ = ["mask", "mask_text"]
 # From the sign to the end; the sign may be percent-encoded, the domain has a dot or is localhost.
 _DOMAIN = re.compile(r"(@|%40)((?:[\w-]{1,63}\.){1,8}[\w-]{1,63}|localhost\b)")
 _LOCAL = re.compile(r"[\w.!#$%&'*+/=?^`{|}~-]")
+_KEY_BEGINS = re.compile(r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_KEY_ENDS = re.compile(r"-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----")
+_MAX_KEY = 16_384
 _SECRETS = re.compile(
-    r"-----BEGIN [A-Z0-9 ]{0,40}PRIVATE KEY-----[\s\S]{0,16384}?"
-    r"(?:-----END [A-Z0-9 ]{0,40}PRIVATE KEY-----|\Z)"
-    r"|\b(?:sk|rk|pk)[-_](?:[A-Za-z0-9]{1,24}[-_]){0,4}(?=[A-Za-z]{0,255}\d)[A-Za-z0-9]{20,256}\b"
+    r"\b(?:sk|rk|pk)[-_](?:[A-Za-z0-9]{1,24}[-_]){0,4}(?=[A-Za-z]{0,255}\d)[A-Za-z0-9]{20,256}\b"
     r"|gh[pousr]_[A-Za-z0-9]{30,255}\b|github_pat_[A-Za-z0-9_]{40,255}\b"
     r"|glpat-[A-Za-z0-9_-]{20,64}\b"
     r"|\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"
@@ -72,8 +74,7 @@ def _mask_text(text: str, emails: bool, spellings: Collection[str]) -> str:
     for spelling in spellings:
         if spelling in text:
             text = text.replace(spelling, _SECRET)
-    if len(text) >= 16:
-        text = _SECRETS.sub(_SECRET, text)
+    text = _mask_secrets(text)
     if emails and ("@" in text or "%40" in text):
         text = _mask_emails(text)
     if len(text) >= 12:
@@ -82,6 +83,31 @@ def _mask_text(text: str, emails: bool, spellings: Collection[str]) -> str:
         if "%" in text:
             text = _QUOTED.sub(lambda run: _unquoted(run[0], emails), text)
     return text
+
+
+def _mask_secrets(text: str) -> str:
+    if len(text) < 16:
+        return text
+    return _SECRETS.sub(_SECRET, _mask_keys(text) if "-----BEGIN " in text else text)
+
+
+def _mask_keys(text: str) -> str:
+    """Private keys from their first line to their last, or to the end of the text where that is near.
+
+    Not one pattern: it would look for the last line anew behind every first one.
+    """
+    ends = [(end.start(), end.end()) for end in _KEY_ENDS.finditer(text)]
+    parts: list[str] = []
+    done = 0
+    for begin in _KEY_BEGINS.finditer(text):
+        if begin.start() < done:
+            continue
+        place = bisect_left(ends, (begin.end(), 0))
+        last, stop = ends[place] if place < len(ends) else (len(text), len(text))
+        if last - begin.end() <= _MAX_KEY:
+            parts += [text[done : begin.start()], _SECRET]
+            done = stop
+    return "".join([*parts, text[done:]])
 
 
 def _decoded(run: str, readings: Iterable[bytes], emails: bool) -> str:
@@ -111,7 +137,7 @@ def _tells(raw: bytes, emails: bool) -> bool:
     """Whether bytes hold readable text with an address or a key in it."""
     for found in _PLAIN.finditer(raw):
         text = found[0].decode()
-        if len(text) >= 16 and _SECRETS.search(text):
+        if _mask_secrets(text) != text:
             return True
         if emails and "@" in text and _mask_emails(text) != text:
             return True
@@ -122,7 +148,7 @@ def _unquoted(run: str, emails: bool) -> str:
     if "%" not in run:
         return run
     plain = unquote(run, errors="replace")
-    masked = _SECRETS.sub(_SECRET, plain) if len(plain) >= 16 else plain
+    masked = _mask_secrets(plain)
     if emails and "@" in masked:
         masked = _mask_emails(masked)
     return run if masked == plain else masked

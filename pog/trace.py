@@ -19,26 +19,27 @@ import msgspec
 
 from pog import sql
 from pog.chain import Row
-from pog.connection import TRACE, check_identity, connect_writer
-from pog.errors import LedgerVersionError, ViewsError
+from pog.connection import TRACE, connect_derived, opened
+from pog.errors import ViewsError
 from pog.reader import Reader
 from runloop.errors import NotFoundError, RunloopError
 from runloop.events import Event, HostcallDelivered, encode_payload
 
-__all__ = ["Trace"]
+__all__ = ["TEXTS", "Trace", "named_digests", "says"]
 
 Space = Literal["digest", "approval", "message", "text", "token"]
 
 _SPACES: dict[str, int] = {"digest": 1, "approval": 2, "message": 3, "text": 4, "token": 5}
 _BATCH = 2_048
 _OFFSET = 1 << 63
-_TEXTS: dict[str, tuple[str, ...]] = {
+TEXTS: dict[str, tuple[str, ...]] = {
     "email.sent": ("message_id", "recipients"),
     "action.requested": ("action.recipients",),
     "contact.upserted": ("emails",),
     "document.imported": ("people",),
     "calendar.upserted": ("people",),
 }
+"""Kind -> fields by whose text it can be found. Where mail went comes before where it came from."""
 _EXACT = frozenset({"message_id", "path"})
 
 
@@ -49,7 +50,7 @@ class Trace:
         self._reader = reader
         self._mutex = threading.Lock()
         self._closed = False
-        self._connection = _open(path)
+        self._connection = connect_derived(path, TRACE, sql.load("trace.sql"))
         try:
             self._cursor, own_hash = self._connection.execute("SELECT event, hash FROM cursor").fetchone()
             if self._cursor and not self._is_ours(own_hash):
@@ -61,14 +62,8 @@ class Trace:
     @classmethod
     def open(cls, path: str | os.PathLike[str], reader: Reader) -> Trace:
         """Open, making the file anew when it is damaged or of another version."""
-        try:
-            return cls(Path(path), reader)
-        except (sqlite3.DatabaseError, LedgerVersionError) as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise ViewsError(f"{path} cannot be opened: {error}", hint="rlp doctor") from error
-            for suffix in ("", "-wal", "-shm"):
-                Path(f"{os.fspath(path)}{suffix}").unlink(missing_ok=True)
-            return cls(Path(path), reader)
+        file = Path(path)
+        return opened(file, lambda: cls(file, reader))
 
     @property
     def cursor(self) -> int:
@@ -189,9 +184,9 @@ class Trace:
     def _names(self, row: Row) -> Iterator[tuple[Space, int]]:
         payload = msgspec.json.decode(row.payload)
         yield "digest", int.from_bytes(row.hash[:8], "big") - _OFFSET
-        for value in _digests(payload):
+        for _, value in named_digests(row.kind, payload):
             yield from _digest(value)
-        for field in _TEXTS.get(row.kind, ()):
+        for field in TEXTS.get(row.kind, ()):
             for value in _listed(payload, field):
                 yield "text", _hashed(row.kind, field, value)
         if row.kind.startswith("action."):
@@ -239,15 +234,22 @@ class Trace:
         self._cursor = 0
 
 
-def _digests(payload: dict[str, Any]) -> Iterator[str]:
-    """Every digest a fact names, as :func:`pog.why.why` tells of them."""
+def named_digests(kind: str, payload: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """``(field, digest)`` for every digest that a fact names; a field inside others is ``outer.inner``."""
     for name, value in _strings(payload, ""):
         last = name.rpartition(".")[2]
         if len(value) == 64 and (last.endswith(("_digest", "_blob")) or last in {"blob", "bundle"}):
-            yield value
-    output = payload.get("output")
-    if isinstance(output, dict):
-        yield from (value for value in output.get("artifacts") or () if isinstance(value, str))
+            yield name, value
+    if kind == "node.finished":
+        for index, value in enumerate((payload.get("output") or {}).get("artifacts") or ()):
+            if isinstance(value, str):
+                yield f"artifacts.{index}", value
+
+
+def says(payload: Any, field: str, text: str) -> bool:
+    """Whether a field is, or lists, this text, as :meth:`Trace.text` looks for it."""
+    wanted = _folded(field, text)
+    return any(_folded(field, value) == wanted for value in _listed(payload, field))
 
 
 def _digest(value: str) -> Iterator[tuple[Space, int]]:
@@ -264,9 +266,13 @@ def _approval(name: str, filler: bytes = b"\0") -> int:
 
 
 def _hashed(kind: str, field: str, value: str) -> int:
-    text = value if field in _EXACT else value.lower()
-    named = f"{kind}\0{field}\0{text}".encode("utf-8", "replace")
+    named = f"{kind}\0{field}\0{_folded(field, value)}".encode("utf-8", "replace")
     return int.from_bytes(blake2b(named, digest_size=8).digest(), "big") - _OFFSET
+
+
+def _folded(field: str, text: str) -> str:
+    """Addresses and names are found whatever their case."""
+    return text if field in _EXACT else text.lower()
 
 
 def _listed(payload: Any, field: str) -> list[str]:
@@ -282,21 +288,3 @@ def _strings(value: Any, name: str) -> Iterator[tuple[str, str]]:
     elif isinstance(value, dict):
         for key, item in value.items():
             yield from _strings(item, f"{name}.{key}" if name else key)
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = connect_writer(path, synchronous="NORMAL")
-    try:
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            connection.executescript(
-                "BEGIN IMMEDIATE;"
-                + sql.load("trace.sql")
-                + f"PRAGMA application_id = {TRACE.application_id};"
-                + f"PRAGMA user_version = {TRACE.version}; COMMIT;"
-            )
-        check_identity(connection, path, TRACE)
-    except BaseException:
-        connection.close()
-        raise
-    return connection

@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from pog import sql
-from pog.connection import VECTORS, VIEWS, check_identity, connect_reader, connect_writer
+from pog.connection import VECTORS, VIEWS, connect_derived, connect_reader, opened
 from pog.embed import MAX_PASSAGES, Embedder, Vector, passages, similarity, square
-from pog.errors import LedgerVersionError, ViewsError
+from pog.errors import ViewsError
 from pog.reader import Reader
 from runloop.errors import NotFoundError
 
@@ -80,7 +80,7 @@ class VectorIndex:
         self._closed = False
         self._views = connect_reader(views_path, VIEWS)
         try:
-            self._connection = _open(path)
+            self._connection = connect_derived(path, VECTORS, sql.load("vectors.sql"))
         except BaseException:
             self._views.close()
             raise
@@ -105,13 +105,8 @@ class VectorIndex:
         scan: Scan = "auto",
     ) -> VectorIndex:
         """Open, making the file anew when it is damaged, of another embedder, ledger or version."""
-        try:
-            return cls(Path(path), Path(views_path), reader, embedder, dimensions, scan)
-        except (sqlite3.DatabaseError, LedgerVersionError) as error:
-            if isinstance(error, sqlite3.OperationalError):
-                raise ViewsError(f"{path} cannot be opened: {error}", hint="rlp doctor") from error
-            _remove(Path(path))
-            return cls(Path(path), Path(views_path), reader, embedder, dimensions, scan)
+        file, views = Path(path), Path(views_path)
+        return opened(file, lambda: cls(file, views, reader, embedder, dimensions, scan))
 
     def close(self) -> None:
         """Let go of both files. May be called twice."""
@@ -361,26 +356,3 @@ def _load_sqlite_vec(connection: sqlite3.Connection) -> bool:
         with suppress(sqlite3.Error):
             connection.enable_load_extension(False)
     return True
-
-
-def _open(path: Path) -> sqlite3.Connection:
-    connection = connect_writer(path, synchronous="NORMAL")
-    try:
-        if connection.execute("SELECT count(*) FROM sqlite_schema").fetchone() == (0,):
-            connection.execute("PRAGMA journal_mode = WAL").fetchone()
-            connection.executescript(
-                "BEGIN IMMEDIATE;"
-                + sql.load("vectors.sql")
-                + f"PRAGMA application_id = {VECTORS.application_id};"
-                + f"PRAGMA user_version = {VECTORS.version}; COMMIT;"
-            )
-        check_identity(connection, path, VECTORS)
-    except BaseException:
-        connection.close()
-        raise
-    return connection
-
-
-def _remove(path: Path) -> None:
-    for suffix in ("", "-wal", "-shm"):
-        path.with_name(path.name + suffix).unlink(missing_ok=True)

@@ -1,15 +1,15 @@
 """Why something is as it is: from any fact back to the root, and forward to what it led to.
 
-Knows: how to find the fact a reference means, and how to walk ``provenance.causes``. Only recorded edges are
-followed; none is inferred from order, time or equal text. An edge that leads nowhere, and a fact that should
-have a cause and names none, are reported as severed; a fact that was taken back is told of. Nothing is
-scanned: names and forward edges are looked up (``pog.trace``), so that an explanation costs by its own size.
+Knows: how to walk ``provenance.causes``, and what of the facts on the way a person wants to see. Does not
+know: which fact a reference means (``pog.reference``). Only recorded edges are followed; none is inferred
+from order, time or equal text. An edge that leads nowhere, and a fact that should have a cause and names
+none, are reported as severed; a fact that was taken back is told of. Nothing is scanned: names and forward
+edges are looked up (``pog.trace``), so that an explanation costs by its own size.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -17,9 +17,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
 from pog.reader import Reader
+from pog.reference import Names, digests_of, resolved
 from pog.retract import retracted
 from pog.trace import Trace
-from runloop.errors import ConflictError, NotFoundError, UsageError
+from pog.words import summary
+from runloop.errors import NotFoundError
 from runloop.events import ActionDecided, ActionRequested, Event, RunStarted, SourceRetracted, encode_payload
 
 __all__ = [
@@ -31,13 +33,10 @@ __all__ = [
     "Retracted",
     "Severed",
     "impact",
-    "resolve",
     "why",
 ]
 
 _MAX_HOPS = 5_000
-_HEX = re.compile(r"[0-9a-f]{6,64}\Z")
-_UUID = re.compile(r"[0-9a-f]{4,8}(-[0-9a-f]{0,4}){0,3}(-[0-9a-f]{0,12})?\Z")
 _ROOTS = frozenset(
     {
         "run.started",
@@ -64,26 +63,6 @@ _ROOTS = frozenset(
     }
 )
 """Kinds that may stand at the beginning: a person, the clock of the host, or the host itself is the cause."""
-
-_ORIGIN_FIELDS = (
-    ("artifact.created", "blob"),
-    ("email.sent", "content_blob"),
-    ("model.called", "answer_digest"),
-    ("hostcall.delivered", "file_digest"),
-    ("hostcall.delivered", "result_digest"),
-    ("hostcall.delivered", "result_blob"),
-    ("node.finished", "output_digest"),
-    ("run.finished", "output_digest"),
-    ("action.requested", "content_blob"),
-    ("action.requested", "action_digest"),
-    ("document.imported", "content_digest"),
-    ("model.called", "request_digest"),
-    ("node.scheduled", "input_digest"),
-    ("node.scheduled", "input_blob"),
-    ("hostcall.delivered", "args_digest"),
-    ("message.sent", "body_digest"),
-)
-"""Where bytes come into being before where they are only mentioned."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -216,7 +195,7 @@ def why(reader: Reader, ref: str | int, trace: Trace | None = None) -> Explanati
     Raises :class:`NotFoundError`, or :class:`ConflictError` when a prefix means several things.
     """
     with _followed(reader, trace) as names:
-        target, also = _resolved(names, ref)
+        target, also = resolved(names, ref)
         depths, severed, truncated = {target: 0}, [], False
         events: dict[int, Event] = {}
         queue = [target]
@@ -255,7 +234,7 @@ def why(reader: Reader, ref: str | int, trace: Trace | None = None) -> Explanati
 def impact(reader: Reader, ref: str | int, trace: Trace | None = None) -> Explanation:
     """Everything that ``ref`` led to, as far as causes are recorded. Arguments and errors as :func:`why`."""
     with _followed(reader, trace) as names:
-        target, also = _resolved(names, ref)
+        target, also = resolved(names, ref)
         depths = {target: 0}
         truncated = False
         frontier, depth = [target], 0
@@ -280,32 +259,14 @@ def impact(reader: Reader, ref: str | int, trace: Trace | None = None) -> Explan
         )
 
 
-def resolve(reader: Reader, ref: str | int, trace: Trace | None = None) -> tuple[int, tuple[int, ...]]:
-    """The event a reference means, and the others it may have meant."""
-    with _followed(reader, trace) as names:
-        return _resolved(names, ref)
-
-
-@dataclass(frozen=True, slots=True)
-class _Names:
-    """The ledger, and its index abreast of it."""
-
-    reader: Reader
-    trace: Trace
-
-    def events(self, ids: Iterable[int], kind: str) -> list[Event]:
-        """Those of some events that are of a kind."""
-        return [event for event in map(self.reader.event, ids) if event.kind == kind]
-
-
 @contextmanager
-def _followed(reader: Reader, trace: Trace | None) -> Iterator[_Names]:
+def _followed(reader: Reader, trace: Trace | None) -> Iterator[Names]:
     with ExitStack() as stack:
         if trace is None:
             folder = stack.enter_context(TemporaryDirectory(prefix="runloop-trace-"))
             trace = stack.enter_context(Trace.open(Path(folder) / "trace.db", reader))
         trace.catch_up()
-        yield _Names(reader, trace)
+        yield Names(reader, trace)
 
 
 def _told(reader: Reader, events: Sequence[Event]) -> dict[str, Any]:
@@ -360,134 +321,6 @@ def _decisions(events: Sequence[Event]) -> tuple[Decision, ...]:
     return tuple(found.values())
 
 
-def _resolved(names: _Names, ref: str | int) -> tuple[int, tuple[int, ...]]:
-    text = str(ref).strip()
-    if not text:
-        raise UsageError("nothing to explain", hint="rlp kb why <event, run, digest, approval or address>")
-    for finder in (_by_event, _by_message, _by_file, _by_mail, _by_run, _by_approval, _by_digest):
-        found = finder(names, text)
-        if found:
-            return found[0], tuple(found[1:])
-    raise NotFoundError(
-        f"nothing in the ledger is called {text!r}",
-        hint="'rlp runs', 'rlp approvals' and 'rlp trace <run>' show what is",
-        code="why.absent",
-    )
-
-
-def _by_event(names: _Names, text: str) -> list[int]:
-    number = text.removeprefix("event:").removeprefix("#")
-    if not number.isascii() or not number.isdecimal() or len(number) > 15:
-        return []
-    event_id = int(number)
-    return [event_id] if 0 < event_id <= names.reader.head_id() else []
-
-
-def _by_message(names: _Names, text: str) -> list[int]:
-    number = text.removeprefix("msg:")
-    if not number.isascii() or not number.isdecimal() or len(number) > 18:
-        return []
-    sent = names.events(names.trace.message(int(number)), "message.sent")
-    return [e.id for e in reversed(sent) if getattr(e.payload, "msg_id", None) == int(number)]
-
-
-def _by_file(names: _Names, text: str) -> list[int]:
-    """Writes of a file, newest first."""
-    if not text.startswith("/"):
-        return []
-    written = names.trace.text("fs.write", "path", text)
-    return [e.id for e in reversed(names.events(written, "hostcall.delivered"))]
-
-
-def _by_mail(names: _Names, text: str) -> list[int]:
-    if "@" not in text:
-        return []
-    places = (
-        [("email.sent", "message_id")]
-        if text.startswith("<")
-        else [
-            ("email.sent", "recipients"),
-            ("action.requested", "action.recipients"),
-            ("contact.upserted", "emails"),
-            ("document.imported", "people"),
-            ("calendar.upserted", "people"),
-        ]
-    )
-    for kind, field in places:
-        events = names.events(names.trace.text(kind, field, text), kind)
-        found = [event.id for event in events if _says(event, field, text)]
-        if found:
-            return found[::-1]
-    return []
-
-
-def _says(event: Event, field: str, text: str) -> bool:
-    value: Any = encode_payload(event.payload)
-    for part in field.split("."):
-        value = value.get(part) if isinstance(value, dict) else None
-    if isinstance(value, list):
-        return any(isinstance(item, str) and item.lower() == text.lower() for item in value)
-    return bool(value == text)
-
-
-def _by_run(names: _Names, text: str) -> list[int]:
-    if not _UUID.match(text.lower()):
-        return []
-    try:
-        run = names.reader.find_run(text)
-    except NotFoundError:
-        return []
-    ends = [event.id for event in names.reader.events(run=run, kinds={"run.finished"})]
-    return ends or [event.id for event in names.reader.events(run=run, kinds={"run.started"}, limit=1)]
-
-
-def _by_approval(names: _Names, text: str) -> list[int]:
-    """The newest word on the approval: the decision where there is one, else the request."""
-    found: dict[str, list[int]] = {}
-    for event_id in names.trace.approval(text):
-        event = names.reader.event(event_id)
-        approval = str(getattr(event.payload, "approval", ""))
-        if event.kind.startswith("action.") and approval.startswith(text):
-            found.setdefault(approval, []).append(event_id)
-    if len(found) > 1 and text not in found:
-        raise ConflictError(f"{text!r} may be any of {', '.join(sorted(found))}", hint="type more characters")
-    events = found.get(text) or next(iter(found.values()), [])
-    return sorted(events, reverse=True)[:1]
-
-
-def _by_digest(names: _Names, text: str) -> list[int]:
-    prefix = text.lower()
-    if not _HEX.match(prefix):
-        return []
-    by_digest: dict[str, list[tuple[int, int]]] = {}
-    for event_id in names.trace.digest(prefix):
-        event = names.reader.event(event_id)
-        for name, value in _called(names, event):
-            if value.startswith(prefix):
-                by_digest.setdefault(value, []).append((_rank(event.kind, name), -event.id))
-    if len(by_digest) > 1:
-        raise ConflictError(
-            f"{text!r} is the beginning of {len(by_digest)} digests",
-            hint="type more characters",
-            code="digest.ambiguous",
-            digests=sorted(by_digest),
-        )
-    return list(dict.fromkeys(-event_id for places in by_digest.values() for _, event_id in sorted(places)))
-
-
-def _called(names: _Names, event: Event) -> Iterator[tuple[str, str]]:
-    """The digests an event names, and that of the bytes it wrote into a file."""
-    yield from _digests(event).items()
-    for name, value in names.trace.written(event):
-        if name == "digest":
-            yield "file_digest", value
-
-
-def _rank(kind: str, name: str) -> int:
-    place = (kind, name)
-    return _ORIGIN_FIELDS.index(place) if place in _ORIGIN_FIELDS else len(_ORIGIN_FIELDS)
-
-
 def _is_root(event: Event) -> bool:
     """Whether it may stand at the beginning. What is asked outside of any run, a person has asked for."""
     return event.kind in _ROOTS or (event.kind == "action.requested" and event.run is None)
@@ -512,9 +345,9 @@ def _hop(event: Event, depth: int) -> Hop:
         actor=event.actor,
         run=event.run,
         depth=depth,
-        summary=_summary(event),
+        summary=summary(event),
         causes=stamp.causes,
-        digests=_digests(event),
+        digests=digests_of(event),
         node=stamp.node or getattr(event.payload, "node", None),
         attempt=stamp.attempt or getattr(event.payload, "attempt", None),
         agent=stamp.agent,
@@ -524,30 +357,7 @@ def _hop(event: Event, depth: int) -> Hop:
     )
 
 
-def _digests(event: Event) -> dict[str, str]:
-    found = {"hash": event.hash.hex()}
-    for name, value in _strings(encode_payload(event.payload), ""):
-        last = name.rpartition(".")[2]
-        if len(value) == 64 and (last.endswith(("_digest", "_blob")) or last in {"blob", "bundle"}):
-            found[name] = value
-    if event.kind == "node.finished":
-        for index, value in enumerate((getattr(event.payload, "output", None) or {}).get("artifacts", ())):
-            if isinstance(value, str):
-                found[f"artifacts.{index}"] = value
-    if event.provenance.bundle:
-        found["bundle"] = event.provenance.bundle
-    return found
-
-
-def _strings(value: Any, name: str) -> Iterator[tuple[str, str]]:
-    if isinstance(value, str):
-        yield name, value
-    elif isinstance(value, dict):
-        for key, item in value.items():
-            yield from _strings(item, f"{name}.{key}" if name else key)
-
-
-def _grants(names: _Names, hops: Iterable[Hop]) -> tuple[tuple[Grant, ...], list[Severed]]:
+def _grants(names: Names, hops: Iterable[Hop]) -> tuple[tuple[Grant, ...], list[Severed]]:
     """The tokens that were checked on the way, each with its parents up to the root of authority."""
     found: dict[str, Grant] = {}
     lost: list[Severed] = []
@@ -577,88 +387,3 @@ def _grants(names: _Names, hops: Iterable[Hop]) -> tuple[tuple[Grant, ...], list
 
 def _of_token(event: Event, token: str) -> bool:
     return getattr(event.payload, "token", None) == token
-
-
-_HOW = {
-    "install": "installed",
-    "upgrade": "upgraded to",
-    "downgrade": "went down to",
-    "rollback": "rolled back to",
-    "swap": "swapped for the author's next build",
-}
-_TRUST = {
-    "add": "now trusts the publisher",
-    "remove": "no longer trusts the publisher",
-    "revoke": "revoked",
-}
-_WORDS: dict[str, Callable[[Any], str]] = {
-    "daemon.started": lambda p: f"daemon {p.build} started",
-    "daemon.stopped": lambda p: f"daemon stopped: {p.reason}",
-    "run.started": lambda p: (
-        f"{p.principal} started {p.opening}"
-        + (f" by asking {p.origin['prompt']!r}" if p.origin.get("prompt") else "")
-    ),
-    "run.resumed": lambda p: f"run taken up again: {p.reason}",
-    "run.cancel_requested": lambda p: f"{p.principal} asked to cancel: {p.reason}",
-    "run.finished": lambda p: f"run {p.outcome}" + (f" because {p.clause}" if p.clause else ""),
-    "node.scheduled": lambda p: f"attempt {p.attempt} of {p.node} scheduled",
-    "node.finished": lambda p: f"attempt {p.attempt} of {p.node} {p.status}",
-    "node.skipped": lambda p: f"{p.node} skipped: {p.reason}",
-    "node.cancelled": lambda p: f"{p.node} cancelled: {p.reason}",
-    "message.sent": lambda p: f"{p.sender} sent {p.type} to {p.receiver}, {p.size} bytes",
-    "topic.published": lambda p: f"{p.publisher} published {p.type} on {p.topic}, {p.size} bytes",
-    "consumer.advanced": lambda p: f"consumer {p.consumer} of {p.owner} took everything up to {p.position}",
-    "consumer.removed": lambda p: f"{p.owner} removed the consumer {p.consumer}",
-    "hostcall.admitted": lambda p: f"{p.node} was let through to {p.op}",
-    "hostcall.delivered": lambda p: f"{p.node} called {p.op} and was {'answered' if p.ok else 'refused'}",
-    "model.called": lambda p: (
-        f"{p.provider} {p.model} turned text into vectors for {p.cost_micro_usd} micro-dollars"
-        if p.finish == "embedded"
-        else f"{p.provider} {p.model} {'wrote' if p.generated else 'filled in (no language model)'} "
-        f"{p.output_tokens} tokens for {p.cost_micro_usd} micro-dollars"
-    ),
-    "action.requested": lambda p: f"{p.op} waits for a person: {p.action.get('summary', p.effect)}",
-    "action.decided": lambda p: f"{p.principal} {p.decision} it",
-    "action.claimed": lambda p: "the approval was used",
-    "email.sent": lambda p: f"mail {p.subject!r} went to {', '.join(p.recipients)} by {p.provider}",
-    "artifact.created": lambda p: f"{p.node} made {p.name} ({p.media_type}, {p.size} bytes)",
-    "contact.upserted": lambda p: f"contact {p.name} learnt from {p.source or 'the user'}",
-    "document.imported": lambda p: f"{p.type} {p.title!r} learnt from {p.source or 'the user'}",
-    "calendar.upserted": lambda p: f"{p.type} {p.title!r} learnt from {p.source or 'the user'}",
-    "memory.updated": lambda p: f"memory {p.namespace}/{p.key} is now at version {p.entry_version}",
-    "memory.forgotten": lambda p: f"memory {p.namespace}/{p.key} was forgotten (version {p.entry_version})",
-    "promise.created": lambda p: (
-        f"{p.node} waits for {'a person' if p.resolver == 'operator' else 'a word'}"
-        + (f": {p.question}" if p.question else "")
-    ),
-    "promise.resolved": lambda p: f"{p.principal} said what was promised",
-    "promise.timed_out": lambda p: f"nobody said it in time ({p.reason.replace('_', ' ')})",
-    "ledger.restored": lambda p: f"{p.principal} put a {p.source} of {p.head_id} events in its place",
-    "source.retracted": lambda p: f"{p.principal} took back event {p.source}: {p.reason}",
-    "source.restored": lambda p: f"{p.principal} let event {p.retraction}'s facts count again: {p.reason}",
-    "token.issued": lambda p: f"token for {p.holder} issued",
-    "token.revoked": lambda p: f"token revoked: {p.reason}",
-    "cap.audit": lambda p: f"{p.capability} for {p.op} {p.decision}: {p.reason}",
-    "policy.changed": lambda p: f"{p.principal} changed {p.capability} of {p.agent}: {p.change}",
-    "agent.transition": lambda p: f"{p.agent} went from {p.before} to {p.after}",
-    "agent.quarantined": lambda p: f"{p.name} was quarantined: {p.reason}",
-    "agent.released": lambda p: f"{p.principal} released {p.name}: {p.reason}",
-    "agent.installed": lambda p: (
-        f"{p.principal} {_HOW[p.how]} {p.name} {p.agent_version} of {p.publisher or 'this home'}"
-        + (" (development key)" if p.dev else "")
-    ),
-    "agent.removed": lambda p: f"{p.principal} removed {p.name} {p.agent_version}",
-    "agent.index_seen": lambda p: f"index {p.serial} of {p.publisher} read, good until {p.expires}",
-    "trust.changed": lambda p: (
-        f"{p.principal} {_TRUST[p.change]} {p.subject}" + (f": {p.reason}" if p.reason else "")
-    ),
-    "quota.warned": lambda p: f"{p.agent} has used {p.used} of {p.limit} {p.resource}",
-    "quota.exceeded": lambda p: f"{p.agent} used up {p.limit} {p.resource}",
-    "timer.set": lambda p: f"timer {p.timer} set",
-    "timer.fired": lambda p: f"timer {p.timer} fired",
-}
-
-
-def _summary(event: Event) -> str:
-    words = _WORDS.get(event.kind)
-    return words(event.payload) if words else event.kind

@@ -1,4 +1,5 @@
-"""What a person means by ``--at``: an event by number, or a time as they write it.
+"""What a person means by ``--at``: an event by number, or a time as they write it. Events are named alike
+everywhere: ``1234`` or ``#1234``.
 
 Knows: how times are written. Does not know: what was known then (``pog.moment``).
 """
@@ -18,9 +19,17 @@ from runloop.errors import UsageError
 if TYPE_CHECKING:
     from pog.query import Knowledge
 
-__all__ = ["knowledge_then", "parse"]
+__all__ = ["event_number", "knowledge_then", "parse"]
 
-_EVENT = re.compile(r"#?(\d{1,15})\Z")
+_EVENT = re.compile(r"#?([0-9]{1,15})\Z")
+
+
+def event_number(text: str, *, hint: str) -> int:
+    """The event a person names; raises :class:`UsageError` (``cli.event``) for anything else."""
+    found = _EVENT.match(text)
+    if found is None:
+        raise UsageError(f"{text[:80]!r} is not an event number", hint=hint, code="cli.event")
+    return int(found[1])
 
 
 def parse(text: str) -> tuple[int | None, int | None]:

@@ -44,6 +44,8 @@ MAX_PEOPLE = 200
 MAX_RULE = 4 * 1024
 MAX_ZONES = 64
 MAX_ZONE_LINES = 400
+MAX_ZONE_CHANGES = 5_000
+"""Changes of a time zone up to the year 2100: looking a time up in it walks along them."""
 MAX_TOLD = 8
 """Properties of one entry that are told of when they cannot be read."""
 MAX_SEQUENCE = 2**31 - 1
@@ -57,6 +59,7 @@ _RULES = frozenset({"RRULE", "RDATE", "EXDATE", "EXRULE"})
 _USED = _ONCE | _RULES | {"ATTENDEE"}
 _STATUS = frozenset({"confirmed", "tentative", "cancelled", "needs-action", "in-process", "completed"})
 _NAME = re.compile(r"([A-Za-z0-9-]{1,64})(?=[;:])")
+_NEWLINE = re.compile(r"\r\n|\n|\r")
 _LONG_ZONE = re.compile(r"TZID=[^:;]{128}", re.IGNORECASE)
 _YEARLY = re.compile(
     r"FREQ=YEARLY(?:;(?:INTERVAL=1|BYMONTH=[0-9]{1,2}|BYDAY=[-+0-9]{0,3}[A-Z]{2}|BYMONTHDAY=[-0-9,]{1,40}"
@@ -232,10 +235,19 @@ def _refusal(part: _Part, name: str, line: str, long: bool) -> str | None:
     return None
 
 
+def _lines(text: str) -> Iterator[str]:
+    """One after the other: a list of all would take many times the room of the text."""
+    at = 0
+    for end in _NEWLINE.finditer(text):
+        yield text[at : end.start()]
+        at = end.end()
+    yield text[at:]
+
+
 def _unfold(text: str) -> Iterator[tuple[int, str, bool]]:
     """Logical lines with the number of their first physical one, and whether they were too long."""
     start, parts, used = 0, [""], 0
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", text), 1):
+    for number, line in enumerate(_lines(text), 1):
         if line[:1] in {" ", "\t"} and start:
             if used <= MAX_LINE:
                 parts.append(line[1:])
@@ -260,6 +272,7 @@ def _define_zone(part: _Part, source: str, report: Report) -> None:
     if (
         len(part.lines) > MAX_ZONE_LINES
         or sum(map(len, dates)) > MAX_RULE
+        or _changes(part.lines) > MAX_ZONE_CHANGES
         or not all(map(_YEARLY.match, rules))
     ):
         report(Problem(f"{source}:{part.line}", "the rules of this time zone are not read", note=True))
@@ -271,6 +284,31 @@ def _define_zone(part: _Part, source: str, report: Report) -> None:
         icalendar.Calendar.from_ical(text)
     except Exception as error:  # a hostile zone may raise anything
         report(Problem(f"{source}:{part.line}", f"this time zone cannot be read: {_short(error)}", note=True))
+
+
+def _changes(lines: Iterable[str]) -> int:
+    """How many changes the rules of a zone give, at most."""
+    count = since = 0
+    ends: list[tuple[int, int]] = []
+    for line in lines:
+        name, _, value = line.upper().partition(":")
+        if name.startswith("DTSTART") and value[:4].isdecimal():
+            since = int(value[:4])
+        elif name == "RRULE":
+            until = re.search(r"UNTIL=([0-9]{4})", value)
+            ends.append((int(until[1]) if until else 2_100, _in_a_year(value)))
+        elif name == "END":
+            count += sum(max(0, end - since) * times for end, times in ends)
+            since, ends = 0, []
+    return count
+
+
+def _in_a_year(rule: str) -> int:
+    """How often a rule that :data:`_YEARLY` knows may come true in a year, at most."""
+    days = re.search(r"BYMONTHDAY=([-0-9,]*)", rule)
+    every_week = re.search(r"BYDAY=[A-Z]", rule)
+    in_a_month = days[1].count(",") + 1 if days else 5 if every_week else 1
+    return in_a_month if "BYMONTH=" in rule else 12 * in_a_month
 
 
 def _entry(part: _Part, method: str, source: str, report: Report) -> CalendarUpserted | None:

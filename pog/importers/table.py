@@ -31,6 +31,8 @@ __all__ = ["FIELDS", "parse_table", "read_table"]
 
 MAX_FILE_BYTES = 64 * 1024 * 1024
 MAX_ROWS = 500_000
+MAX_LINES = 4 * MAX_ROWS
+"""Rows may be written on several lines; every line costs memory before it is known what is in it."""
 MAX_COLUMNS = 500
 MAX_BROKEN = 100
 """Quotation marks that are never closed, before the rest of the file is given up."""
@@ -85,7 +87,10 @@ def parse_table(
 ) -> Iterator[Payload]:
     """The rows in the bytes of a file; the first one names the columns."""
     text = decode_text(data)
-    lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text)
+    lines = re.split(r"(?<=\n)|(?<=\r)(?!\n)", text, maxsplit=MAX_LINES)
+    if len(lines) > MAX_LINES:
+        report(Problem(f"{name}:{MAX_LINES + 1}", f"more than {MAX_LINES} lines; the rest was left out"))
+        del lines[MAX_LINES:]
     rows = _rows(lines, _delimiter(lines), name, report)
     header = next(((number, row) for number, row in rows if any(cell.strip() for cell in row)), None)
     if header is None:
@@ -96,8 +101,11 @@ def parse_table(
         report(Problem(f"{name}:{number}", f"it has more than {MAX_COLUMNS} columns"))
         return
     fields = _fields(names, columns or {})
-    found = _contacts if _is_address_book(fields, bool(columns)) else _records
-    yield from found(_whole(rows, names, name, report), names, fields, place, name, report)
+    whole = _whole(rows, names, name, report)
+    if _is_address_book(fields, bool(columns)):
+        yield from _contacts(whole, names, fields, place, name, report)
+        return
+    yield from _records(_hinted(whole, name, report), names, fields, place, name, report)
 
 
 # --- rows -------------------------------------------------------------------------------------------
@@ -202,6 +210,19 @@ def _known(name: str, taken: object) -> str:
 def _is_address_book(fields: Sequence[str], said: bool) -> bool:
     known = set(fields)
     return "email" in known or {"first", "last"} <= known or (said and bool(known & _ADDRESS_BOOK))
+
+
+def _hinted(
+    rows: Iterator[tuple[int, list[str]]], name: str, report: Report
+) -> Iterator[tuple[int, list[str]]]:
+    """The rows; at the first one with an address it is told how such rows become contacts."""
+    told = False
+    for number, row in rows:
+        if not told and any(is_address(cell.strip()) for cell in row):
+            told = True
+            what = "its rows are kept as records; if they are people, --column FIELD=HEADER says what is what"
+            report(Problem(name, what, note=True))
+        yield number, row
 
 
 # --- meaning ----------------------------------------------------------------------------------------

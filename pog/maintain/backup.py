@@ -27,7 +27,7 @@ from pog.errors import BackupError, LedgerCorruptError
 from pog.maintain.checks import verify
 from pog.maintain.files import appearing_folder, digest_of, write_new
 from pog.maintain.report import Report
-from pog.wal import lost_commits
+from pog.wal import insist_on_whole
 from runloop.clock import Clock
 from runloop.digest import blob_digest, canonical, framed
 from runloop.errors import NotFoundError, UsageError
@@ -95,11 +95,7 @@ def write(
     nothing is left behind), :class:`ConflictError` when ``to`` exists.
     """
     known = read_anchor(anchor) if anchor is not None else None  # before the copy: it is never ahead of it
-    if (lost := lost_commits(ledger)) > 1:
-        raise LedgerCorruptError(
-            f"{ledger}-wal is damaged: {lost} transactions in it cannot be read",
-            hint="'rlp verify' says what; 'rlp kb salvage' saves what can be read",
-        )
+    insist_on_whole(ledger)
     with appearing_folder(to) as folder:
         _copy(ledger, folder / DATABASE)
         report = verify(

@@ -5,12 +5,15 @@ Knows: temporary names, fsync, rename. Does not know: what is in the files.
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import shutil
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from runloop.digest import stream_digest
 from runloop.errors import ConflictError, NotFoundError
@@ -60,8 +63,7 @@ def write_new(path: Path, data: bytes) -> None:
 
 def copy_new(source: Path, target: Path) -> str:
     """Copy a file (no link is followed) to where nothing is; returns the digest of what was copied."""
-    given = os.open(source, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    with os.fdopen(given, "rb") as read:
+    with _regular(source) as read:
         made = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         with os.fdopen(made, "wb") as out:
 
@@ -77,9 +79,21 @@ def copy_new(source: Path, target: Path) -> str:
 
 
 def digest_of(path: Path) -> str:
-    """Digest of a file's bytes."""
-    with path.open("rb") as read:
+    """Digest of a file's bytes; no link is followed."""
+    with _regular(path) as read:
         return stream_digest(iter(lambda: read.read(_CHUNK), b""))
+
+
+def _regular(path: Path) -> BinaryIO:
+    """A file to read, and nothing that keeps the reader waiting for ever (a FIFO); raises OSError."""
+    handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, f"{path} is not a regular file")
+        return os.fdopen(handle, "rb")
+    except BaseException:
+        os.close(handle)
+        raise
 
 
 def sync(path: Path) -> None:

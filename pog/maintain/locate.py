@@ -27,6 +27,7 @@ RawRow = tuple[Any, ...]
 
 
 def relink(raw: RawRow, prev_hash: bytes) -> bytes | None:
+    """The hash a row should have behind ``prev_hash``; None when its cells are of no type that is written."""
     event_id, ts_ms, actor, kind, version, scope, run, payload, provenance = raw[:9]
     if not all(isinstance(number, int) for number in (event_id, ts_ms, version)):
         return None
@@ -105,6 +106,7 @@ def _near_bytes(data: bytes) -> Iterator[bytes]:
 
 
 def misfit(raw: RawRow) -> str | None:
+    """The first column whose text is not the canonical JSON it must be; None when both are."""
     for name in ("payload", "provenance"):
         try:
             text = raw[Row._fields.index(name)]

@@ -21,7 +21,7 @@ from pog.errors import LedgerCorruptError, LedgerVersionError, LedgerWriteError
 from pog.lock import held
 from pog.maintain.checks import chain_of
 from pog.maintain.files import appearing_folder, copy_new
-from pog.wal import lost_commits
+from pog.wal import insist_on_whole
 from runloop.errors import NotFoundError
 
 __all__ = ["STEPS", "Migrated", "apply_steps", "migrate", "version_of"]
@@ -51,7 +51,8 @@ def version_of(path: Path, kind: FileKind = LEDGER) -> int:
             f"there is no {kind.name} at {path}", hint="rlp daemon start", code="ledger.absent"
         )
     try:
-        with closing(_connect(path)) as connection:
+        # One that may write would fold the log into the file when it closes, and a damaged log with it.
+        with closing(_connect(path, "ro")) as connection:
             (application,) = connection.execute("PRAGMA application_id").fetchone()
             (version,) = connection.execute("PRAGMA user_version").fetchone()
     except sqlite3.DatabaseError as error:
@@ -83,10 +84,7 @@ def migrate(
         before = version_of(path, kind)
         if before == kind.version:
             return Migrated(before=before, after=before, kept=None)
-        if (lost := lost_commits(path)) > 1:
-            raise LedgerCorruptError(
-                f"{path}-wal is damaged: {lost} transactions in it cannot be read", hint="rlp kb salvage"
-            )
+        insist_on_whole(path)
         kept = _free_name(path, before)
         with appearing_folder(kept) as folder:
             for suffix in ("", "-wal"):
@@ -100,7 +98,7 @@ def migrate(
 def apply_steps(path: Path, *, kind: FileKind = LEDGER, steps: Mapping[int, str] = STEPS) -> None:
     """The transaction itself, on a file that nobody else writes."""
     try:
-        with closing(_connect(path)) as connection:
+        with closing(_connect(path, "rw")) as connection:
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("BEGIN EXCLUSIVE")
             events = chain_of(connection)
@@ -135,5 +133,6 @@ def _free_name(path: Path, version: int) -> Path:
     )
 
 
-def _connect(path: Path) -> sqlite3.Connection:
-    return sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=5.0)
+def _connect(path: Path, mode: str) -> sqlite3.Connection:
+    uri = f"{path.absolute().as_uri()}?mode={mode}"
+    return sqlite3.connect(uri, uri=True, isolation_level=None, timeout=5.0)

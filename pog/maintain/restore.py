@@ -93,26 +93,30 @@ class Restored:
     """Where the files are that were in place."""
 
 
-def loss(ledger: Path, backup: Backup, anchor: Path | None) -> Loss:
-    """Compare the ledger in place with a backup; changes nothing."""
+def loss(ledger: Path, copy: Path, anchor: Path | None) -> Loss:
+    """Compare the ledger in place with the one that is to take its place; changes nothing.
+
+    ``copy`` is a file nobody else can change: a backup's folder is somebody's, and what is compared must be
+    what is put in place.
+    """
     try:
         signed = read_anchor(anchor) if anchor is not None else None
     except LedgerCorruptError as error:
         return Loss(present_head=None, anchored_at=None, first=None, last=None, why_unknown=error.message)
     try:
         if (damaged := lost_commits(ledger)) > 1:
-            return _from_anchor(backup, signed, f"{damaged} transactions of its log cannot be read")
+            return _from_anchor(copy, signed, f"{damaged} transactions of its log cannot be read")
         with (
             closing(connect_reader(ledger, LEDGER)) as present,
-            closing(connect_reader(backup.path / DATABASE, LEDGER)) as kept,
+            closing(connect_reader(copy, LEDGER)) as kept,
         ):
             return _compare(present, kept, signed)
     except NotFoundError:
-        return _from_anchor(backup, signed, "" if signed is None else "there is no ledger in place")
+        return _from_anchor(copy, signed, "" if signed is None else "there is no ledger in place")
     except (LedgerCorruptError, LedgerVersionError) as error:
-        return _from_anchor(backup, signed, error.message)
+        return _from_anchor(copy, signed, error.message)
     except sqlite3.DatabaseError as error:
-        return _from_anchor(backup, signed, f"it cannot be read: {error}")
+        return _from_anchor(copy, signed, f"it cannot be read: {error}")
 
 
 def restore(
@@ -133,15 +137,15 @@ def restore(
     lost and ``accept_loss`` is not given. Nothing has changed then.
     """
     with held(ledger, what="restoring"):
-        found = loss(ledger, backup, anchor)
-        if not found.nothing and not accept_loss:
-            raise _refused(found, backup)
         stamp = datetime.fromtimestamp(clock.now_ms() / 1000, UTC).strftime("%Y%m%dT%H%M%S")
         staged = ledger.parent / f"restoring-{stamp}-{backup.manifest_digest[:8]}"
         aside = f"aside-{stamp}-{backup.manifest_digest[:8]}"
         there = any(ledger.with_name(ledger.name + suffix).exists() for suffix in ("", "-wal"))
         with appearing_folder(staged) as folder:
             _check_copy(folder, backup, key)
+            found = loss(ledger, folder / exchange.NEW_LEDGER, anchor)
+            if not found.nothing and not accept_loss:
+                raise _refused(found, backup)
             fact = LedgerRestored(
                 source=backup.manifest.source,
                 manifest_digest=backup.manifest_digest,
@@ -205,13 +209,13 @@ def _compare(present: sqlite3.Connection, kept: sqlite3.Connection, signed: Anch
     )
 
 
-def _from_anchor(backup: Backup, signed: Anchor | None, why: str) -> Loss:
+def _from_anchor(copy: Path, signed: Anchor | None, why: str) -> Loss:
     """There is nothing to compare with but the anchor."""
     if signed is None:
         return Loss(present_head=None, anchored_at=None, first=None, last=None, why_unknown=why)
-    with closing(connect_reader(backup.path / DATABASE, LEDGER)) as kept:
+    with closing(connect_reader(copy, LEDGER)) as kept:
         has = _hash(kept, signed.id) == signed.hash
-    own = backup.manifest.head_id
+        own = _head(kept)
     return Loss(
         present_head=None,
         anchored_at=signed.id,
@@ -223,7 +227,12 @@ def _from_anchor(backup: Backup, signed: Anchor | None, why: str) -> Loss:
 
 def _check_copy(folder: Path, backup: Backup, key: Ed25519PrivateKey) -> None:
     """Take the backup over and judge the copy: what was judged is what is put in place."""
-    copied = copy_new(backup.path / DATABASE, folder / exchange.NEW_LEDGER)
+    try:
+        copied = copy_new(backup.path / DATABASE, folder / exchange.NEW_LEDGER)
+    except OSError as error:
+        raise BackupError(
+            f"{backup.path / DATABASE} was not copied: {error.strerror}", hint="use another backup"
+        ) from error
     if copied != backup.manifest.files.get(DATABASE):
         raise BackupError(
             f"{backup.path / DATABASE} is not the file the manifest names", hint="use another backup"

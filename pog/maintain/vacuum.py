@@ -16,7 +16,7 @@ from pog.errors import LedgerCorruptError, LedgerWriteError
 from pog.lock import held
 from pog.maintain.checks import chain_of
 from pog.maintain.migrate import version_of
-from pog.wal import lost_commits
+from pog.wal import insist_on_whole
 
 __all__ = ["Vacuumed", "vacuum"]
 
@@ -45,10 +45,7 @@ def vacuum(ledger: Path, views: Path) -> list[Vacuumed]:
 
 def _compact(path: Path, kind: FileKind) -> Vacuumed:
     version_of(path, kind)  # refuses what is not ours
-    if (lost := lost_commits(path)) > 1:
-        raise LedgerCorruptError(
-            f"{path}-wal is damaged: {lost} transactions in it cannot be read", hint="rlp kb salvage"
-        )
+    insist_on_whole(path)
     before = _size(path)
     try:
         uri = f"{path.absolute().as_uri()}?mode=rw"

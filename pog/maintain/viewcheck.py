@@ -25,6 +25,7 @@ __all__ = ["check_views", "open_views"]
 def open_views(
     views_path: str | os.PathLike[str] | None, stack: ExitStack, report: Report
 ) -> sqlite3.Connection | None:
+    """One snapshot of the views; None, with the reason in the report, where there is nothing to compare."""
     if views_path is None or not Path(views_path).exists():
         return None
     try:
@@ -41,6 +42,7 @@ def open_views(
 
 
 def check_views(ledger: sqlite3.Connection, views: sqlite3.Connection, report: Report) -> None:
+    """Report where the views differ from the fold of the ledger up to their own cursor."""
     try:
         cursor, own_hash = views.execute("SELECT event, hash FROM cursor").fetchone()
         report.views_checked, report.views_cursor = True, cursor

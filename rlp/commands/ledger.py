@@ -11,6 +11,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rlp.moments import event_number
 from rlp.output import moment, size
 from rlp.session import Session, read_key
 from runloop.errors import NotFoundError, UsageError
@@ -177,7 +178,10 @@ def write_event(session: Session, *, kind: str, payload: str, causes: tuple[str,
     value = _payload(session, payload)
     decode_payload(kind, value)  # a mistake costs nothing, and is said before a daemon is started
     answer = session.ask(
-        "kb.write_event", kind=kind, payload=value, causes=[_event(cause) for cause in causes]
+        "kb.write_event",
+        kind=kind,
+        payload=value,
+        causes=[event_number(cause, hint="--cause 1234") for cause in causes],
     )
     return _told(session, answer, f"stated as event {answer['event']}")
 
@@ -201,7 +205,8 @@ def _key(session: Session) -> Ed25519PrivateKey:
 
 def _derived(session: Session) -> tuple[Path, ...]:
     """Files that are made from the ledger and can be made again."""
-    return session.paths.views_db, *sorted(session.paths.pog_dir.glob("vectors*.db"))
+    folder = session.paths.pog_dir
+    return session.paths.views_db, folder / "trace.db", *sorted(folder.glob("vectors*.db"))
 
 
 def _show_backup(session: Session, made: Backup, word: str) -> None:
@@ -244,10 +249,3 @@ def _payload(session: Session, text: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise UsageError("the payload is not a JSON object", code="kb.payload")
     return value
-
-
-def _event(text: str) -> int:
-    try:
-        return int(text.removeprefix("#"))
-    except ValueError as error:
-        raise UsageError(f"{text!r} is no event", hint="--cause 1234", code="cli.option") from error

@@ -25,6 +25,7 @@ from pog.errors import (
 )
 from pog.ledger import Ledger
 from pog.maintain import backup, exchange, verify
+from pog.maintain import restore as restoring
 from pog.maintain.backup import Backup
 from pog.maintain.restore import Restored, resume
 from pog.maintain.restore import restore as put_back
@@ -285,6 +286,41 @@ def test_going_back_to_an_older_state_needs_the_word_and_is_recorded(full: Store
     assert done.aside is not None and rows(done.aside / "events.db") == before
     assert (done.aside / "ledger.head").exists()
     full.ledger(anchor=anchor).append([facts.draft(facts.note())])  # and it goes on
+
+
+def test_what_is_compared_is_what_is_put_in_place_although_the_folder_changes_meanwhile(
+    full: Store, anchor: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever can write where the backup lies shows the present ledger first, and the older one later."""
+    kept = made(full, anchor)
+    database = kept.path / "events.db"
+    goes_on(full, anchor)
+    own, copy = database.read_bytes(), restoring.copy_new
+    database.write_bytes(made(full, anchor, name="newer").path.joinpath("events.db").read_bytes())
+
+    def swapped(source: Path, target: Path) -> str:
+        database.write_bytes(own)
+        return copy(source, target)
+
+    monkeypatch.setattr(restoring, "copy_new", swapped)
+    before = rows(full.events_db)
+    with pytest.raises(RefusedError, match="would be lost"):
+        restored(full, kept, anchor)
+    assert rows(full.events_db) == before
+    assert sorted(path.name for path in full.folder.iterdir() if path.is_dir()) == []
+
+
+def test_a_backup_of_something_else_than_files_is_judged_without_waiting_for_it(
+    full: Store, anchor: Path
+) -> None:
+    kept = made(full, anchor)
+    (kept.path / "ledger.head").unlink()
+    os.mkfifo(kept.path / "ledger.head")
+    assert "ledger.head is not the file" in str(backup.check(kept, full.public_key).to_json())
+    (kept.path / "events.db").unlink()
+    os.mkfifo(kept.path / "events.db")
+    with pytest.raises(BackupError, match="was not copied"):
+        restored(full, kept, anchor)
 
 
 def test_runs_under_way_in_a_backup_are_asked_to_end(store: Store, anchor: Path) -> None:

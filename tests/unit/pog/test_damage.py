@@ -16,12 +16,17 @@ from typing import Any
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from pog.connection import LEDGER, FileKind
 from pog.errors import LedgerCorruptError, LedgerVersionError
 from pog.ledger import Ledger
+from pog.maintain import backup as backups
 from pog.maintain import verify
+from pog.maintain.migrate import migrate
+from pog.maintain.vacuum import vacuum
 from pog.wal import lost_commits
 from runloop.errors import RunloopError
 from runloop.events import DaemonStarted, Draft
+from runloop.testing import ManualClock
 
 KEY = Ed25519PrivateKey.from_private_bytes(b"k" * 32)
 FRAME = 24 + 4096
@@ -152,8 +157,8 @@ def test_a_log_torn_at_every_byte_of_a_page_keeps_the_transactions_before_it(
     first = ends[3]  # the frame after the fourth transaction
     path = copy(dead, tmp_path / "torn")
     torn = path.with_name("events.db-wal")
-    for cut in range(first - 30, first + FRAME + 30):
-        torn.write_bytes(log[:cut])
+    for cut in reversed(range(first - 30, first + FRAME + 30)):
+        os.truncate(torn, cut)
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as connection:
             found = connection.execute("SELECT id, hash FROM events ORDER BY id").fetchall()
         count = 6 + EACH * whole_commits(log, cut)
@@ -164,14 +169,18 @@ def test_a_log_torn_at_every_byte_of_a_page_keeps_the_transactions_before_it(
 def test_a_log_torn_at_every_edge_of_a_frame_is_opened_with_whole_transactions(
     dead: Path, acknowledged: list[Any], lay: Callable[..., Path]
 ) -> None:
+    """Where a transaction ends with every cut; between its frames with one of them in turn."""
     log = (dead / "events.db-wal").read_bytes()
-    for place, _ in frames(log):
-        for cut in (place - 1, place, place + 512):
+    cuts = (-1, 0, 512)
+    behind_an_end = True
+    for number, (place, ends) in enumerate(frames(log)):
+        for cut in (place + by for by in (cuts if behind_an_end else cuts[number % 3 :][:1])):
             path = lay(log=log[:cut])
             count = 6 + EACH * whole_commits(log, cut)
             assert opened(path) == count, cut
             assert rows(path) == acknowledged[:count]
             assert verify(path, public_key=KEY.public_key()).ok
+        behind_an_end = ends
 
 
 @pytest.mark.parametrize("length", [0, 1, 31, 32, 33, 55])
@@ -301,6 +310,31 @@ def test_zeroed_pages_and_cut_files_are_refused_or_found(
         assert isinstance(found, LedgerCorruptError), place
     for length in range(1, len(database), 1_777):
         _verdict(lay(database=database[:length]), acknowledged, kept)
+
+
+NEXT = FileKind("ledger", LEDGER.application_id, LEDGER.version + 1)
+KEEPING: dict[str, Callable[[Path, Path], object]] = {
+    "backup": lambda path, to: backups.write(path, to, key=KEY, clock=ManualClock()),
+    "vacuum": lambda path, to: vacuum(path, to),
+    "migrate": lambda path, _: migrate(path, kind=NEXT, steps={LEDGER.version: ""}),
+}
+
+
+@pytest.mark.requirement("L4")
+@pytest.mark.parametrize("work", sorted(KEEPING))
+def test_a_log_rotten_inside_is_neither_copied_nor_folded_away(
+    dead: Path, lay: Callable[..., Path], tmp_path: Path, work: str
+) -> None:
+    """SQLite would take the transactions before the damage for the whole ledger, and say nothing."""
+    log = bytearray((dead / "events.db-wal").read_bytes())
+    log[frames(log)[2][0] + 200] ^= 1
+    path = lay(log=bytes(log))
+    before = files(path)
+    with pytest.raises(LedgerCorruptError, match="cannot be read") as refused:
+        KEEPING[work](path, tmp_path / "made")
+    assert "rlp kb salvage" in refused.value.hint
+    assert files(path) == before
+    assert not (tmp_path / "made").exists()
 
 
 @pytest.mark.parametrize("data", [b"\0" * 4096, b"rubbish" * 999, b"SQLite format 3\0" + b"\xff" * 5000])

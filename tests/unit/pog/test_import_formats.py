@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import os
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pog.importers import Import, Item, Problem, named
+from pog.importers import table as tables
 from pog.importers.ical import parse_calendar
 from pog.importers.jsonl import parse_lines
 from pog.importers.source import decode_text
@@ -143,6 +145,16 @@ def test_any_other_table_becomes_records_with_nothing_left_out() -> None:
     assert (nut.text, told) == ("part: nut", [])  # type: ignore[attr-defined]
 
 
+def test_a_table_of_people_whose_columns_nobody_knows_tells_how_it_is_one() -> None:
+    text = "Vorname;E-Mail-Adresse\nJörg;joerg@example.org\nÄnne;aenne@example.org\n".encode("latin-1")
+    found, told = table(text)
+    assert [row.type for row in found if isinstance(row, DocumentImported)] == ["record", "record"]
+    assert told == [
+        "in/t.csv: its rows are kept as records; if they are people, --column FIELD=HEADER says what is what"
+    ]
+    assert table(text, first="Vorname", email="E-Mail-Adresse")[1] == []
+
+
 def test_rows_that_moved_are_the_same_rows_and_a_key_outlives_a_change() -> None:
     def ids(text: str) -> set[str]:
         return {named(row)[1] for row in table(text)[0]}
@@ -270,6 +282,51 @@ def test_a_zone_that_changes_every_second_is_not_believed(rule: str) -> None:
     (found,), told = calendar(zone, event("DTSTART;TZID=Our Zone:20260701T100000", "SUMMARY:x"))
     assert found.start == "2026-07-01T10:00:00"
     assert "the rules of this time zone are not read" in told[0]
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize(
+    ("start", "rule", "times"),
+    [
+        ("00010101T000000", "FREQ=YEARLY", 60),
+        ("00010101T000000", "FREQ=YEARLY;BYMONTHDAY=1,2,3,4,5,6,7,8,9,10,11,12,13", 1),
+        ("16010101T000000", "FREQ=YEARLY;BYDAY=SU", 1),
+    ],
+)
+def test_a_zone_with_thousands_of_changes_is_not_walked_for_every_event(
+    start: str, rule: str, times: int
+) -> None:
+    one = f"DTSTART:{start}\r\nRRULE:{rule}\r\nTZOFFSETFROM:+0100\r\nTZOFFSETTO:+0200\r\nEND:STANDARD"
+    zone = f"BEGIN:STANDARD\r\n{one}\r\n" * times
+    zone = f"BEGIN:VTIMEZONE\r\nTZID:Our Zone\r\n{zone}END:VTIMEZONE"
+    many = [event(f"DTSTART;TZID=Our Zone:20{n:02}0701T100000", f"UID:u{n}", uid="") for n in range(10)]
+    found, told = calendar(zone, *many)
+    assert {entry.start[10:] for entry in found} == {"T10:00:00"}
+    assert "the rules of this time zone are not read" in told[0]
+
+
+@pytest.mark.parametrize("start", ["16010101T030000", "00010101T030000"])
+def test_the_zones_that_programs_write_are_read(start: str) -> None:
+    zone = ZONE.replace("19701025T030000", start).replace("19700329T020000", start)
+    (found,), told = calendar(zone, event("DTSTART;TZID=Our Zone:20260701T100000", "SUMMARY:x"))
+    assert (found.start, told) == ("2026-07-01T10:00:00+02:00", [])
+
+
+def test_a_calendar_of_many_lines_takes_room_in_proportion() -> None:
+    """What a list of all lines would take is many times the file."""
+    text = b"BEGIN:VCALENDAR\n" + b"X:1\n" * 60_000
+    dates(text)
+    tracemalloc.start()
+    dates(text)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * len(text)
+
+
+def test_more_lines_than_a_table_has_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "MAX_LINES", 3)
+    found, told = table("a,b\n1,2\n3,4\n5,6\n")
+    assert (len(found), told) == (2, ["in/t.csv:4: more than 3 lines; the rest was left out"])
 
 
 def test_a_revision_replaces_an_older_one_and_an_instance_is_its_own_entry() -> None:

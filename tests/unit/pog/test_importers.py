@@ -92,7 +92,7 @@ def test_a_bad_card_is_reported_with_its_line_and_the_rest_is_read() -> None:
     ]
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(40)
 @pytest.mark.parametrize(
     "bomb",
     [
@@ -109,7 +109,7 @@ def test_an_endless_line_costs_its_property_and_nothing_else(bomb: str) -> None:
     assert [str(problem) for problem in problems] == ["c.vcf:3: it is longer than 65536 characters"]
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(40)
 def test_a_long_picture_is_passed_over_and_very_many_parts_are_cut() -> None:
     found, problems = cards(
         "BEGIN:VCARD\nFN:One\nPHOTO;ENCODING=b:" + "A" * 70 + ("\n " + "A" * 70) * 5_000 + "\n"
@@ -252,7 +252,7 @@ def test_a_hostile_mail_is_data() -> None:
     canonical(encode_payload(found))
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(40)
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -275,7 +275,7 @@ def test_an_endless_header_costs_its_mail_and_no_other(tmp_path: Path, name: str
     assert all(f"its header '{name}' is larger than" in problem for problem in problems)
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(40)
 def test_headers_of_very_many_parts_are_not_taken_apart() -> None:
     part = b"--b\nContent-Type: text/plain" + b";" * 3_900 + b"\n\nx\n"
     raw = b"Subject: x\nContent-Type: multipart/mixed; boundary=b\n\n" + part * 1_000 + b"--b--\n"
@@ -292,7 +292,7 @@ def test_the_name_of_an_attachment_is_read() -> None:
     assert parse_message(raw, "m").text == "[attachment: Pläne.pdf]"
 
 
-@pytest.mark.timeout(10)
+@pytest.mark.timeout(40)
 @pytest.mark.parametrize(
     "bomb",
     ["<!--", "<!", "<a ", "<a x='", '<a x="', "<script>", "<style><!--", "</", "<?", "&#", "<p a= ", "<a>x"],

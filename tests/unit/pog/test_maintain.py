@@ -364,6 +364,18 @@ def test_a_log_after_a_crash_is_sound(store: Store) -> None:
         assert ledger.head.id == 12
 
 
+def test_every_transaction_behind_the_damage_is_counted(store: Store) -> None:
+    database, log = crashed(store, 150)
+    frames = range(32, len(log), 24 + 4096)
+    ends = [place for place in frames if any(log[place + 4 : place + 8])]
+    assert len(frames) > 300 and len(ends) >= 150
+    for name, damaged in (("first", frames[0]), ("later", frames[20])):
+        torn = bytearray(log)
+        torn[damaged + 100] ^= 1
+        path = lay(store, name, database, bytes(torn))
+        assert lost_commits(path) == sum(place >= damaged for place in ends)
+
+
 def test_a_damaged_byte_inside_the_log_is_never_taken_for_its_end(store: Store) -> None:
     database, log = crashed(store)
     dice = random.Random(11)

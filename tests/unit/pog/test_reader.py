@@ -124,14 +124,6 @@ def test_bytes_that_were_changed_are_not_handed_out(store: Store) -> None:
         store.reader().blob(blob_digest(b"{}"))
 
 
-def test_knowledge_digests_name_the_newest_word(store: Store) -> None:
-    store.holding(
-        facts.draft(facts.contact()), facts.draft(facts.note()), facts.draft(facts.contact(name="J"))
-    )
-    found = store.reader().knowledge_digests()
-    assert set(found) == {("contact.upserted", "c1"), ("document.imported", "d1")}
-
-
 def test_a_query_over_a_broken_file_is_a_corrupt_ledger(store: Store) -> None:
     with store.ledger() as ledger:
         ledger.append([facts.draft(facts.note(text="x" * 3000))] * 50)

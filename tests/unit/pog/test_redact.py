@@ -202,3 +202,19 @@ def benign(number: int) -> str:
 def test_ten_thousand_harmless_texts_pass_unchanged() -> None:
     changed = [text for text in map(benign, range(12_000)) if mask_text(text) != text]
     assert changed == []
+
+
+@pytest.mark.timeout(20)
+def test_first_lines_of_keys_without_a_last_one_cost_no_more_than_other_text() -> None:
+    """A pattern holds the interpreter, and with it the daemon's event loop, until it is done."""
+    text = "-----BEGIN PRIVATE KEY-----" * 75_000 + "x" * 20_000
+    assert mask_text(text) == text
+
+
+def test_a_key_is_hidden_from_its_first_line_to_its_last() -> None:
+    key = "-----BEGIN RSA PRIVATE KEY-----\nMIIB\n-----\nxyz\n-----END RSA PRIVATE KEY-----"
+    assert mask_text(f"a {key} b {key} c") == "a [secret] b [secret] c"
+    assert mask_text(f"-----BEGIN PRIVATE KEY-----{key}") == "[secret]"
+    assert mask_text("see -----BEGIN PRIVATE KEY-----\nMIIB") == "see [secret]"
+    long = f"-----BEGIN PRIVATE KEY-----{'x ' * 10_000}"
+    assert mask_text(f"{long}{key}") == f"{long}[secret]"

@@ -41,7 +41,8 @@ def by(store: Store, query: str, vectors: VectorIndex | None = None, kinds: Sequ
     vectors = vectors or index(store)
     assert vectors.catch_up(LEXICAL)
     (asked,) = LEXICAL.embed([query])
-    return By(embedder=LEXICAL.name, hits=vectors.nearest(asked, CANDIDATES, kinds, floor=LEXICAL.floor))
+    floor = LEXICAL.floor_among(vectors.size)
+    return By(embedder=LEXICAL.name, hits=vectors.nearest(asked, CANDIDATES, kinds, floor=floor))
 
 
 def found(store: Store, query: str, **more: object) -> list[str]:
@@ -81,6 +82,30 @@ def test_what_is_spelt_alike_is_near_and_anything_else_is_not(one: str, other: s
     a, b, c = LEXICAL.embed([one, other, "lorem ipsum dolor"])
     assert similarity(a.numbers, b.numbers) >= LEXICAL.floor
     assert abs(similarity(a.numbers, c.numbers)) < LEXICAL.floor
+
+
+def test_the_floor_rises_with_what_chance_can_bring_about() -> None:
+    floors = [LEXICAL.floor_among(count) for count in (0, 100, 10_000, 100_000, 10**7)]
+    assert floors == sorted(floors)
+    assert (floors[0], floors[-1]) == (0.24, LEXICAL.floor)
+
+
+@pytest.mark.parametrize(
+    ("typed", "name"),
+    [
+        ("hoper", "Grace Hopper"),
+        ("shmidt", "Marion Schmidt"),
+        ("cater", "John Carter"),
+        ("liskow", "Barbara Liskov"),
+    ],
+)
+def test_among_few_one_misspelt_name_is_found(store: Store, typed: str, name: str) -> None:
+    store.holding(
+        facts.draft(facts.contact("c1", name)),
+        facts.draft(facts.contact("c2", "Ada Lovelace")),
+        facts.draft(facts.note("d1", "Holiday", "Packing list for the mountains.")),
+    )
+    assert found(store, typed) == ["c1"]
 
 
 @given(st.text(max_size=400))

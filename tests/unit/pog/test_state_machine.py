@@ -382,7 +382,7 @@ def _tables(path: Path) -> dict[str, list[Any]]:
         }
 
 
-TestLedger = pytest.mark.requirement("L4", "I4.keeping.1")(LedgerMachine.TestCase)
+TestLedger = pytest.mark.timeout(400)(pytest.mark.requirement("L4", "I4.keeping.1")(LedgerMachine.TestCase))
 TestLedger.settings = settings(
     max_examples=12,
     stateful_step_count=25,

@@ -186,9 +186,9 @@ def test_impact_walks_forward(told: Store) -> None:
 
 
 def test_every_kind_is_told_in_words(store: Store) -> None:
-    from pog.why import _WORDS
+    from pog.words import WORDS
 
-    assert set(_WORDS) == set(KINDS)
+    assert set(WORDS) == set(KINDS)
     store.holding(facts.draft(DaemonStarted(build="1", pid=2)))
     assert why(store.reader(), 1).hops[0].summary == "daemon 1 started"
 
