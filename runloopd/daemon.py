@@ -42,9 +42,10 @@ from runloopd.authority.keyring import Keyring
 from runloopd.authority.mint import Mint
 from runloopd.authority.policies import AgentRights, Policies
 from runloopd.authority.retractions import RETRACTION_KINDS, Retractions
-from runloopd.broker.embedding import EmbedBroker, IndexEmbedder, chosen
+from runloopd.broker.embedding import EmbedBroker
 from runloopd.broker.gate import Gate
 from runloopd.broker.imports import Imports
+from runloopd.broker.indexing import IndexEmbedder, chosen
 from runloopd.broker.knowledge import LedgerKnowledge
 from runloopd.broker.mail import MailBroker
 from runloopd.broker.models import ModelBroker
@@ -59,15 +60,18 @@ from runloopd.bus.bus import Bus
 from runloopd.bus.consumers import Consumers
 from runloopd.bus.directory import Directory, Hosted
 from runloopd.bus.durable import Durable, DurableLimits
+from runloopd.bus.parts import SessionService
 from runloopd.bus.principal import DAEMON
 from runloopd.bus.refusals import RefusalLog
-from runloopd.bus.socket import SessionService, SocketServer
+from runloopd.bus.socket import SocketServer
 from runloopd.gateway.agents import AgentMethods
 from runloopd.gateway.bus import BusMethods
 from runloopd.gateway.control import Control
 from runloopd.gateway.describe import Descriptions
-from runloopd.gateway.knowledge import ImportMethods, MemoryMethods, PromiseMethods
+from runloopd.gateway.imports import ImportMethods
+from runloopd.gateway.memory import MemoryMethods
 from runloopd.gateway.methods import Row
+from runloopd.gateway.promises import PromiseMethods
 from runloopd.gateway.retractions import rows as retraction_rows
 from runloopd.gateway.upkeep import rows as upkeep_rows
 from runloopd.journal import Journal

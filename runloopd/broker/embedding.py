@@ -1,7 +1,8 @@
-"""Who turns texts into vectors, at what price; and the index's own use of it.
+"""Who turns texts into vectors, at what price.
 
 Knows: the configured embedding models, the lexical embedder that is always there, prices and their bounds,
-when another try is safe. Does not know: who asks (the gate), any wire (``providers.embeddings``), or indexes.
+when another try is safe. Does not know: who asks (the gate, ``broker.indexing``) or any wire
+(``providers.embeddings``).
 
 A model and the lexical embedder are never exchanged for one another: their vectors do not compare. A remote
 model is used when it is named, by an agent's pattern or by ``kb.embedder``, and never by default.
@@ -10,39 +11,27 @@ model is used when it is named, by an agent's pattern or by ``kb.embedder``, and
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Literal, Protocol, cast
 from urllib.parse import urlsplit
 
-import structlog
-
 from pog.embed import LEXICAL, Vector, quantised
-from pog.vectors import Passages
 from runloop.clock import Clock
-from runloop.config import Kb, Models, Price, Provider
-from runloop.digest import blob_digest, canonical
+from runloop.config import Models, Price, Provider
 from runloop.errors import NotFoundError, RefusedError, UsageError
-from runloop.events import Draft, ModelCalled, Provenance
 from runloop.ops import ModelEmbed
 from runloopd.broker.models import OLLAMA_URL, Patience, price_of
-from runloopd.broker.ports import Budget, JournalPort, ModelCallError, Reservation
+from runloopd.broker.ports import Budget, ModelCallError, Reservation
 from runloopd.broker.providers.embeddings import HttpEmbedder
 from runloopd.broker.providers.http import Http, check_url, is_loopback
 from runloopd.broker.secrets import SecretRef, SecretStore
 
-__all__ = ["EmbedAnswer", "EmbedBroker", "EmbedPort", "IndexEmbedder", "chosen"]
-
-log = structlog.get_logger(__name__)
+__all__ = ["LEXICAL_TARGET", "EmbedAnswer", "EmbedBroker", "EmbedPort"]
 
 _OPENAI_URL = "https://api.openai.com/v1"
 _FREE = Price(version="local")
-_LEXICAL = "lexical"
-_QUESTION_MS = 2_000
-"""A search waits so long for the vector of its question, and is answered without."""
-_BATCH_MS = 120_000
-_BATCH_TEXTS = 32
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -94,13 +83,14 @@ class _Route:
 
 
 _LEXICAL_ROUTE = _Route(
-    name=_LEXICAL,
+    name="lexical",
     model=LEXICAL.name,
     embedder=None,
     price=Price(version=LEXICAL.name),
     local=True,
     timeout_ms=60_000,
 )
+LEXICAL_TARGET = _LEXICAL_ROUTE.target
 
 
 class EmbedBroker:
@@ -233,134 +223,6 @@ class EmbedBroker:
                 code="cap.denied",
             )
         return found[0]
-
-
-class IndexEmbedder:
-    """The index's way to a model: bounded, recorded, and to the one target that was configured.
-
-    Implements :class:`~runloopd.broker.finder.ModelEmbedder`.
-    """
-
-    def __init__(
-        self,
-        broker: EmbedPort,
-        target: str,
-        journal: JournalPort,
-        clock: Clock,
-        *,
-        spent: Callable[[], Awaitable[int]],
-        limit_micro_usd: int,
-    ) -> None:
-        """``spent`` tells what indexing has cost so far, over all time."""
-        self._broker = broker
-        self._target = target
-        self._journal = journal
-        self._clock = clock
-        self._spent = spent
-        self._limit_micro_usd = limit_micro_usd
-        self._questions: dict[str, Vector] = {}
-
-    @property
-    def name(self) -> str:
-        """``provider:model``."""
-        return self._target
-
-    async def question(self, text: str) -> Vector:
-        """See the protocol. The last questions are remembered."""
-        if text not in self._questions:
-            (vector,) = await self._embed([text], _QUESTION_MS, ())
-            if len(self._questions) >= 256:
-                self._questions.clear()
-            self._questions[text] = vector
-        return self._questions[text]
-
-    async def passages(self, batch: Sequence[Passages]) -> list[list[Vector]]:
-        """See the protocol."""
-        texts = [(item.item, text) for item in batch for text in item.texts]
-        made: list[Vector] = []
-        for at in range(0, len(texts), _BATCH_TEXTS):
-            some = texts[at : at + _BATCH_TEXTS]
-            causes = tuple(dict.fromkeys(item for item, _ in some))
-            made += await self._embed([text for _, text in some], _BATCH_MS, causes)
-        vectors = iter(made)
-        return [[next(vectors) for _ in item.texts] for item in batch]
-
-    async def _embed(self, texts: list[str], within_ms: int, causes: tuple[int, ...]) -> Sequence[Vector]:
-        request = ModelEmbed(texts=texts, model=self._target)
-        bound = await self._broker.estimate(request, lambda target: target == self._target)
-        left = self._limit_micro_usd - await self._spent() if bound.micro_usd else 0
-        if bound.micro_usd > left:
-            raise RefusedError(
-                f"embedding with {self._target} may cost {bound.micro_usd} micro-dollars; {left} are left",
-                hint='raise kb.embed_micro_usd, or set kb.embedder = "lexical"',
-                code="budget.exceeded",
-            )
-        budget = Budget(
-            micro_usd=bound.micro_usd,
-            tokens=bound.input_tokens,
-            deadline_ms=self._clock.now_ms() + within_ms,
-            permits=lambda target: target == self._target,
-        )
-        try:
-            answer = await self._broker.embed(request, budget=budget)
-        except ModelCallError as error:
-            cost = bound.micro_usd if error.cost_micro_usd is None else error.cost_micro_usd
-            if cost:
-                await self._state(request, bound, cost, 0, causes, finish=error.named_code)
-            raise
-        # What was sent, where to, and what it cost is a fact like any other, also when it was a question.
-        if causes or answer.cost_micro_usd:
-            await self._state(
-                request, bound, answer.cost_micro_usd, answer.input_tokens, causes, finish="embedded"
-            )
-        return answer.vectors
-
-    async def _state(
-        self,
-        request: ModelEmbed,
-        bound: Reservation,
-        cost: int,
-        tokens: int,
-        causes: tuple[int, ...],
-        *,
-        finish: str,
-    ) -> None:
-        called = ModelCalled(
-            node="",
-            attempt=0,
-            call=0,
-            provider=bound.provider,
-            model=bound.model,
-            generated=False,
-            request_digest=blob_digest(canonical(list(request.texts))),
-            answer_digest=blob_digest(b""),
-            input_tokens=tokens,
-            output_tokens=0,
-            estimated=False,
-            reserved_micro_usd=bound.micro_usd,
-            cost_micro_usd=cost,
-            price_version=bound.price_version,
-            finish=finish,
-        )
-        await self._journal.append(
-            Draft(payload=called, actor="daemon", scope="system", provenance=Provenance(causes=causes))
-        )
-
-
-def chosen(kb: Kb, broker: EmbedBroker) -> str | None:
-    """The target that the index uses; None: the lexical embedder alone.
-
-    ``auto`` takes a model only on this machine; another is used when ``kb.embedder`` names its provider.
-    """
-    if kb.embedder == "lexical":
-        return None
-    if kb.embedder != "auto":
-        target, local = broker.of_provider(kb.embedder)
-        if not local:
-            log.warning("index_by_remote_model", target=target)
-        return None if target == _LEXICAL_ROUTE.target else target
-    target = broker.default()
-    return None if target == _LEXICAL_ROUTE.target else target
 
 
 def _configured(provider: Provider, http: Http, secrets: SecretStore) -> _Route:

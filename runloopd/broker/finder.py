@@ -1,7 +1,7 @@
 """Search for the daemon: words and vectors, and the vectors kept abreast of what is learnt.
 
 Knows: when an index of vectors may be asked, who makes the vectors of a question, what to do without them.
-Does not know: SQL, ranks, or providers (``pog.search``, ``pog.vectors``, ``broker.embedding``).
+Does not know: SQL, ranks, or providers (``pog.search``, ``pog.vectors``, ``broker.indexing``).
 
 The lexical index is always there. An index by a model is asked once it holds everything; while it is made, or
 when its model does not answer, the lexical one answers, and every hit says who found it. Vectors of different
@@ -20,7 +20,7 @@ import structlog
 from pog.embed import LEXICAL, Vector
 from pog.query import Knowledge
 from pog.reader import Reader
-from pog.search import CANDIDATES, By, words_of
+from pog.search import CANDIDATES, MAX_QUERY_CHARS, By, words_of
 from pog.vectors import Passages, VectorIndex
 from runloop.errors import RunloopError
 from runloopd.journal import Journal
@@ -97,6 +97,7 @@ class Finder:
 
     async def search(self, query: str, k: int, kinds: Sequence[str], *, raw: bool) -> list[dict[str, Any]]:
         """See ``KnowledgePort.search``; the views have caught up."""
+        query = query[:MAX_QUERY_CHARS]  # who makes vectors gets, and keeps, no more than the words do
         by = await self._by(query, kinds) if words_of(query) else None
         return await asyncio.to_thread(self._knowledge.search, query, k, kinds, raw=raw, by=by)
 
@@ -172,7 +173,8 @@ class Finder:
 def _nearest(index: VectorIndex, query: str, kinds: Sequence[str]) -> By:
     index.catch_up(LEXICAL, limit=_AT_ONCE)
     (vector,) = LEXICAL.embed([query])
-    return By(embedder=LEXICAL.name, hits=index.nearest(vector, CANDIDATES, kinds, floor=LEXICAL.floor))
+    floor = LEXICAL.floor_among(index.size)
+    return By(embedder=LEXICAL.name, hits=index.nearest(vector, CANDIDATES, kinds, floor=floor))
 
 
 def _note(event: str, error: Exception) -> None:

@@ -13,8 +13,9 @@ import msgspec
 
 from pog.importers import IMPORTABLE, Item, named, unseen
 from pog.reader import Reader
+from runloop.digest import blob_digest, canonical
 from runloop.errors import UsageError
-from runloop.events import Draft, Payload, Provenance, decode_payload
+from runloop.events import Draft, Payload, Provenance, decode_payload, encode_payload
 from runloopd.broker.ports import JournalPort, KnowledgePort
 
 __all__ = ["Imports"]
@@ -45,6 +46,10 @@ MAX_ITEMS = 1_000
 """Of one request."""
 
 
+_Back = dict[tuple[str, str], set[bytes]]
+"""What was said of a thing and retracted, as digests: the texts would fill the daemon's memory."""
+
+
 class Imports:
     """States what is new. One request after the other, so that two imports of one file state it once."""
 
@@ -54,7 +59,7 @@ class Imports:
         self._knowledge = knowledge
         self._reader = reader
         self._turn = asyncio.Lock()
-        self._taken_back: tuple[object, dict[tuple[str, str], list[Payload]]] = (None, {})
+        self._taken_back: tuple[object, _Back] = (None, {})
 
     async def take(self, actor: str, raw: list[dict[str, Any]], *, dry_run: bool = False) -> dict[str, int]:
         """``{appended, skipped, retracted}``. ``raw``: ``{kind, payload, origin}``, as a client read it.
@@ -66,7 +71,7 @@ class Imports:
             raise UsageError(f"{len(items)} items; {MAX_ITEMS} are taken at once", code="import.size")
         async with self._turn:
             back = await self._retracted()
-            kept = [item for item in items if item.payload not in back.get(named(item.payload), ())]
+            kept = [item for item in items if not _is_among(item.payload, back)]
             retracted, items = len(items) - len(kept), kept
             known = await self._known(items)
             fresh = set(map(id, unseen(lambda kind, ref: known.get((kind, ref)), (i.payload for i in items))))
@@ -86,18 +91,18 @@ class Imports:
         found = await self._knowledge.query(_UNDER, [path, *start], limit, raw=True)
         return {"items": found["rows"], "truncated": found["truncated"]}
 
-    async def _retracted(self) -> dict[tuple[str, str], list[Payload]]:
+    async def _retracted(self) -> _Back:
         """What was imported and then retracted, by what it was about."""
         found = await self._knowledge.query(_RETRACTED, [], MAX_RETRACTED, raw=True)
         facts = [int(row["fact"]) for row in found["rows"]]
         if facts != self._taken_back[0]:
 
-            def read() -> dict[tuple[str, str], list[Payload]]:
-                back: dict[tuple[str, str], list[Payload]] = {}
+            def read() -> _Back:
+                back: _Back = {}
                 for fact in facts:
                     payload = self._reader.event(fact).payload
                     if payload.kind in IMPORTABLE:
-                        back.setdefault(named(payload), []).append(payload)
+                        back.setdefault(named(payload), set()).add(_said(payload))
                 return back
 
             self._taken_back = (facts, await asyncio.to_thread(read))
@@ -129,6 +134,15 @@ def _item(given: dict[str, Any]) -> Item:
     if not isinstance(origin, str) or len(origin) > 4_096:
         raise UsageError("the origin of an item is a path", code="import.origin")
     return Item(decode_payload(kind, given.get("payload")), origin)
+
+
+def _is_among(payload: Payload, back: _Back) -> bool:
+    known = back.get(named(payload))
+    return known is not None and _said(payload) in known
+
+
+def _said(payload: Payload) -> bytes:
+    return bytes.fromhex(blob_digest(canonical(encode_payload(payload))))
 
 
 def _draft(item: Item, actor: str) -> Draft:

@@ -25,7 +25,7 @@ from runloop.errors import ConflictError, NotFoundError, RefusedError, UsageErro
 from runloopd.authority.anchors import Anchors
 from runloopd.authority.desk import Desk
 from runloopd.bus.principal import Principal
-from runloopd.gateway.methods import Params, Row
+from runloopd.gateway.methods import Nothing, Params, Row
 from runloopd.runs.trial import Trial, TrialCase
 from runloopd.runtime.install_rules import Wish
 from runloopd.runtime.installer import Installer
@@ -109,10 +109,6 @@ class OnePublisher(Params, frozen=True, kw_only=True):
 class RevokeTrust(Params, frozen=True, kw_only=True):
     subject: str
     reason: Reason
-
-
-class Nothing(Params, frozen=True, kw_only=True):
-    pass
 
 
 class AgentMethods:

@@ -16,7 +16,7 @@ from runloopd.bus.consumers import Consumers
 from runloopd.bus.directory import Directory, Hosted
 from runloopd.bus.durable import Durable
 from runloopd.bus.principal import Principal
-from runloopd.gateway.methods import Params, Row
+from runloopd.gateway.methods import Nothing, Params, Row
 
 __all__ = ["BusMethods"]
 
@@ -29,10 +29,6 @@ class Find(Params, frozen=True, kw_only=True):
     capability: Text | None = None
     version: Text | None = None
     gone: bool = False
-
-
-class Nothing(Params, frozen=True, kw_only=True):
-    pass
 
 
 class BusMethods:

@@ -23,11 +23,13 @@ from runloop.clock import Clock
 from runloop.errors import ConflictError, NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.ids import RunId
 from runloop.rmp import topics
+from runloop.rmp.frame import WireError
 from runloopd.authority.approvals import APPROVAL_KINDS, Approvals
 from runloopd.broker.ports import KnowledgePort
-from runloopd.bus.bus import Bus, Delivery
+from runloopd.bus.bus import Bus
+from runloopd.bus.parts import Delivery
 from runloopd.bus.principal import DAEMON, Principal
-from runloopd.gateway.methods import Params, Row
+from runloopd.gateway.methods import Nothing, Params, Row, within
 from runloopd.journal import Journal
 from runloopd.runs.service import Runs, Submission
 from runloopd.runtime.quarantine import Quarantine
@@ -42,10 +44,6 @@ _MAX_RUNS = 1_000
 _MAX_EVENTS = 5_000
 _MAX_HITS = 100
 _MAX_ROWS = 10_000
-
-
-class Nothing(Params, frozen=True, kw_only=True):
-    pass
 
 
 class Submit(Params, frozen=True, kw_only=True):
@@ -277,7 +275,19 @@ class Control:
             )
             self._bus.reply(delivery, error=ours)
         else:
+            self._reply(delivery, asked.get("method"), result)
+
+    def _reply(self, delivery: Delivery, method: Any, result: Any) -> None:
+        """Whoever asks hears something, also when the answer does not fit a frame."""
+        try:
             self._bus.reply(delivery, result)
+        except WireError as error:
+            too_much = RefusedError(
+                f"the answer to {method} does not fit a frame: {error.message}",
+                hint="ask for less, with a limit",
+                code="control.answer_size",
+            )
+            self._bus.reply(delivery, error=too_much)
 
     async def _call(self, principal: Principal, name: str, params: Any) -> Any:
         method = self._methods.get(name)
@@ -347,7 +357,7 @@ class Control:
         return {"run": run}
 
     async def _list_runs(self, _: Principal, params: ListRuns) -> Any:
-        runs = await asyncio.to_thread(self._reader.runs, _within(params.limit, _MAX_RUNS))
+        runs = await asyncio.to_thread(self._reader.runs, within(params.limit, _MAX_RUNS))
         waiting = {approval.run for approval in self._approvals.list() if approval.state == "open"}
         waiting.update(run for run, _ in self._parked())
         for run in runs:
@@ -360,7 +370,7 @@ class Control:
 
     async def _run_events(self, _: Principal, params: RunEvents) -> Any:
         run = await self._find_run(params.run)
-        limit = _within(params.limit, _MAX_EVENTS)
+        limit = within(params.limit, _MAX_EVENTS)
 
         def read() -> list[dict[str, Any]]:
             found = self._reader.events(run=run, after=params.after, limit=limit)
@@ -407,11 +417,11 @@ class Control:
         return await asyncio.to_thread(self._reader.find_run, prefix)
 
     async def _query(self, _: Principal, params: Query) -> Any:
-        limit = _within(params.limit, _MAX_ROWS)
+        limit = within(params.limit, _MAX_ROWS)
         return await self._knowledge.query(params.sql, params.params, limit, raw=True)
 
     async def _search(self, _: Principal, params: Search) -> Any:
-        k = _within(params.k, _MAX_HITS)
+        k = within(params.k, _MAX_HITS)
         found = await self._knowledge.search(params.query, k, params.kinds, raw=True)
         embedders = {name for item in found for name in item.get("found_by", {}) if name != "words"}
         return {"items": found, "embedders": sorted(embedders)}
@@ -440,8 +450,3 @@ class Control:
     async def _stop_daemon(self, _: Principal, params: Stop) -> Any:
         self._stop(params.drain)
         return {"stopping": True}
-
-
-def _within(asked: int, most: int) -> int:
-    """A count a client asked for, brought into 1 to ``most``."""
-    return max(1, min(asked, most))

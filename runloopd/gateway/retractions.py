@@ -10,7 +10,7 @@ from typing import Any
 
 from runloopd.authority.retractions import Retractions
 from runloopd.bus.principal import Principal
-from runloopd.gateway.methods import Params, Row
+from runloopd.gateway.methods import Nothing, Params, Row
 
 __all__ = ["rows"]
 
@@ -26,10 +26,6 @@ class Retract(Params, frozen=True, kw_only=True):
 class Undo(Params, frozen=True, kw_only=True):
     retraction: int
     reason: str
-
-
-class Nothing(Params, frozen=True, kw_only=True):
-    pass
 
 
 def rows(retractions: Retractions) -> Sequence[Row]:

@@ -13,7 +13,7 @@ import msgspec
 
 from runloopd.broker.statements import Statements
 from runloopd.bus.principal import Principal
-from runloopd.gateway.methods import Params, Row
+from runloopd.gateway.methods import Nothing, Params, Row
 from runloopd.journal import Journal
 
 __all__ = ["rows"]
@@ -23,10 +23,6 @@ class WriteEvent(Params, frozen=True, kw_only=True):
     kind: str
     payload: dict[str, Any]
     causes: list[Annotated[int, msgspec.Meta(ge=1, le=2**53 - 1)]] = []
-
-
-class Nothing(Params, frozen=True, kw_only=True):
-    pass
 
 
 def rows(

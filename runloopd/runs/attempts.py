@@ -41,7 +41,8 @@ from runloopd.authority.policies import Policies
 from runloopd.broker.calls import Caller
 from runloopd.broker.gate import Gate
 from runloopd.broker.quotas import EXCEEDED, Allowance, QuotaError
-from runloopd.bus.bus import Bus, ComposedFrame, Delivery
+from runloopd.bus.bus import Bus
+from runloopd.bus.parts import ComposedFrame, Delivery
 from runloopd.bus.principal import DAEMON
 from runloopd.journal import Journal
 from runloopd.runs.answers import ResumingAnswerer

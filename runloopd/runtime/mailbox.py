@@ -18,7 +18,8 @@ import structlog
 from runloop.errors import RunloopError
 from runloop.ids import RunId, run_id_to_int
 from runloopd.broker.calls import Answerer
-from runloopd.bus.bus import Bus, ComposedFrame, Delivery
+from runloopd.bus.bus import Bus
+from runloopd.bus.parts import ComposedFrame, Delivery
 from runloopd.bus.principal import DAEMON, Principal
 from runloopd.runtime.orders import AttemptOrder, AttemptResult
 from runloopd.runtime.supervisor import Runtime

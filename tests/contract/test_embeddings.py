@@ -13,7 +13,8 @@ from runloop.clock import SystemClock
 from runloop.config import Kb, Models, Price, Provider
 from runloop.errors import RefusedError, UsageError
 from runloop.ops import ModelEmbed
-from runloopd.broker.embedding import EmbedBroker, chosen
+from runloopd.broker.embedding import EmbedBroker
+from runloopd.broker.indexing import chosen
 from runloopd.broker.models import Patience
 from runloopd.broker.ports import ModelCallError
 from runloopd.broker.providers.http import Http, HttpLimits

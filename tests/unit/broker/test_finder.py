@@ -13,7 +13,8 @@ from pog.vectors import Passages
 from runloop.errors import RefusedError
 from runloop.events import DocumentImported
 from runloop.ops import ModelEmbed
-from runloopd.broker.embedding import EmbedAnswer, IndexEmbedder
+from runloopd.broker.embedding import EmbedAnswer
+from runloopd.broker.indexing import IndexEmbedder
 from runloopd.broker.ports import Budget, ModelCallError, Reservation
 
 from .world import HEX, World, until, within
@@ -156,6 +157,15 @@ async def test_a_broken_index_leaves_the_words(stocked: World, monkeypatch: pyte
     monkeypatch.setattr("runloopd.broker.finder.VectorIndex.open", broken)
     (hit,) = await search(stocked, "automobile")
     assert hit["found_by"] == {"words": 1}
+
+
+async def test_a_question_without_end_is_cut_before_anybody_makes_a_vector_of_it(stocked: World) -> None:
+    model = Meaning()
+    await followed(stocked, model)
+    await until(lambda: stocked.knowledge.finder._whole)
+    assert await search(stocked, "automobile " + "x" * 3_000_000)
+    asked = [text for texts in model.asked for text in texts if text.startswith("automobile x")]
+    assert [len(text) for text in asked] == [4_096]
 
 
 async def test_the_index_follows_without_being_asked(stocked: World) -> None:

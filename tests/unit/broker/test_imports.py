@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import tracemalloc
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
 from runloop.errors import UsageError
-from runloop.events import CalendarUpserted, ContactUpserted, DocumentImported, encode_payload
+from runloop.events import (
+    CalendarUpserted,
+    ContactUpserted,
+    DocumentImported,
+    SourceRetracted,
+    encode_payload,
+)
 from runloopd.broker.imports import Imports
 
 from .world import World
@@ -113,3 +120,33 @@ async def test_only_knowledge_of_the_right_shape_is_imported(
     with pytest.raises(UsageError):
         await take(imports, contact(), given)
     assert world.events("contact.upserted") == []
+
+
+async def test_what_was_retracted_stays_so_and_costs_the_daemon_a_digest(
+    world: World, imports: Imports
+) -> None:
+    def long(number: int, end: str = "") -> dict[str, Any]:
+        text = f"{number}{'x' * 200_000}{end}"
+        said = DocumentImported(
+            document=f"d{number}", type="note", title="n", text=text, content_digest="a" * 64
+        )
+        return item(said)
+
+    items = [long(number) for number in range(8)]
+    assert await take(imports, *items) == (8, 0)
+    facts = [event.id for event in world.events("document.imported")]
+    (event,) = await world.state(
+        SourceRetracted(
+            source=facts[0], facts=facts, cascade=True, runs=[], approvals=[], reason="r", principal="p"
+        )
+    )
+    await world.journal.views_at(event.id)
+    await take(imports, contact())
+    imports._taken_back = (None, {})
+    tracemalloc.start()
+    await take(imports, contact())
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 1_000_000
+    answer = await imports.take("operator:1000", [*items, long(3, "and more")])
+    assert (answer["retracted"], answer["appended"]) == (8, 1)

@@ -12,7 +12,7 @@ import pytest
 from pog.errors import MemoryConflictError
 from runloop.errors import NotFoundError
 from runloop.testing import ManualClock
-from runloopd.gateway.knowledge import MemoryMethods
+from runloopd.gateway.memory import MemoryMethods
 
 from .world import OPERATOR, World, quotas
 
@@ -122,21 +122,23 @@ async def test_what_was_refused_holds_no_key(world: World, monkeypatch: pytest.M
 
 async def test_a_caller_who_is_gone_holds_no_key(world: World) -> None:
     memory = world.knowledge.memory
-    for _ in range(20):
-        claim = asyncio.ensure_future(memory.put("agent:writer", "k", 1))
+    keys = [f"k{number}" for number in range(20)]  # new ones: what is known is claimed without a pause
+    for key in keys:
+        claim = asyncio.ensure_future(memory.put("agent:writer", key, 1))
         await asyncio.sleep(0)
         claim.cancel()
         with pytest.raises(asyncio.CancelledError):
             await claim
 
-    async def free() -> Any:
+    async def free(key: str) -> Any:
         while True:
             try:
-                return await memory.put("agent:writer", "k", 1)
+                return await memory.put("agent:writer", key, 1)
             except MemoryConflictError:
                 await asyncio.sleep(0.001)
 
-    (await asyncio.wait_for(free(), 20)).end()
+    for key in keys:
+        (await asyncio.wait_for(free(key), 20)).end()
 
 
 async def test_what_was_written_names_everything_it_was_made_from(world: World) -> None:

@@ -8,11 +8,15 @@ from typing import Any
 import pytest
 
 from pog.errors import PromiseError
-from pog.promises import PROMISE_KINDS
+from runloop.digest import canonical
 from runloop.errors import NotFoundError, RefusedError, UsageError
+from runloop.rmp.frame import MAX_BODY
+from runloopd.bus.principal import Principal
+from runloopd.gateway.promises import PromiseMethods
 
 from .world import RUN, World, quotas, until
 
+OPERATOR = Principal(kind="operator", name="operator:1000#s1", uid=1000)
 ALL = 'promises = true\nkb_read = ["notes"]\n'
 
 
@@ -24,7 +28,7 @@ async def made(world: World, **more: Any) -> tuple[Any, str]:
 
 
 def facts(world: World) -> list[str]:
-    return [kind for kind in world.kinds() if kind in PROMISE_KINDS]
+    return [kind for kind in world.kinds() if kind.startswith("promise.")]
 
 
 async def test_a_promise_is_made_awaited_and_resolved(world: World) -> None:
@@ -38,7 +42,7 @@ async def test_a_promise_is_made_awaited_and_resolved(world: World) -> None:
     heard = await waiting
     assert world.gate.promises.parked() == frozenset()
     assert heard.value == {"value": {"go": True}, "by": "agent:critic"}
-    created, resolved = (world.events(kind)[0] for kind in PROMISE_KINDS[:2])
+    created, resolved = (world.events(f"promise.{moved}")[0] for moved in ("created", "resolved"))
     assert created.id in resolved.provenance.causes
     delivered = world.events("hostcall.delivered")[-1]
     assert {created.id, resolved.id} <= set(delivered.provenance.causes)
@@ -275,3 +279,30 @@ async def test_what_a_stopped_attempt_waited_for_stays_open(world: World) -> Non
     await world.gate.close()
     assert {p.state for p in world.gate.promises.waiting()} == {"open"}
     assert RUN in {p.run for p in world.gate.promises.waiting()}
+
+
+async def test_long_words_of_agents_keep_nobody_from_seeing_what_waits(world: World) -> None:
+    """A thousand promises of the largest kind are one answer: a frame has room for it."""
+    choices = [f"{number:0200}" for number in range(32)]
+    _, told = await made(world, question="\u20ac" * 4_000, choices=choices)
+    rows = PromiseMethods(world.gate.promises, world.knowledge).rows()
+    methods = {name: (params, call) for name, params, call, _ in rows}
+
+    async def listed(**asked: Any) -> Any:
+        params, call = methods["promise.list"]
+        (found,) = (await call(OPERATOR, params(**asked)))["promises"]
+        assert found["promise"] == told
+        assert 1_000 * len(canonical(found)) < MAX_BODY
+        return found
+
+    assert (await listed())["question"] == (await listed(all=True))["question"] == "\u20ac" * 400
+    await world.gate.promises.resolve(told, choices[7], "operator:1000")
+    await listed(all=True)
+    params, call = methods["promise.show"]
+    shown = await call(OPERATOR, params(promise=told))
+    assert (shown["question"], shown["choices"], shown["value"]) == ("\u20ac" * 4_000, choices, choices[7])
+    _, other = await made(world, question="again")
+    await world.gate.promises.resolve(other, "v" * 200_000, "operator:1000")
+    params, call = methods["promise.list"]
+    newest = (await call(OPERATOR, params(all=True)))["promises"][0]
+    assert (newest["promise"], newest["value"]) == (other, None)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from runloop.errors import UsageError
+from runloop.rmp.frame import MAX_BODY
 from runloop.testing import ManualClock
 from runloopd.bus.bus import Bus
 from runloopd.bus.principal import Principal
@@ -146,3 +147,18 @@ async def test_the_event_loop_never_waits_for_the_ledger(
     await desk.call(method, **params)
     assert desk.ledger.asked
     assert threading.get_ident() not in desk.ledger.threads
+
+
+async def test_an_answer_that_fits_no_frame_is_told_and_not_kept_silent(desk: Desk) -> None:
+    async def huge(*_: Any, **__: Any) -> dict[str, Any]:
+        return {"rows": ["x" * MAX_BODY]}
+
+    desk.knows.query = huge  # type: ignore[method-assign]
+    answers: list[Any] = []
+    bus, reply_to = desk.control._bus, "rlp/clients/s1/reply"
+    bus.subscribe(reply_to, lambda delivery: answers.append(delivery.payload))
+    asked = {"id": "q", "method": "kb.query", "params": {"sql": "SELECT 1"}}
+    bus.send(OPERATOR, "rlp/ctrl", "intent.ctrl.request.v1", asked, meta={"reply_to": reply_to})
+    await desk.control.close()
+    (answer,) = answers
+    assert (answer["id"], answer["ok"], answer["error"]["code"]) == ("q", False, "control.answer_size")
