@@ -34,9 +34,34 @@ def show_help(path: str) -> int:
     for page in pages:
         name, _, text = page.partition("\n")
         if page and name == path:
-            sys.stdout.write(text)
+            sys.stdout.write(_fitted(text) if sys.stdout.isatty() else text)
             return 0
     return 1
+
+
+def _fitted(text: str) -> str:
+    """A page, rendered for 80 columns, without words cut by a narrower terminal."""
+    import os
+
+    try:
+        width = os.get_terminal_size(1).columns
+    except OSError:
+        return text
+    return text if not 24 <= width < 80 else "\n".join(hung(line, width) for line in text.split("\n"))
+
+
+def hung(line: str, width: int) -> str:
+    """A line of help cut between words; what goes on stands below the begin of its last column."""
+    column = line.rstrip().rfind("  ") + 2
+    blank = " " * (column if column < width - 20 else 4)
+    rows = []
+    while len(line) > width:
+        cut = line.rfind(" ", len(blank) + 1, width + 1)
+        if cut < 0:
+            break
+        rows.append(line[:cut].rstrip())
+        line = blank + line[cut + 1 :].lstrip()
+    return "\n".join([*rows, line])
 
 
 if __name__ == "__main__":

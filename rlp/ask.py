@@ -15,8 +15,8 @@ from typing import TextIO
 
 __all__ = ["MOOT", "ask"]
 
-MOOT = "moot"
-"""Returned when the question no longer needs an answer."""
+MOOT = "\n"
+"""Returned when the question no longer needs an answer; no line that somebody types is this."""
 
 LOOK_S = 0.5
 

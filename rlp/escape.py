@@ -7,7 +7,7 @@ visible ``\\x1b`` or ``\\u202e``. Knows Unicode; knows nothing of layout, colour
 
 from __future__ import annotations
 
-__all__ = ["block", "columns_of", "fold", "json_text", "mixed_scripts", "visible"]
+__all__ = ["block", "columns_of", "fold", "json_text", "mixed_scripts", "pieces", "visible"]
 
 _SPACES = "\u00a0\u2007\u2009\u202f\u3000"
 """Not ``isprintable`` for Python, harmless on a terminal."""
@@ -35,7 +35,7 @@ def block(text: str, *, width: int | None = None) -> list[str]:
     lines: list[str] = []
     for raw in text.replace("\r\n", "\n").split("\n"):
         line = visible(raw.replace("\t", "    "))
-        lines += _pieces(line, width) if width else [line]
+        lines += pieces(line, width) if width else [line]
     return lines
 
 
@@ -51,7 +51,7 @@ def fold(lead: str, text: str, width: int) -> list[str]:
     if columns_of(lead) + columns_of(safe) <= width:
         return [lead + safe]
     blank = " " * columns_of(lead)
-    first, *more = _pieces(safe, max(_NARROWEST, width - len(blank) - len(MORE)))
+    first, *more = pieces(safe, max(_NARROWEST, width - len(blank) - len(MORE)))
     return [lead + first, *(blank + MORE + piece for piece in more)]
 
 
@@ -69,17 +69,18 @@ def _columns(char: str) -> int:
 _NARROWEST = 8
 
 
-def _pieces(line: str, width: int) -> list[str]:
-    """A safe line in pieces of at most ``width`` columns, cut behind a space where there is one."""
-    pieces: list[str] = []
+def pieces(line: str, width: int, *, early: bool = False) -> list[str]:
+    """A safe line in pieces of at most ``width`` columns, cut behind a space where there is one: in the
+    second half of a piece or, with ``early``, anywhere in it."""
+    found: list[str] = []
     start = 0
     while True:
         end = _reach(line, start, width)
         if end >= len(line):
-            return [*pieces, line[start:]]
-        space = line.rfind(" ", start + (end - start) // 2, end)
+            return [*found, line[start:]]
+        space = line.rfind(" ", start if early else start + (end - start) // 2, end)
         cut = space + 1 if space > start else end
-        pieces.append(line[start:cut])
+        found.append(line[start:cut])
         start = cut
 
 

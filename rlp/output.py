@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from rlp.escape import block, columns_of, fold, json_text, visible
+from rlp.escape import block, columns_of, fold, json_text, pieces, visible
 from runloop.errors import RunloopError
 
 __all__ = ["Console", "Style", "ago", "columns_of", "error_lines", "moment", "size", "words"]
@@ -25,6 +25,7 @@ class Style(NamedTuple):
     """Whether stderr and stdout may carry SGR colour sequences (ours, never foreign ones)."""
 
 
+_NOTHING = "-"
 _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
 
 
@@ -76,9 +77,38 @@ class Console:
             column: max(columns_of(names[column]), *(columns_of(row[column]) for row in found))
             for column in columns
         }
-        self.data(_line(names, columns, widths), "bold")
+        if self.out.isatty() and _wide(widths) > self.width:
+            narrow = _narrowed(names, found, widths, self.width)
+            if narrow is None:
+                self._records(found, names)
+                return
+            widths = narrow
+        self._row(names, widths, "bold")
         for row in found:
-            self.data(_line(row, columns, widths))
+            self._row(row, widths)
+
+    def _row(self, row: Mapping[str, str], widths: Mapping[str, int], color: str | None = None) -> None:
+        """One row of a table. What does not fit into its column goes on below, in that column: only the first
+        column, which is never folded, begins a line."""
+        cells = [pieces(row[column], width, early=True) for column, width in widths.items()]
+        for number in range(max(map(len, cells))):
+            line = [cell[number] if number < len(cell) else "" for cell in cells]
+            padded = [
+                text + " " * (width - columns_of(text))
+                for text, width in zip(line, widths.values(), strict=True)
+            ]
+            self.out.write(self.paint("  ".join(padded).rstrip(), color) + "\n")
+
+    def _records(self, rows: Sequence[Mapping[str, str]], names: Mapping[str, str]) -> None:
+        """Rows that no table of this width can hold: one line for each thing that is said."""
+        lead = max(map(columns_of, names.values())) + 2
+        for number, row in enumerate(rows):
+            if number:
+                self.out.write("\n")
+            for column, name in names.items():
+                if row[column] != _NOTHING or column == next(iter(names)):
+                    label = name + " " * (lead - columns_of(name))
+                    self.out.writelines(line + "\n" for line in fold(label, row[column], self.width))
 
     # --- stderr: talk -----------------------------------------------------------------------------
 
@@ -143,19 +173,40 @@ def finding_words(finding: Any) -> str:
 def words(value: Any) -> str:
     """A cell: text as it is (escaped), lists joined, absence as a dash, objects as JSON."""
     if value is None or value == "":
-        return "-"
+        return _NOTHING
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, list | tuple) and all(isinstance(item, str) for item in value):
-        return visible(", ".join(value)) or "-"
+        return visible(", ".join(value)) or _NOTHING
     if isinstance(value, list | dict | tuple):
         return json_text(value)
     return visible(str(value))
 
 
-def _line(row: Mapping[str, str], columns: Sequence[str], widths: Mapping[str, int]) -> str:
-    cells = [row[column] + " " * (widths[column] - columns_of(row[column])) for column in columns]
-    return "  ".join(cells).rstrip()
+def _wide(widths: Mapping[str, int]) -> int:
+    """Columns of a terminal that a table takes."""
+    return sum(widths.values()) + 2 * (len(widths) - 1)
+
+
+def _narrowed(
+    names: Mapping[str, str], rows: Sequence[Mapping[str, str]], widths: Mapping[str, int], room: int
+) -> dict[str, int] | None:
+    """Widths that fit into ``room``, the widest columns folded between words; None if a word would be cut."""
+    least = {}
+    for column in widths:
+        of = (columns_of(word) for row in rows for word in row[column].split(" "))
+        least[column] = min(widths[column], max(columns_of(names[column]), *of) + 1)
+    first = next(iter(widths))
+    least[first] = widths[first]
+    fitting = dict(widths)
+    over = _wide(fitting) - room
+    while over > 0:
+        column = max(fitting, key=lambda name: fitting[name] if fitting[name] > least[name] else -1)
+        if fitting[column] <= least[column]:
+            return None
+        fitting[column] -= 1
+        over -= 1
+    return fitting
 
 
 def size(count: int) -> str:

@@ -224,7 +224,7 @@ COMMANDS: tuple[Command, ...] = (
         (Argument("event", "event number of a contact, note, mail, calendar event or memory entry"),),
         (
             Option("cascade", ("--cascade",), "with the knowledge that came of it; hold runs and questions"),
-            Option("reason", ("--reason",), "why; it is kept with the retraction", "text", "", "TEXT"),
+            Option("reason", ("--reason",), "why; needed, and kept with the retraction", "text", "", "TEXT"),
             Option("dry_run", ("--dry-run",), "only tell what would be taken back and held"),
             Option("undo", ("--undo",), "EVENT is a retraction: let what it took back count again"),
         ),

@@ -455,6 +455,8 @@ CLIENTS = (
         "Programs in both talk through a daemon, are refused what is not theirs, and outlive the daemon.",
     ),
     _met("I4.clients.4", "Their durable consumers get every message once, in order, through a crash."),
+    _met("I4.clients.5", "A consumer that another session takes up ends with the reason in every client."),
+    _met("I4.clients.6", "Publishes without receipts arrive in order; what is refused or lost is told."),
 )
 
 BESIDE = (

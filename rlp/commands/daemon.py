@@ -8,6 +8,7 @@ import socket
 import struct
 import time
 from pathlib import Path
+from typing import Any
 
 from rlp.output import ago, moment, words
 from rlp.session import Session
@@ -16,6 +17,7 @@ from runloop.exits import Exit
 
 __all__ = ["answers", "listener", "settings_of", "start", "status", "stop"]
 
+_PLACES = ("socket", "log")
 STOP_S = 30.0
 """Seconds a draining daemon may take before we say so."""
 
@@ -72,11 +74,20 @@ def _show(session: Session) -> Exit:
     rows = {"socket": session.paths.socket, "log": session.paths.log_file, **found}
     width = max(map(len, rows))
     for name, value in rows.items():
-        shown = words(str(value) if name in ("socket", "log") else value)
+        shown = _parts(value) if isinstance(value, dict) else words(str(value) if name in _PLACES else value)
         if name.endswith("_ms") and isinstance(value, int):
             shown = moment(value) if value > 10**12 else ago(value)
         session.console.data(f"{name.removesuffix('_ms'):<{width}}  {shown}")
     return Exit.OK
+
+
+def _parts(found: dict[str, Any]) -> str:
+    """``published 7, delivered 7``; of what is there or not, ``seccomp, no rlimits``."""
+    said = [
+        (name if value else f"no {name}") if isinstance(value, bool) else f"{name} {words(value)}"
+        for name, value in found.items()
+    ]
+    return words(said)
 
 
 def stop(session: Session, *, now: bool) -> Exit:

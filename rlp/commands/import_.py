@@ -151,7 +151,7 @@ def _tell(
     for note in notes:
         console.detail(note)
     if notes and not console.style.verbose:
-        console.say(f"{len(notes)} more remarks; --verbose shows them")
+        console.say(f"{len(notes)} more remark{'s' * (len(notes) != 1)}; --verbose shows them")
     for item in vanished[:SHOWN]:
         console.say(
             f"no longer there: {item['kind']} {item['title']!r} (#{item['event']}), from {item['origin']}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlp.moments import knowledge_then
+from rlp.moments import event_number, knowledge_then
 from rlp.output import moment
 from rlp.session import Session
 from runloop.errors import UsageError
@@ -57,8 +57,8 @@ def search(
     ]
     session.console.rows(
         items,
-        ("kind", "title", "snippet", "event", "label", "found by"),
-        empty="nothing found; 'rlp import PATH' brings contacts, notes and mail in",
+        ("kind", "event", "title", "label", "found by", "snippet"),
+        empty="nothing found; try other words, or bring more in with 'rlp import PATH'",
     )
     return Exit.OK
 
@@ -120,11 +120,7 @@ def show_why(session: Session, found: dict[str, Any]) -> None:
 
 def retract(session: Session, *, event: str, cascade: bool, reason: str, dry_run: bool, undo: bool) -> Exit:
     """Take a fact back with what came of it, or let it count again."""
-    number = event.removeprefix("#")
-    if not number.isascii() or not number.isdecimal() or len(number) > 15:
-        raise UsageError(
-            f"{event!r} is not an event number", hint="'rlp kb search' shows them", code="cli.argument"
-        )
+    number = event_number(event, hint="'rlp kb search' shows them")
     if undo and (cascade or dry_run):
         raise UsageError("--undo goes with --reason only", code="cli.option")
     if not reason.strip() and not dry_run:
@@ -132,13 +128,13 @@ def retract(session: Session, *, event: str, cascade: bool, reason: str, dry_run
             "a retraction needs a reason", hint=f"rlp kb retract {number} --reason '…'", code="cli.option"
         )
     if undo:
-        found = session.ask("kb.unretract", retraction=int(number), reason=reason)
+        found = session.ask("kb.unretract", retraction=number, reason=reason)
         if session.json:
             session.console.json(found)
         else:
             session.console.data(f"#{found['source']} and what came of it count again")
         return Exit.OK
-    found = session.ask("kb.retract", event=int(number), cascade=cascade, reason=reason, preview=dry_run)
+    found = session.ask("kb.retract", event=number, cascade=cascade, reason=reason, preview=dry_run)
     if session.json:
         session.console.json(found)
         return Exit.OK

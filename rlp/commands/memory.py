@@ -25,7 +25,9 @@ def list_(session: Session, *, namespace: str | None, prefix: str, limit: int) -
         else [{**row, "size": size(row["size"]), "updated": moment(row["updated_ms"])} for row in keys]
     )
     session.console.rows(
-        rows, ("key", "version", "size", "updated", "event"), empty=f"nothing in {namespace}"
+        rows,
+        ("key", "version", "size", "updated", "event"),
+        empty=f"nothing in {namespace}; 'rlp memory list' names what there is",
     )
     if answer["truncated"]:
         session.console.say(f"stopped after {limit} keys; --limit raises that")

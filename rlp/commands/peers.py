@@ -77,6 +77,7 @@ def bus(session: Session) -> Exit:
     session.console.rows(
         durable["consumers"],
         ("consumer", "owner", "pattern", "position", "unacknowledged", "behind", "session"),
+        titles={"behind": "events since"},
         empty="no durable consumer",
     )
     return Exit.OK

@@ -56,7 +56,7 @@ def _show(session: Session, report: dict[str, Any]) -> None:
     if report["unsigned"]:
         console.data(f"  unsigned {report['unsigned']} events not yet signed")
     console.data(f"  blobs    {report['blobs']}")
-    console.data(f"  views    {'equal the fold of the ledger' if report['views_checked'] else 'not checked'}")
+    console.data(f"  views    {_views(report)}")
     if report["quarantined"]:
         console.data(f"  held     {words(report['quarantined'])} events the views could not take")
     for warning in report["warnings"]:
@@ -74,3 +74,10 @@ def _public_key(session: Session) -> Ed25519PublicKey | None:
 
     secret = read_key(session.paths.keys_dir / "ledger.key")
     return Ed25519PrivateKey.from_private_bytes(secret).public_key() if secret else None
+
+
+def _views(report: dict[str, Any]) -> str:
+    if not report["views_checked"]:
+        return "not checked"
+    differ = any(finding["where"] == "views" for finding in report["findings"])
+    return "differ from the fold of the ledger" if differ else "equal the fold of the ledger"

@@ -161,7 +161,8 @@ def opened(folder: Path, reader: Reader) -> list[tuple[VectorIndex, Scan]]:
 
 def fused(knowledge: Knowledge, index: VectorIndex, query: str) -> Any:
     (vector,) = LEXICAL.embed([query])
-    by = By(embedder=LEXICAL.name, hits=index.nearest(vector, CANDIDATES, floor=LEXICAL.floor))
+    hits = index.nearest(vector, CANDIDATES, floor=LEXICAL.floor_among(index.size))
+    by = By(embedder=LEXICAL.name, hits=hits)
     return knowledge.search(query, 8, by=by, raw=True)
 
 
@@ -174,13 +175,14 @@ def recall(knowledge: Knowledge, index: VectorIndex, rng: random.Random, rows: i
     """Of the ten nearest above the floor to a misspelt title, how many the candidates by bits hold."""
     stored = index._connection.execute("SELECT id / 16, square, numbers FROM vectors").fetchall()
     hit = total = 0
+    floor = LEXICAL.floor_among(len(stored))
     for _ in range(3 if len(stored) > 50_000 else 12):
         (row,) = knowledge._rows("SELECT title FROM searchables WHERE id = ?", (rng.randint(1, rows),))
         (asked,) = LEXICAL.embed([misspelt(rng, row["title"])])
         own, best = square(asked.numbers), dict[int, float]()
         for item, its, numbers in stored:
             best[item] = max(best.get(item, -1.0), similarity(asked.numbers, numbers, (own, its)))
-        near = [item for item in best if best[item] >= LEXICAL.floor]
+        near = [item for item in best if best[item] >= floor]
         ten = sorted(near, key=lambda item: (-best[item], -item))[:10]
         hit += len(set(ten) & {found.item for found in index.nearest(asked, 10)})
         total += len(ten)

@@ -954,7 +954,11 @@ def decode_payload(kind: str, value: Any, version: int | None = None) -> Payload
     """
     known = KINDS.get(kind)
     if known is None:
-        raise UsageError(f"unknown event kind {kind!r}", code="event.kind")
+        raise UsageError(
+            f"unknown event kind {kind!r}",
+            hint="docs/reference/events.md lists them, such as contact.upserted",
+            code="event.kind",
+        )
     if version is not None and version != known.version:
         value = _upcast(known, value, version)
     try:

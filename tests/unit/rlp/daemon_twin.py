@@ -16,7 +16,8 @@ from runloop import __version__
 from runloop.clock import SystemClock
 from runloop.digest import blob_digest, digest
 from runloop.errors import ConflictError, NotFoundError, RunloopError, UsageError
-from runloopd.bus.bus import Bus, Delivery
+from runloopd.bus.bus import Bus
+from runloopd.bus.parts import Delivery
 from runloopd.bus.principal import DAEMON
 from runloopd.bus.socket import SocketServer
 

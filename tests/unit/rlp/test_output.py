@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import io
 import json
+from pathlib import Path
 
 import pytest
 
+import rlp
+from rlp.__main__ import hung
 from rlp.output import Console, Style, ago, columns_of, error_lines, moment, size, words
 from runloop.errors import NotFoundError, UsageError
 
@@ -20,6 +23,61 @@ def test_a_table_has_one_line_per_row_and_aligned_columns() -> None:
     shown, out, _ = console()
     shown.rows([{"a": "1", "b": None}, {"a": "日本", "b": ["x", "y"]}], ("a", "b"))
     assert out.getvalue() == "a     b\n1     -\n日本  x, y\n"
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def shown_at(width: int, rows: list[dict[str, str]]) -> list[str]:
+    out = Terminal()
+    Console(out, io.StringIO(), Style(), width=width).rows(rows, tuple(rows[0]))
+    return out.getvalue().splitlines()
+
+
+def test_a_table_that_a_terminal_cannot_hold_folds_its_widest_column_between_words() -> None:
+    rows = [{"id": "n-1", "title": "Plan", "text": "the budget of the fourth quarter"}]
+    assert shown_at(30, rows) == [
+        "id   title  text",
+        "n-1  Plan   the budget of the",
+        "            fourth quarter",
+    ]
+    assert shown_at(80, rows) == ["id   title  text", "n-1  Plan   the budget of the fourth quarter"]
+
+
+def test_where_a_table_would_cut_words_every_row_is_a_record_without_its_empty_cells() -> None:
+    rows = [
+        {"id": "a" * 16, "who": "agent:contact_resolver", "what": ""},
+        {"id": "b", "who": "x", "what": "y"},
+    ]
+    assert shown_at(36, rows) == [
+        f"id    {'a' * 16}",
+        "who   agent:contact_resolver",
+        "",
+        "id    b",
+        "who   x",
+        "what  y",
+    ]
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 60])
+def test_no_foreign_text_in_a_table_begins_a_line_of_a_terminal(width: int) -> None:
+    forged = "a word and more and more " * 3 + "ours-1  forged " * 3
+    lines = shown_at(width, [{"id": "ours-1", "said": forged, "by": forged}])
+    assert all(columns_of(line) <= width for line in lines)
+    assert not [line for line in lines[1:] if line.startswith("ours-1  forged")]
+    assert len([line for line in lines if line.startswith("ours-1")]) <= 1
+
+
+@pytest.mark.parametrize("width", [40, 60, 79])
+def test_a_help_page_in_a_narrow_terminal_has_whole_words_in_its_columns(width: int) -> None:
+    pages = (Path(rlp.__file__).parent / "_help.txt").read_text(encoding="utf-8")
+    for line in pages.splitlines():
+        rows = hung(line, width).split("\n")
+        assert " ".join(" ".join(rows).split()) == " ".join(line.split())
+        assert all(len(row) <= width or " " not in row.strip() for row in rows)
+        assert len({len(row) - len(row.lstrip()) for row in rows[1:]}) <= 1
 
 
 def test_with_json_every_row_is_one_object_with_every_key() -> None:

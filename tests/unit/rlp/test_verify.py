@@ -81,3 +81,16 @@ def test_a_ledger_older_than_its_anchor_is_damaged(ledger: Path, rlp: Rlp, home:
 
 def test_without_a_ledger_there_is_nothing_to_verify(rlp: Rlp, home: Path) -> None:
     assert rlp("verify").code == 7
+
+
+def test_views_that_differ_are_not_called_equal(ledger: Path, rlp: Rlp) -> None:
+    assert rlp("kb", "rebuild").code == 0
+    assert "views    equal the fold" in rlp("verify").out
+    with sqlite3.connect(ledger.parent / "views.db") as connection:
+        connection.execute(
+            "INSERT INTO contact_emails (contact, position, email) VALUES ('c1', 0, 'x@example.org')"
+        )
+    connection.close()
+    done = rlp("verify")
+    assert done.code == 6
+    assert "views    differ from the fold" in done.out
