@@ -158,6 +158,7 @@ def test_publishes_without_receipts_arrive_in_order_and_refusals_are_told_with_t
         assert [one and one.payload for one in heard[:-1]] == list(range(3_000))
         assert heard[-1] is not None
         assert (heard[-1].msg_id, heard[-1].meta["tags"]) == (large.msg_id, ["t"])
+        other.unsubscribe("demo/*")
     assert client.publish("demo/a", GENERIC, 1).receivers == 0
 
 
