@@ -9,9 +9,10 @@ booked at its whole reservation when it is asked again, and says so: nothing is 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import replace
-from typing import cast
+from functools import partial
+from typing import Any, TypeVar, cast
 
 import msgspec
 import structlog
@@ -39,6 +40,8 @@ from runloopd.broker.quotas import Hold, Limits, QuotaError, Quotas
 __all__ = ["ModelOps", "to_embed"]
 
 log = structlog.get_logger(__name__)
+
+T = TypeVar("T")
 
 MAX_OUTPUT_TOKENS = 65_536
 MAX_TEXTS = 64
@@ -77,42 +80,41 @@ class ModelOps:
         request = _checked(cast(ModelComplete, ask.args))
         require(ask, "model", "")
         bound = await self._models.estimate(request, lambda target: _permits(ask, target))
-        require(ask, "model", bound.target)
-        hold = self._reserve(ask, bound.micro_usd, _tokens(bound))
-        try:
-            mark = await self._admit(ask, bound)
-            return await self._ask(ask, request, bound, hold, mark)
-        except BaseException:
-            hold.release()
-            raise
+        return await self._held(ask, bound, partial(self._ask, ask, request))
 
     async def embed(self, ask: Ask) -> Done:
         """``{vectors, embedder, provider, model, dimensions, …}``."""
         request = to_embed(cast(ModelEmbed, ask.args))
         require(ask, "model", "")
         bound = await self._embeddings.estimate(request, lambda target: _permits(ask, target))
+        return await self._held(ask, bound, partial(self._vectors, ask, request))
+
+    async def _held(
+        self, ask: Ask, bound: Reservation, call: Callable[[Reservation, Hold, int], Awaitable[Done]]
+    ) -> Done:
+        """Make a call with what it may cost held and its first mark stated."""
         require(ask, "model", bound.target)
         hold = self._reserve(ask, bound.micro_usd, _tokens(bound))
         try:
             mark = await self._admit(ask, bound)
-            return await self._vectors(ask, request, bound, hold, mark)
+            return await call(bound, hold, mark)
         except BaseException:
             hold.release()
             raise
 
-    async def _vectors(
-        self, ask: Ask, request: ModelEmbed, bound: Reservation, hold: Hold, mark: int
-    ) -> Done:
+    async def _bounded(
+        self, ask: Ask, bound: Reservation, hold: Hold, call: Callable[[Budget], Coroutine[Any, Any, T]]
+    ) -> T | Done:
+        """What the broker answers within the call's budget, or the failure, booked."""
         due = self._clock.now_ms() + self._deadline_ms
         budget = Budget(
             micro_usd=bound.micro_usd,
-            tokens=bound.input_tokens,
+            tokens=bound.input_tokens + bound.output_tokens,
             deadline_ms=due,
             permits=lambda target: _permits(ask, target),
         )
-        work = self._embeddings.embed(request, budget=budget)
         try:
-            answer = await bounded(work, self._clock, due_ms=due, abandoned=ask.abandoned)
+            return await bounded(call(budget), self._clock, due_ms=due, abandoned=ask.abandoned)
         except ModelCallError as error:
             return self._failed(ask, bound, hold, error)
         except OverdueError:
@@ -120,6 +122,15 @@ class ModelOps:
         except AbandonedError:
             cut = ModelCallError("the attempt was stopped", code="model.cancelled", cost_micro_usd=None)
             return self._failed(ask, bound, hold, cut)
+
+    async def _vectors(
+        self, ask: Ask, request: ModelEmbed, bound: Reservation, hold: Hold, mark: int
+    ) -> Done:
+        answer = await self._bounded(
+            ask, bound, hold, lambda budget: self._embeddings.embed(request, budget=budget)
+        )
+        if isinstance(answer, Done):
+            return answer
         vectors = [list(memoryview(vector.numbers).cast("b")) for vector in answer.vectors]
         value = {
             "vectors": vectors,
@@ -190,26 +201,17 @@ class ModelOps:
                 lost_hold.release()
 
     async def _ask(self, ask: Ask, request: ModelComplete, bound: Reservation, hold: Hold, mark: int) -> Done:
-        due = self._clock.now_ms() + self._deadline_ms
-        budget = Budget(
-            micro_usd=bound.micro_usd,
-            tokens=bound.input_tokens + bound.output_tokens,
-            deadline_ms=due,
-            permits=lambda target: _permits(ask, target),
-        )
         shown = _Shown(ask, self._clock, self._on_delta)
-        work = self._models.complete(request, budget=budget, on_delta=shown.add, idempotency_key=ask.key)
+
+        def complete(budget: Budget) -> Coroutine[Any, Any, ModelAnswer]:
+            return self._models.complete(request, budget=budget, on_delta=shown.add, idempotency_key=ask.key)
+
         try:
-            answer = await bounded(work, self._clock, due_ms=due, abandoned=ask.abandoned)
-        except ModelCallError as error:
-            return self._failed(ask, bound, hold, error)
-        except OverdueError:
-            return self._failed(ask, bound, hold, self._late(bound))
-        except AbandonedError:
-            cut = ModelCallError("the attempt was stopped", code="model.cancelled", cost_micro_usd=None)
-            return self._failed(ask, bound, hold, cut)
+            answer = await self._bounded(ask, bound, hold, complete)
         finally:
             shown.flush()
+        if isinstance(answer, Done):
+            return answer
         return self._answered(ask, bound, hold, _sane(answer, bound), mark)
 
     def _answered(self, ask: Ask, bound: Reservation, hold: Hold, answer: ModelAnswer, mark: int) -> Done:
