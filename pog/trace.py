@@ -12,6 +12,7 @@ import sqlite3
 import threading
 from collections.abc import Iterator
 from hashlib import blake2b
+from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
 
@@ -91,11 +92,7 @@ class Trace:
         head = self._reader.head_id()
         taken = 0
         while self._cursor < head and (limit is None or taken < limit):
-            rows: list[Row] = []
-            for row in self._reader.rows(after=self._cursor):
-                rows.append(row)
-                if len(rows) == _BATCH:
-                    break
+            rows = list(islice(self._reader.rows(after=self._cursor), _BATCH))
             if not rows:
                 break
             taken += len(rows)
