@@ -1,6 +1,6 @@
 """What everything that waits for a word has in common: moves carried to their end, the first of some waits.
 
-Knows: asyncio. Does not know: what is waited for (``authority.approvals``, ``broker.promises``).
+Knows: asyncio. Does not know: what is waited for: approvals, promises, durable consumers.
 """
 
 from __future__ import annotations

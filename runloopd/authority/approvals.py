@@ -39,8 +39,8 @@ from runloopd.authority.approval import (
     action_digest,
 )
 from runloopd.authority.mint import Appender
-from runloopd.authority.waiting import Moves, first
 from runloopd.bus.principal import DAEMON, Principal
+from runloopd.waiting import Moves, first
 
 __all__ = ["APPROVAL_KINDS", "Approval", "ApprovalError", "Approvals", "Decided", "Question"]
 

@@ -23,8 +23,8 @@ from pog.promises import Promise, check_open, check_value, fold
 from runloop.clock import Clock
 from runloop.errors import NotFoundError, RunloopError
 from runloop.events import Draft, Event, PromiseResolved, PromiseTimedOut, Provenance, RunFinished
-from runloopd.authority.waiting import Moves, first
 from runloopd.broker.ports import JournalPort
+from runloopd.waiting import Moves, first
 
 __all__ = ["Promises", "Word"]
 

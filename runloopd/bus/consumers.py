@@ -14,8 +14,8 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Collection, Coroutine
-from typing import Any, TypeVar
+from collections.abc import Collection
+from typing import Any
 
 from runloop.clock import Clock
 from runloop.errors import (
@@ -43,10 +43,9 @@ from runloopd.bus.durable import (
 from runloopd.bus.parts import Peer
 from runloopd.bus.principal import DAEMON, Principal
 from runloopd.bus.queues import DeliveryClass, Run
+from runloopd.waiting import Moves
 
 __all__ = ["Consumers"]
-
-T = TypeVar("T")
 
 _LOG = logging.getLogger(__name__)
 _NAME = re.compile(r"[A-Za-z0-9_.-]{1,64}\Z")
@@ -114,7 +113,7 @@ class Consumers:
         self._dirty: set[_Consumer] = set()
         self._stating: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._works: set[asyncio.Task[Any]] = set()
+        self._moves = Moves()
         self._closed = False
         durable.on_kept = self._kept
 
@@ -156,7 +155,7 @@ class Consumers:
         self._closed = True
         for consumer in self._consumers.values():
             self._detach(consumer)
-        await asyncio.gather(*self._works, return_exceptions=True)
+        await self._moves.close()
         for task in (*self._tasks, self._stating):
             if task is not None:
                 task.cancel()
@@ -180,7 +179,7 @@ class Consumers:
             )
         self._check_pattern(pattern)
         # A session that leaves meanwhile must not leave half a consumer behind.
-        consumer = await self._whole(self._found(key, pattern, start))
+        consumer = await self._moves.whole(self._found(key, pattern, start))
         # What its owner knows to have acknowledged counts, even where the ledger was not told yet.
         after = payload.get("after", 0)
         if type(after) is not int or not 0 <= after <= self._facts.head_id:
@@ -192,18 +191,6 @@ class Consumers:
         consumer.position = max(consumer.position, after)
         self._attach(consumer, peer)
         return {"consumer": key[1], "position": consumer.position, "window": self._limits.window}
-
-    async def _whole(self, work: Coroutine[Any, Any, T]) -> T:
-        """Await something that goes on to its end when the session that asked for it leaves."""
-        task = asyncio.get_running_loop().create_task(work)
-        self._works.add(task)
-        task.add_done_callback(self._done)
-        return await asyncio.shield(task)
-
-    def _done(self, work: asyncio.Task[Any]) -> None:
-        self._works.discard(work)
-        if not work.cancelled():
-            work.exception()  # seen, even where nobody is left to be told
 
     async def _found(self, key: tuple[str, str], pattern: str, start: str) -> _Consumer:
         """The consumer of this name, made when there is none."""
@@ -245,12 +232,7 @@ class Consumers:
             )
         position = 0 if start == "first" else self._facts.head_id
         consumer = _Consumer(owner, name, pattern, position, -1)
-        self._durable.charge(owner, OVERHEAD)
-        try:
-            await self._facts.append(_advanced(consumer))
-        except RunloopError:
-            self._durable.give_back(owner, OVERHEAD)
-            raise
+        await self._state_charged(_advanced(consumer))
         consumer.stated = position
         self._consumers[key] = consumer
         return consumer
@@ -261,7 +243,7 @@ class Consumers:
         if consumer is None:
             raise _absent(key)
         if forget:
-            await self._whole(self._remove(consumer))
+            await self._moves.whole(self._remove(consumer))
         elif consumer.feed is not None and consumer.feed.peer is peer:
             self._detach(consumer)
         return {"position": consumer.position}
@@ -270,16 +252,20 @@ class Consumers:
         async with self._opening:
             if self._consumers.get((consumer.owner, consumer.name)) is not consumer:
                 return
-            self._durable.charge(consumer.owner, OVERHEAD)
             removed = ConsumerRemoved(consumer=consumer.name, owner=consumer.owner)
-            try:
-                await self._facts.append(Draft(payload=removed, actor=consumer.owner))
-            except RunloopError:
-                self._durable.give_back(consumer.owner, OVERHEAD)
-                raise
+            await self._state_charged(Draft(payload=removed, actor=consumer.owner))
             self._detach(consumer)
             self._dirty.discard(consumer)
             del self._consumers[consumer.owner, consumer.name]
+
+    async def _state_charged(self, fact: Draft) -> None:
+        """State a fact that counts against what its actor may keep."""
+        self._durable.charge(fact.actor, OVERHEAD)
+        try:
+            await self._facts.append(fact)
+        except RunloopError:
+            self._durable.give_back(fact.actor, OVERHEAD)
+            raise
 
     def _ack(self, peer: Peer, key: tuple[str, str], seq: Any) -> dict[str, Any]:
         consumer = self._consumers.get(key)
