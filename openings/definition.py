@@ -22,6 +22,7 @@ from runloop.errors import UsageError
 __all__ = [
     "TEMPLATE",
     "Edge",
+    "ForEach",
     "Node",
     "Opening",
     "Origin",
@@ -123,12 +124,27 @@ class Policy:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class ForEach:
+    """Serve a node once for each item of a list."""
+
+    port: str
+    """Input port that gets one item where a list arrives."""
+    concurrency: int = 8
+    """Items that are tried at a time."""
+    max_failed: int = 0
+    """Items that may fail without the node failing; their outputs are left out."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {"port": self.port, "concurrency": self.concurrency, "max_failed": self.max_failed}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Node:
     """One vertex."""
 
     id: str
     use: str
-    """``agent:<name>[@variant|@version]``."""
+    """``agent:<name>[@variant|@version]`` or ``opening:<name>``."""
     with_: Mapping[str, Any] = field(default_factory=dict)
     schema_hints: Mapping[str, Any] = field(default_factory=dict)
     retry: Retry = field(default_factory=Retry)
@@ -138,9 +154,17 @@ class Node:
     tags: tuple[str, ...] = ()
     requires: tuple[str, ...] | None = None
     """Input ports that must hold a value, from the manifest; None until bound: every connected port."""
+    for_each: ForEach | None = None
+    """None: the node is served once."""
+
+    @property
+    def nests(self) -> str | None:
+        """Name of the opening it uses; None where an agent serves it."""
+        kind, _, name = self.use.partition(":")
+        return name if kind == "opening" else None
 
     def to_json(self) -> dict[str, Any]:
-        return {
+        made: dict[str, Any] = {
             "id": self.id,
             "use": self.use,
             "with": dict(self.with_),
@@ -151,6 +175,10 @@ class Node:
             "tags": list(self.tags),
             "requires": None if self.requires is None else list(self.requires),
         }
+        # Absent, not null: the digest of an opening without it is what it was before there was any.
+        if self.for_each is not None:
+            made["for_each"] = self.for_each.to_json()
+        return made
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -226,12 +254,15 @@ class Opening:
     edges: tuple[Edge, ...] = ()
     success: Success | None = None
     save: tuple[Ref, ...] = ()
-    """Ports kept as artifacts."""
+    """Ports kept as artifacts; of a nested opening, what it gives to the one around it."""
+    openings: Mapping[str, Opening] = field(default_factory=dict)
+    """Every opening that is nested in it at any depth, once bound: name -> definition, in order of the names.
+    Those have none of their own."""
     origin: Origin = field(default_factory=Origin, compare=False, repr=False)
 
     def to_json(self) -> dict[str, Any]:
         """The normalised definition: what a run pins and what the digest is over."""
-        return {
+        made: dict[str, Any] = {
             "version": 0,
             "name": self.name,
             "goals": list(self.goals),
@@ -242,6 +273,9 @@ class Opening:
             "success": None if self.success is None else self.success.to_json(),
             "artifacts": {"save": [_ref_json(ref) for ref in self.save]},
         }
+        if self.openings:
+            made["openings"] = {name: self.openings[name].to_json() for name in sorted(self.openings)}
+        return made
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> Opening:
@@ -334,6 +368,7 @@ def _node(value: Mapping[str, Any]) -> Node:
         budget_tokens=value["budget_tokens"],
         tags=tuple(value["tags"]),
         requires=None if requires is None else tuple(requires),
+        for_each=ForEach(**value["for_each"]) if "for_each" in value else None,
     )
 
 
@@ -361,6 +396,7 @@ def _opening(value: Mapping[str, Any]) -> Opening:
         edges=edges,
         success=_success(value["success"]),
         save=tuple(_ref(ref) for ref in value["artifacts"]["save"]),
+        openings={name: _opening(nested) for name, nested in sorted(value.get("openings", {}).items())},
     )
 
 

@@ -33,7 +33,7 @@ _NAME = re.compile(r":([a-z_]+)")
 _TABLE = re.compile(r"\AINSERT\s(?:OR \w+ )?INTO (\w+)")
 _KEY = re.compile(r"ON CONFLICT \(([^)]*)\)")
 _SUM = re.compile(r"UPDATE runs\s+SET (\w+ = \w+ \+ :\w+,?\s+)+WHERE run = :run;?")
-_OWN = ("event", "ts_ms", "actor", "run", "label", "origin")
+_OWN = ("event", "ts_ms", "actor", "run", "label", "file")
 
 
 class _Lane:

@@ -31,6 +31,8 @@ TABLES: dict[str, str] = {
     "quarantine": "event",
     "runs": "run",
     "nodes": "run, node",
+    "talk": "run, message",
+    "triggers": "trigger_",
     "contacts": "contact",
     "contact_emails": "contact, position",
     "documents": "document",
@@ -126,7 +128,7 @@ def _values(event: Event) -> dict[str, Any]:
         actor=event.actor,
         run=event.run,
         label=event.provenance.label,
-        origin=event.provenance.origin,
+        file=event.provenance.origin,
     )
     return values
 

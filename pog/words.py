@@ -39,6 +39,15 @@ WORDS: dict[str, Callable[[Any], str]] = {
     "node.finished": lambda p: f"attempt {p.attempt} of {p.node} {p.status}",
     "node.skipped": lambda p: f"{p.node} skipped: {p.reason}",
     "node.cancelled": lambda p: f"{p.node} cancelled: {p.reason}",
+    "node.expanded": lambda p: f"{p.node} is served for {p.items} items",
+    "node.gathered": lambda p: f"{p.node} {p.status} with {p.items - p.failed} of {p.items} items",
+    "message.posted": lambda p: f"said to {p.to}: {p.act.replace('_', ' ')}, {p.size} bytes",
+    "trigger.set": lambda p: (
+        f"{p.principal} has {p.opening} run {'at ' + p.cron if p.cron else 'when files change'}"
+    ),
+    "trigger.removed": lambda p: f"{p.principal} removed the trigger {p.trigger}",
+    "trigger.fired": lambda p: f"trigger {p.trigger} started a run",
+    "trigger.missed": lambda p: f"trigger {p.trigger} missed {p.times}: {p.reason}",
     "message.sent": lambda p: f"{p.sender} sent {p.type} to {p.receiver}, {p.size} bytes",
     "topic.published": lambda p: f"{p.publisher} published {p.type} on {p.topic}, {p.size} bytes",
     "consumer.advanced": lambda p: f"consumer {p.consumer} of {p.owner} took everything up to {p.position}",

@@ -4,12 +4,14 @@
 -- :events their number (pog/batch.py).
 
 -- name: run.started
-INSERT INTO runs (run, opening, definition_digest, params, principal, via, prompt, state, started_ms, started_event)
-VALUES (:run, :opening, :definition_digest, :params, :principal,
-        :origin ->> '$.via', :origin ->> '$.prompt', 'running', :ts_ms, :event);
+INSERT INTO runs (run, opening, definition_digest, params, principal, via, prompt, parent_run, parent_node,
+                  parent_attempt, root_run, fork_of, state, started_ms, started_event)
+VALUES (:run, :opening, :definition_digest, :params, :principal, :origin ->> '$.via', :origin ->> '$.prompt',
+        :parent ->> '$.run', :parent ->> '$.node', :parent ->> '$.attempt', coalesce(:parent ->> '$.root', :run),
+        :fork ->> '$.run', 'running', :ts_ms, :event);
 INSERT INTO nodes (run, node, agent, agent_version, variant, bundle_digest, state)
 SELECT :run, key, value ->> '$.name', value ->> '$.version', value ->> '$.variant', value ->> '$.bundle_digest', 'pending'
-FROM json_each(:agents) ORDER BY key;
+FROM json_each(:agents) WHERE key NOT LIKE '%/%' ORDER BY key;
 
 -- name: run.resumed
 UPDATE runs SET resumed = resumed + 1 WHERE run = :run;
@@ -55,6 +57,43 @@ VALUES (:run, :node, 'cancelled', :ts_ms, :event, :reason)
 ON CONFLICT (run, node) DO UPDATE
 SET state = 'cancelled', finished_ms = excluded.finished_ms, finished_event = excluded.finished_event,
     reason = excluded.reason;
+
+-- name: node.expanded
+INSERT INTO nodes (run, node, state, started_ms, scheduled_event, items)
+VALUES (:run, :node, 'running', :ts_ms, :event, :items)
+ON CONFLICT (run, node) DO UPDATE
+SET state = 'running', started_ms = excluded.started_ms, scheduled_event = excluded.scheduled_event,
+    items = excluded.items;
+
+-- name: node.gathered
+UPDATE nodes
+SET state = :status, finished_ms = :ts_ms, finished_event = :event, output_digest = :output_digest,
+    error_code = :error ->> '$.code', error_message = :error ->> '$.message'
+WHERE run = :run AND node = :node;
+
+-- name: message.posted
+INSERT INTO talk (run, message, node, attempt, to_, act, conversation, in_reply_to, size, event, posted_ms)
+VALUES (:run, :message, :node, :attempt, :to, :act, :conversation, :in_reply_to, :size, :event, :ts_ms);
+
+-- name: trigger.set
+INSERT INTO triggers (trigger_, opening, cron, zone, watch, principal, event, set_ms)
+VALUES (:trigger, :opening, :cron, :zone, :watch, :principal, :event, :ts_ms)
+ON CONFLICT (trigger_) DO UPDATE
+SET opening = excluded.opening, cron = excluded.cron, zone = excluded.zone, watch = excluded.watch,
+    principal = excluded.principal, event = excluded.event, set_ms = excluded.set_ms, removed_event = NULL;
+
+-- name: trigger.removed
+UPDATE triggers SET removed_event = :event WHERE trigger_ = :trigger;
+
+-- name: trigger.fired
+UPDATE triggers
+SET fired = fired + 1, last_due_ms = max(coalesce(last_due_ms, 0), :due_ms), last_run = :starts, last_event = :event
+WHERE trigger_ = :trigger;
+
+-- name: trigger.missed
+UPDATE triggers
+SET missed = missed + :times, last_due_ms = max(coalesce(last_due_ms, 0), :last_due_ms), last_event = :event
+WHERE trigger_ = :trigger;
 
 -- name: message.sent
 INSERT INTO messages (event, run, sender, receiver, topic, type, schema_id, msg_id, size, body_digest, node,
@@ -143,7 +182,7 @@ ON CONFLICT (ref) DO UPDATE
 SET id = excluded.id, title = excluded.title, body = excluded.body, label = excluded.label,
     source = excluded.source, event = excluded.event, dated_ms = excluded.dated_ms;
 INSERT INTO imports (kind, ref, origin, event)
-SELECT 'contact', :contact, :origin, :event WHERE :origin IS NOT NULL
+SELECT 'contact', :contact, :file, :event WHERE :file IS NOT NULL
 ON CONFLICT (kind, ref) DO UPDATE SET origin = excluded.origin, event = excluded.event;
 
 -- name: document.imported
@@ -161,7 +200,7 @@ ON CONFLICT (ref) DO UPDATE
 SET id = excluded.id, kind = excluded.kind, title = excluded.title, body = excluded.body,
     label = excluded.label, source = excluded.source, event = excluded.event, dated_ms = excluded.dated_ms;
 INSERT INTO imports (kind, ref, origin, event)
-SELECT 'document', :document, :origin, :event WHERE :origin IS NOT NULL
+SELECT 'document', :document, :file, :event WHERE :file IS NOT NULL
 ON CONFLICT (kind, ref) DO UPDATE SET origin = excluded.origin, event = excluded.event;
 
 -- name: calendar.upserted  (an older revision never replaces a newer one)
@@ -183,7 +222,7 @@ ON CONFLICT (ref) DO UPDATE
 SET id = excluded.id, title = excluded.title, body = excluded.body, label = excluded.label,
     source = excluded.source, event = excluded.event, dated_ms = excluded.dated_ms;
 INSERT INTO imports (kind, ref, origin, event)
-SELECT 'event', :entry, :origin, :event WHERE :origin IS NOT NULL
+SELECT 'event', :entry, :file, :event WHERE :file IS NOT NULL
 ON CONFLICT (kind, ref) DO UPDATE SET origin = excluded.origin, event = excluded.event;
 
 -- name: memory.updated

@@ -1,4 +1,4 @@
--- The views, version 2: a fold of the ledger, kept in a file of their own so that they can be thrown away.
+-- The views, version 4: a fold of the ledger, kept in a file of their own so that they can be thrown away.
 -- Times are unix milliseconds, money millionths of a US dollar. Columns named *_event hold ledger ids; columns
 -- that hold a JSON text say so. Everything in here can be computed again from the ledger (`rlp kb rebuild`).
 
@@ -25,6 +25,11 @@ CREATE TABLE runs (
     principal         TEXT NOT NULL,
     via               TEXT,
     prompt            TEXT,
+    parent_run        TEXT,                       -- of a nested opening: the attempt it serves
+    parent_node       TEXT,
+    parent_attempt    INTEGER,
+    root_run          TEXT NOT NULL,              -- the run at the top of the tree: itself, where nobody nested it
+    fork_of           TEXT,
     state             TEXT NOT NULL,              -- running, waiting, cancelling, succeeded, failed, cancelled
     clause            TEXT,
     output_digest     TEXT,
@@ -42,6 +47,7 @@ CREATE TABLE runs (
     messages          INTEGER NOT NULL DEFAULT 0,
     message_bytes     INTEGER NOT NULL DEFAULT 0
 ) STRICT;
+CREATE INDEX runs_by_root ON runs (root_run);
 
 CREATE TABLE nodes (
     run             TEXT    NOT NULL,
@@ -63,7 +69,42 @@ CREATE TABLE nodes (
     reason          TEXT,
     fuel            INTEGER NOT NULL DEFAULT 0,
     calls           INTEGER NOT NULL DEFAULT 0,
+    items           INTEGER,          -- of a node that maps over a list
     PRIMARY KEY (run, node)
+) STRICT;
+
+-- What agents of a run said to one another.
+CREATE TABLE talk (
+    run          TEXT    NOT NULL,
+    message      TEXT    NOT NULL,
+    node         TEXT    NOT NULL, -- who said it
+    attempt      INTEGER NOT NULL,
+    to_          TEXT    NOT NULL, -- node/<id> or talk/<name>
+    act          TEXT    NOT NULL,
+    conversation TEXT    NOT NULL,
+    in_reply_to  TEXT,
+    size         INTEGER NOT NULL,
+    event        INTEGER NOT NULL,
+    posted_ms    INTEGER NOT NULL,
+    PRIMARY KEY (run, message)
+) STRICT;
+
+-- What starts runs by itself.
+CREATE TABLE triggers (
+    trigger_      TEXT    PRIMARY KEY,
+    opening       TEXT    NOT NULL,
+    cron          TEXT,
+    zone          TEXT,
+    watch         TEXT,               -- JSON
+    principal     TEXT    NOT NULL,
+    fired         INTEGER NOT NULL DEFAULT 0,
+    missed        INTEGER NOT NULL DEFAULT 0,
+    last_due_ms   INTEGER,
+    last_run      TEXT,
+    last_event    INTEGER,
+    event         INTEGER NOT NULL,
+    set_ms        INTEGER NOT NULL,
+    removed_event INTEGER
 ) STRICT;
 
 CREATE TABLE contacts (

@@ -50,10 +50,13 @@ __all__ = [
     "LedgerRestored",
     "MemoryForgotten",
     "MemoryUpdated",
+    "MessagePosted",
     "MessageSent",
     "ModelCalled",
     "NodeCancelled",
+    "NodeExpanded",
     "NodeFinished",
+    "NodeGathered",
     "NodeScheduled",
     "NodeSkipped",
     "Payload",
@@ -66,6 +69,8 @@ __all__ = [
     "QuotaWarned",
     "RunCancelRequested",
     "RunFinished",
+    "RunFork",
+    "RunParent",
     "RunResumed",
     "RunStarted",
     "SourceRestored",
@@ -75,6 +80,10 @@ __all__ = [
     "TokenIssued",
     "TokenRevoked",
     "TopicPublished",
+    "TriggerFired",
+    "TriggerMissed",
+    "TriggerRemoved",
+    "TriggerSet",
     "TrustChanged",
     "decode_payload",
     "encode_payload",
@@ -118,6 +127,33 @@ class AgentPin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     component_digest: str
     """BLAKE3 of the WebAssembly component that executes: the shared runner of a language's agents."""
     language: str
+
+
+class RunParent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The attempt that this run serves: a node of another run uses this run's opening."""
+
+    run: str
+    node: str
+    attempt: int
+    root: str
+    """The run that nobody nested: budgets, the trace and a sealed file are the whole tree's."""
+
+
+class RunFork(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a run branched off another, and what was changed."""
+
+    run: str
+    """The run it repeats up to there, and then no more."""
+    at: list[str]
+    """Nodes that are tried anew, and all that comes of them; what is not below them hears the record alone.
+    Empty: nothing is tried anew but what comes of the changes."""
+    call: int | None
+    """Host call of that one node before which it hears the record alone; None: the node's beginning."""
+    changes: dict[str, Any]
+    """``set`` {param: value}, ``model`` (str), ``agents`` {node: reference}, ``deny`` [capability]."""
+    answers: Literal["recorded", "live"]
+    """``recorded``: a call the record knows hears the record, others go to the gate. ``live``: tried anew is
+    asked anew."""
 
 
 class GuestError(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -180,13 +216,15 @@ class RunStarted(Payload, frozen=True, kw_only=True):
     """A run exists. Everything that decides its course, apart from what is recorded later, is in here."""
 
     kind: ClassVar[str] = "run.started"
+    version: ClassVar[int] = 2
     opening: str
     definition: dict[str, Any]
-    """Normalised definition as ``openings.definition.Opening.to_json`` writes it."""
+    """Normalised definition as ``openings.definition.Opening.to_json`` writes it, with every opening that it
+    nests."""
     definition_digest: str
     params: dict[str, Any]
     agents: dict[str, AgentPin]
-    """Node id -> pin."""
+    """Node id -> pin; of a node in a nested opening, ``<opening>/<node id>``."""
     engine: dict[str, Any]
     """``logic`` (int), ``sandbox`` (int), ``wasmtime`` (str): versions a replay must honour."""
     policy: dict[str, Any]
@@ -195,6 +233,13 @@ class RunStarted(Payload, frozen=True, kw_only=True):
     """Who asked: ``operator:<uid>`` or ``schedule:<name>``."""
     origin: dict[str, Any]
     """``via`` (str), ``prompt`` (str or null), ``interactive`` (bool), ``source_path`` (str or null)."""
+    parent: RunParent | None = None
+    """Set for the run of a nested opening."""
+    fork: RunFork | None = None
+    """Set for a run that branched off another."""
+    lineage: str | None = None
+    """The run whose id guests see and waits are drawn from, where it is not this one: that of the run it was
+    forked from. So a fork that changes nothing is the same run to everybody in it."""
 
 
 class RunResumed(Payload, frozen=True, kw_only=True):
@@ -272,6 +317,29 @@ class NodeCancelled(Payload, frozen=True, kw_only=True):
     reason: str = ""
 
 
+class NodeExpanded(Payload, frozen=True, kw_only=True):
+    """A node that maps over a list knows its items. Each is served like a node called ``<node>[<index>]``."""
+
+    kind: ClassVar[str] = "node.expanded"
+    node: str
+    items: int
+    items_digest: str
+    """Of the list."""
+
+
+class NodeGathered(Payload, frozen=True, kw_only=True):
+    """Every item of a mapped node came to an end, and with them the node. Its outputs are theirs in order."""
+
+    kind: ClassVar[str] = "node.gathered"
+    node: str
+    status: Literal["succeeded", "failed"]
+    items: int
+    failed: int
+    output_digest: str | None
+    """Of ``{port: [value…]}`` over the items that succeeded; None where the node failed."""
+    error: GuestError | None = None
+
+
 class TimerSet(Payload, frozen=True, kw_only=True):
     """The engine asked to be woken."""
 
@@ -303,6 +371,31 @@ class MessageSent(Payload, frozen=True, kw_only=True):
     body_digest: str
     node: str | None = None
     attempt: int | None = None
+
+
+class MessagePosted(Payload, frozen=True, kw_only=True):
+    """An agent said something to others of its run. Stated before anybody hears it, and heard in the order of
+    the ledger."""
+
+    kind: ClassVar[str] = "message.posted"
+    node: str
+    """Who said it; of a mapped node, its item."""
+    attempt: int
+    message: str
+    """``msg_`` and 16 hex digits, drawn from run, node, attempt and call."""
+    to: str
+    """``node/<id>``, one node's mailbox, or ``talk/<name>``, everybody who listens there."""
+    act: str
+    """The speech act, one of ``runloop.speech.ACTS``."""
+    conversation: str
+    """Message that began it."""
+    in_reply_to: str | None
+    reply_by_ms: int | None
+    """Unix milliseconds after which no answer counts."""
+    content_digest: str
+    content_blob: str
+    """Canonical JSON."""
+    size: int
 
 
 class TopicPublished(Payload, frozen=True, kw_only=True):
@@ -347,6 +440,66 @@ class ConsumerRemoved(Payload, frozen=True, kw_only=True):
     owner: str
 
 
+# --- what starts runs by itself ----------------------------------------------------------------------
+
+
+class TriggerSet(Payload, frozen=True, kw_only=True):
+    """From now on an opening is run whenever something happens. A later one of the same name replaces it."""
+
+    kind: ClassVar[str] = "trigger.set"
+    trigger: str
+    """``[a-z][a-z0-9_]{0,63}``."""
+    opening: str
+    source: str
+    """Text of the opening, as it was when it was set: a file changed later changes nothing here."""
+    source_path: str | None
+    agents_dir: str | None
+    params: dict[str, Any]
+    cron: str | None
+    """Five fields, or six with seconds last; or None."""
+    zone: str | None
+    """IANA name of the time zone that ``cron`` is read in."""
+    watch: dict[str, Any] | None
+    """``paths`` [absolute], ``patterns`` [glob], ``settle_ms``; or None."""
+    missed: Literal["skip", "once"]
+    """What becomes of times that passed while nobody could act: only reported, or made up for by one run."""
+    overlap: Literal["skip", "parallel"]
+    """Whether it fires while a run it started goes on."""
+    principal: str
+    """Who set it. What it starts runs as ``schedule:<trigger>``, which may decide nothing."""
+
+
+class TriggerRemoved(Payload, frozen=True, kw_only=True):
+    """It starts nothing any more."""
+
+    kind: ClassVar[str] = "trigger.removed"
+    trigger: str
+    principal: str
+
+
+class TriggerFired(Payload, frozen=True, kw_only=True):
+    """What it waits for happened. Stated before the run is started, once for each due time."""
+
+    kind: ClassVar[str] = "trigger.fired"
+    trigger: str
+    due_ms: int
+    starts: str
+    """The run it starts; recovery starts it when the daemon died in between."""
+    cause: dict[str, Any]
+    """``{cron}`` or ``{paths: [changed…]}``."""
+
+
+class TriggerMissed(Payload, frozen=True, kw_only=True):
+    """It should have started a run, and did not."""
+
+    kind: ClassVar[str] = "trigger.missed"
+    trigger: str
+    first_due_ms: int
+    last_due_ms: int
+    times: int
+    reason: str
+
+
 # --- host calls and effects -----------------------------------------------------------------------
 
 
@@ -371,6 +524,7 @@ class HostcallDelivered(Payload, frozen=True, kw_only=True):
     """Second mark, and the only one of a call without effect: this is what the guest is about to see."""
 
     kind: ClassVar[str] = "hostcall.delivered"
+    version: ClassVar[int] = 2
     node: str
     attempt: int
     call: int
@@ -386,6 +540,8 @@ class HostcallDelivered(Payload, frozen=True, kw_only=True):
     response_bytes: int
     fuel: int
     """Fuel burnt when the guest made the call: equal in every replay."""
+    recorded_in: str | None = None
+    """The run whose record gave this answer, in a fork; None: it was asked for."""
 
 
 class ModelCalled(Payload, frozen=True, kw_only=True):
@@ -826,12 +982,19 @@ KINDS: dict[str, type[Payload]] = {
         NodeFinished,
         NodeSkipped,
         NodeCancelled,
+        NodeExpanded,
+        NodeGathered,
         TimerSet,
         TimerFired,
         MessageSent,
+        MessagePosted,
         TopicPublished,
         ConsumerAdvanced,
         ConsumerRemoved,
+        TriggerSet,
+        TriggerRemoved,
+        TriggerFired,
+        TriggerMissed,
         HostcallAdmitted,
         HostcallDelivered,
         ModelCalled,
@@ -867,10 +1030,19 @@ KINDS: dict[str, type[Payload]] = {
 }
 """Every kind there is."""
 
-UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {}
+
+def _unchanged(fields: dict[str, Any]) -> dict[str, Any]:
+    """The next version only adds fields that may be left out."""
+    return fields
+
+
+UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
+    ("run.started", 1): _unchanged,
+    ("hostcall.delivered", 1): _unchanged,
+}
 """``(kind, version)`` -> converter to the next version: pure, from the fields as that version had them (a
-copy it may change) to the fields of the next. Rows are never rewritten. Empty while all are at version 1;
-a kind that changes gets a new version, a step here, and a file in ``tests/histories/formats``."""
+copy it may change) to the fields of the next. Rows are never rewritten. A kind that changes gets a new
+version, a step here, and a file in ``tests/histories/formats``."""
 
 
 class Draft(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -10,11 +10,13 @@ import re
 import uuid
 from typing import NewType
 
+from runloop.digest import digest
 from runloop.errors import UsageError
 
 __all__ = [
     "RunId",
     "agent_name",
+    "child_run_id",
     "new_run_id",
     "run_id",
     "run_id_to_int",
@@ -29,6 +31,17 @@ _AGENT = re.compile(r"[a-z][a-z0-9_]{0,63}\Z")
 def new_run_id() -> RunId:
     """A fresh random trace id (UUID version 4). Only the daemon's composition layers may call this."""
     return RunId(str(uuid.uuid4()))
+
+
+def child_run_id(run: str, node: str, attempt: int) -> RunId:
+    """The id of the run that serves this attempt, when a node uses an opening: always the same one.
+
+    UUID version 8 over the BLAKE3 of the three, so that a crash between thinking of the run and starting it
+    leads to the same run.
+    """
+    drawn = int(digest(["child", run, node, attempt])[:32], 16)
+    drawn = drawn & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62
+    return RunId(str(uuid.UUID(int=drawn)))
 
 
 def run_id(text: str) -> RunId:

@@ -217,10 +217,63 @@ class ModelEmbed(Args, frozen=True, kw_only=True):
     """A pattern; None: a local model where one is configured, else ``lexical:lexical-1``: words only."""
 
 
+class MsgPublish(Args, frozen=True, kw_only=True):
+    """Say something to others of the same run; it is on record. Answer: ``{message, conversation}``."""
+
+    to: str
+    """``node/<id>`` or ``talk/<name>``; ``node/<id>[<index>]`` is one item of a mapped node."""
+    content: Any
+    """Any JSON, at most 262 144 bytes."""
+    act: str = "inform"
+    """One of ``runloop.speech.ACTS``."""
+    conversation: str | None = None
+    """None: this message begins one."""
+    in_reply_to: str | None = None
+    """A message of that conversation which this node heard."""
+    reply_within_ms: int | None = None
+
+
+class MsgSubscribe(Args, frozen=True, kw_only=True):
+    """Listen to topics of the run, from its first message on. Answer: ``{stream}``; read with ``msg.next``.
+
+    The node's own mailbox is always part of it.
+    """
+
+    topics: list[str] = []
+    """``talk/<name>``, at most 32."""
+
+
+class MsgRequest(Args, frozen=True, kw_only=True):
+    """Say something and wait for the answer. Answer: as ``item`` of ``msg.next``; late: ``msg.timed_out``."""
+
+    to: str
+    content: Any
+    act: str = "request"
+    conversation: str | None = None
+    in_reply_to: str | None = None
+    timeout_ms: int = 30_000
+    """1 to 86 400 000."""
+
+
+class MsgReply(Args, frozen=True, kw_only=True):
+    """Answer a message that this node heard. Answer: ``{message, conversation}``."""
+
+    message: str
+    content: Any
+    act: str = "inform"
+    reply_within_ms: int | None = None
+
+
 class MsgNext(Args, frozen=True, kw_only=True):
-    """The next piece of a streamed answer. Answer: ``{item}``, at the end ``{done: true}``."""
+    """The next piece of a stream. Answer: ``{item}``, at the end ``{done: true}``.
+
+    Of messages ``item`` is ``{message, from, to, act, conversation, in_reply_to, reply_by_ms, content,
+    sent_ms}``; a wait that was too long is ``{timed_out: true}``; the end is when nobody is left to speak.
+    """
 
     stream: str
+    timeout_ms: int | None = None
+    """Longest wait for a message: 0 to 86 400 000; None: as long as somebody may still speak."""
 
 
 class HttpFetch(Args, frozen=True, kw_only=True):

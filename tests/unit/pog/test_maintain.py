@@ -81,7 +81,7 @@ def test_without_a_ledger_there_is_nothing_to_verify(store: Store, tmp_path: Pat
         ("ts_ms", "ts_ms + 1"),
         ("actor", "'daemoo'"),
         ("kind", "'run.startee'"),
-        ("version", "2"),
+        ("version", "version + 1"),
         ("scope", "'uses'"),
         ("run", f"'1{facts.RUN[1:]}'"),
         ("payload", "replace(payload, 'compose_email', 'compose_emaim')"),
