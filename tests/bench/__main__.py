@@ -1,8 +1,8 @@
 """Run the benchmarks: ``python -m tests.bench [name ...] [options]``; without names, all that need only us.
 
-``peers`` and ``stores`` compare with other people's programs and run when they are named. Options are handed
-to each benchmark. Prints the machine first, then what each ``bench_<name>.py`` prints. Figures are for
-people: no test's verdict hangs on one.
+``peers``, ``stores`` and ``flows`` compare with other people's programs and run when they are named. Options
+are handed to each benchmark. Prints the machine first, then what each ``bench_<name>.py`` prints. Figures are
+for people: no test's verdict hangs on one.
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
-_WITH_OTHERS = frozenset(("peers", "stores"))
-"""They need brokers and stores from Debian, and some minutes each (docs/internals/benchmarks.md)."""
+_WITH_OTHERS = frozenset(("peers", "stores", "flows"))
+"""They need other people's programs, and some minutes each (docs/internals/benchmarks.md)."""
 
 
 def machine() -> str:

@@ -55,9 +55,8 @@ def program(name: str, *libraries: str) -> Path:
     return built
 
 
-def peers_python() -> Path:
-    """An interpreter that has ``requirements.txt``; raises :class:`Unavailable`."""
-    wanted = HERE / "requirements.txt"
+def peers_python(wanted: Path = HERE / "requirements.txt") -> Path:
+    """An interpreter that has what is ``wanted``; raises :class:`Unavailable`."""
     digest = hashlib.sha256(sys.version.encode() + wanted.read_bytes()).hexdigest()[:16]
     folder = cache() / f"venv-{digest}"
     finished = folder / "finished"
