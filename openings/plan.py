@@ -1,7 +1,7 @@
 """The plan of an opening: what runs after what, side by side where nothing waits, before anything is run.
 
-Knows: layers (a node stands one below the lowest node it waits for) and how they read. Does not know: agents,
-runs or terminals; colours and escapes are the caller's matter.
+Knows: layers (a node stands one below the lowest node it waits for) and how they read. Does not know: how
+lanes are drawn (``drawing``), agents, runs or terminals; colours and escapes are the caller's matter.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from openings.definition import Edge, Node, Opening
+from openings.drawing import ASCII, draw
 
 __all__ = ["Plan", "layers", "plan"]
 
@@ -38,27 +39,45 @@ class Plan:
             "policy": opening.policy.to_json(),
         }
 
-    def text(self) -> str:
-        """The plan as lines for people."""
+    def text(self, *, ascii_only: bool = False) -> str:
+        """The plan as lines for people: the graph, and beside each node what serves it and on what terms."""
         opening = self.opening
-        lines = [
-            f"{opening.name}: {_count(len(opening.nodes), 'node')} in {_count(len(self.layers), 'layer')}"
-        ]
+        size = f"{_count(len(opening.nodes), 'node')} in {_count(len(self.layers), 'layer')}"
+        lines = [f"{opening.name}: {size}", *(self._graph() or self._list()), *_ends(opening)]
+        text = "\n".join(lines)
+        return text.translate(ASCII) if ascii_only else text
+
+    def _graph(self) -> list[str] | None:
+        """The graph in lanes; None where it is too wide to be followed."""
+        rows = draw(self.opening, [name for layer in self.layers for name in layer])
+        if rows is None:
+            return None
+        wide = max((len(row.lanes) for row in rows), default=0)
+        lines = []
+        for row in rows:
+            if row.node is None:
+                lines.append(row.lanes)
+                continue
+            lines.append(f"{row.lanes:<{wide}}  {self._node(row.node)}")
+            lines.extend(
+                f"{row.below:<{wide}}      {_arrow(edge)}" for edge in self.opening.inbound(row.node)
+            )
+        return lines
+
+    def _list(self) -> list[str]:
+        """The layers one below the other."""
+        lines = []
         for number, layer in enumerate(self.layers, 1):
             lines.append(f"{number}")
             for name in layer:
-                node = opening.node(name)
-                assert node is not None
-                lines.append(f"  {name:<12} {node.use}{_terms(node)}")
-                lines.extend(f"      {_arrow(edge)}" for edge in opening.inbound(name))
-        if opening.success is not None:
-            word = " or " if opening.success.mode == "any_of" else " and "
-            lines.append(f"succeeds if {word.join(str(clause) for clause in opening.success.clauses)}")
-        else:
-            lines.append("succeeds if no node fails")
-        if opening.save:
-            lines.append(f"saves {', '.join(str(ref) for ref in opening.save)}")
-        return "\n".join(lines)
+                lines.append(f"  {self._node(name)}")
+                lines.extend(f"      {_arrow(edge)}" for edge in self.opening.inbound(name))
+        return lines
+
+    def _node(self, name: str) -> str:
+        node = self.opening.node(name)
+        assert node is not None
+        return f"{name:<12} {node.use}{_terms(node)}"
 
 
 def plan(opening: Opening) -> Plan:
@@ -77,8 +96,20 @@ def layers(opening: Opening) -> tuple[tuple[str, ...], ...]:
     return tuple(found)
 
 
+def _ends(opening: Opening) -> list[str]:
+    lines = ["succeeds if no node fails"]
+    if opening.success is not None:
+        word = " or " if opening.success.mode == "any_of" else " and "
+        lines = [f"succeeds if {word.join(str(clause) for clause in opening.success.clauses)}"]
+    if opening.save:
+        lines.append(f"saves {', '.join(str(ref) for ref in opening.save)}")
+    return lines
+
+
 def _terms(node: Node) -> str:
     terms = []
+    if node.for_each is not None:
+        terms.append(f"for each of {node.for_each.port}, {node.for_each.concurrency} at a time")
     if node.timeout_ms is not None:
         terms.append(f"at most {node.timeout_ms} ms")
     if node.retry.max_attempts > 1:

@@ -38,6 +38,15 @@ class Console:
         self.style = style
         self.width = width
 
+    @property
+    def can_draw(self) -> bool:
+        """Whether stdout can carry lines and corners."""
+        try:
+            "│╰●".encode(self.out.encoding or "utf-8")
+        except (LookupError, UnicodeEncodeError):
+            return False
+        return True
+
     # --- stdout: data -----------------------------------------------------------------------------
 
     def data(self, text: str, color: str | None = None) -> None:

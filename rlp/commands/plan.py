@@ -9,8 +9,9 @@ from runloop.exits import Exit
 __all__ = ["plan"]
 
 
-def plan(session: Session, *, opening: str, params: tuple[str, ...]) -> Exit:
-    """Validate and show what would run, layer by layer; parameters are judged only when some are given."""
+def plan(session: Session, *, opening: str, params: tuple[str, ...], mermaid: bool) -> Exit:
+    """Validate and draw what would run; parameters are judged only when some are given."""
+    from openings.drawing import mermaid as chart
     from openings.plan import plan as make_plan
 
     wish = prepare(session, opening, params, judge=bool(params))
@@ -19,7 +20,10 @@ def plan(session: Session, *, opening: str, params: tuple[str, ...]) -> Exit:
         found = made.to_json()
         session.console.json({**found, "given": wish.params, "path": str(wish.path)})
         return Exit.OK
-    session.console.text(made.text())
+    if mermaid:
+        session.console.text(chart(wish.opening))
+        return Exit.OK
+    session.console.text(made.text(ascii_only=not session.console.can_draw))
     missing = [
         name for name, param in wish.opening.params.items() if param.required and name not in wish.params
     ]
