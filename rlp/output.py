@@ -37,6 +37,8 @@ class Console:
         self.err = err
         self.style = style
         self.width = width
+        self._passing = 0
+        """Columns of a line before the cursor that the next one takes the place of."""
 
     @property
     def can_draw(self) -> bool:
@@ -51,11 +53,13 @@ class Console:
 
     def data(self, text: str, color: str | None = None) -> None:
         """One line of data for people."""
+        self.wipe()
         for line in self._lines(text, self.out):
             self.out.write(self.paint(line, color) + "\n")
 
     def text(self, text: str) -> None:
         """Several lines of data for people."""
+        self.wipe()
         for line in block(text):
             self.out.write(line + "\n")
 
@@ -131,8 +135,26 @@ class Console:
         if self.style.verbose:
             self.note(text, "dim")
 
+    def passing(self, text: str) -> None:
+        """A line that holds until something else is said. Only where somebody watches: on a terminal."""
+        if self.style.quiet or self.style.json or not self.err.isatty():
+            return
+        self.wipe()
+        shown = pieces(visible(text), max(8, self.width - 1))[0]
+        self.err.write(self.paint(shown, "dim"))
+        self.err.flush()
+        self._passing = columns_of(shown)
+
+    def wipe(self) -> None:
+        """Take a passing line away."""
+        if self._passing:
+            self.err.write(f"\r{' ' * self._passing}\r")  # every terminal understands blanks
+            self.err.flush()
+            self._passing = 0
+
     def note(self, text: str, color: str | None = None) -> None:
         """One line of talk that is always said: questions, errors, the next thing to type."""
+        self.wipe()
         for line in self._lines(text, self.err):
             self.err.write(self.paint(line, color) + "\n")
         self.err.flush()

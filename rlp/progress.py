@@ -11,6 +11,7 @@ from typing import Any
 
 from rlp.escape import block, fold
 from rlp.output import Console, ago
+from rlp.tally import Tally
 
 __all__ = ["Progress"]
 
@@ -31,12 +32,18 @@ class Progress:
         self._results: list[str] = []
         self._outputs: dict[tuple[str, str], list[Any]] = {}
         self._rules_told = False
+        self.tally = Tally()
 
     def show(self, event: dict[str, Any]) -> None:
         """Print what the event deserves: nothing, a line, or a draft."""
+        self.tally.take(event)
         handler = getattr(self, "_on_" + event["kind"].replace(".", "_"), None)
         if handler is not None:
             handler(event, event["payload"])
+
+    def stand(self, now_ms: int) -> None:
+        """Say where the run stands, until something else is to be said."""
+        self._console.passing(f"  {self.tally.line(now_ms)}")
 
     def delta(self, delta: dict[str, Any]) -> None:
         """Print an ephemeral word from inside a node."""
@@ -80,6 +87,21 @@ class Progress:
         error = payload.get("error") or {}
         how = "timed out" if payload["status"] == "timed_out" else "failed"
         self._line(node, f"{how} after {took}: {error.get('message', 'no reason given')}", "red")
+
+    def _on_node_expanded(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._line(payload["node"], f"{payload['items']} items", "cyan")
+
+    def _on_node_gathered(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        good = payload["status"] == "succeeded"
+        failed = f", {payload['failed']} failed" if payload["failed"] else ""
+        self._line(
+            payload["node"],
+            f"{'done' if good else 'failed'}: {payload['items']} items{failed}",
+            "green" if good else "red",
+        )
+
+    def _on_message_posted(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        self._line(payload["node"], f"{payload['act'].replace('_', ' ')} to {payload['to']}", "dim")
 
     def _on_node_skipped(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
         self._line(payload["node"], f"skipped: {payload['reason']}", "yellow")
@@ -129,6 +151,8 @@ class Progress:
                 self._console.data(row)
         for line in self._results:
             self._console.data(f"  {line}")
+        if spend := self.tally.spend():
+            self._console.data(f"  spent {spend}")
         self._console.data(f"  run {event['run']}")
 
     # --- what nodes produced ----------------------------------------------------------------------
