@@ -10,6 +10,8 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from runloop.errors import RunloopError
+
 __all__ = ["Moves", "first"]
 
 T = TypeVar("T")
@@ -31,12 +33,26 @@ class Moves:
 
     async def whole(self, move: Coroutine[Any, Any, T]) -> T:
         """The result of a move. Cancelling the caller does not cancel the move."""
-        return await asyncio.shield(self.begin(move))
+        begun = self.begin(move)
+        try:
+            return await asyncio.shield(begun)
+        except asyncio.CancelledError:
+            begun.add_done_callback(_unheard)
+            raise
 
     async def close(self) -> None:
         """Wait for what is under way."""
         while self._under_way:
             await asyncio.wait(self._under_way)
+
+
+def _unheard(move: asyncio.Future[Any]) -> None:
+    """A move ended whose caller is gone: a refusal was for that one alone, the rest are faults of ours."""
+    error = None if move.cancelled() else move.exception()
+    if error is not None and not isinstance(error, RunloopError):
+        move.get_loop().call_exception_handler(
+            {"message": "a move failed whose caller is gone", "exception": error, "future": move}
+        )
 
 
 async def first(*waits: Coroutine[Any, Any, Any]) -> None:

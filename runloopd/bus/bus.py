@@ -49,6 +49,7 @@ from runloopd.bus.parts import (
 )
 from runloopd.bus.principal import DAEMON, Principal
 from runloopd.bus.queues import Run, class_of
+from runloopd.bus.turns import Turns, cost
 
 __all__ = ["Bus", "Subscription"]
 
@@ -320,16 +321,32 @@ class Bus:
         return tag
 
     def ingest(self, publisher: Publisher, reader: FrameReader, data: bytes, now_ms: int) -> bool:
-        """Route the frames that ``data`` completes; False when there was none.
+        """Route the frames that ``data`` completes, however many; False when there was none. See
+        :meth:`advance`."""
+        return self.advance(publisher, reader, reader.join(data), 0, now_ms, None) > 0
+
+    def advance(
+        self,
+        publisher: Publisher,
+        reader: FrameReader,
+        buffer: bytes,
+        at: int,
+        now_ms: int,
+        turns: Turns | None,
+    ) -> int:
+        """Route frames of what ``reader`` joined, from ``at`` on; returns where the last one of them ended.
+
+        There may be more behind it when the turn's room for judged frames is used up: whole frames, which the
+        reader has not seen yet. Otherwise what is left is the begin of a frame, and the reader keeps it.
 
         Frames that are refused are reported to the publisher and harm no other. A broken stream is told by
         ``reader.error`` after the frames before it were routed; a body that is none raises
         :class:`BodyDecodeError`, likewise: the session must end.
         """
-        buffer = reader.join(data)
         if publisher.generation != self._generation:
             self._refresh(publisher)
-        at, size = 0, len(buffer)
+        size = len(buffer)
+        floor: int | None = None
         judged: _OpenRun | None = None
         while at < size:
             start = at
@@ -337,29 +354,28 @@ class Bus:
             if runs:
                 if judged is not None:
                     judged.close(start)
-                if len(runs) >= _MANY_RUNS and (together := _by_route(runs)) is not None:
-                    for ones in together:
-                        pieces = [buffer[begin:end] for _, begin, end, _, _ in ones]
-                        count = sum([one[3] for one in ones])
-                        expires = min([one[4] for one in ones])
-                        self.emit(ones[0][0], b"".join(pieces), count, expires, publisher)
-                else:
-                    for route, begin, end, count, expires in runs:
-                        self.emit(route, buffer[begin:end], count, expires, publisher)
+                self._emit_all(runs, buffer, publisher)
             if at == size:
                 break
             # What the fast road left is the begin of the next frame, or a frame to be judged.
+            if turns is not None:
+                if floor is None:
+                    floor = turns.floor()
+                if turns.left <= floor:
+                    break
             header = reader.next(buffer, at)
             if header is None:
                 break
             judged = judged or _OpenRun(self, publisher, buffer)
+            if turns is not None:
+                turns.left -= cost(header[0])
             self._judge(judged, at, header, now_ms)
             at += PREFIX_LEN + header[0]
         if judged is not None:
             judged.close(at)
         if self._local:
             self._drain()
-        return at > 0
+        return at
 
     # --- what receivers report -----------------------------------------------------------------------
 
@@ -390,7 +406,7 @@ class Bus:
             route = publisher.routes.get((number, topic)) or self._session_route(publisher, number, topic)
             if reply_to is not None and reply_to != publisher.reply_topic:
                 raise _foreign_reply(publisher)
-            if memo is not None and not receipt:
+            if memo is not None and not receipt and not route.handled:
                 self._know(publisher, memo, route)
             if receipt or now_ms >= expires or self._seen.first(publisher.tag, header[8], now_ms) is not None:
                 raise _Alone(route)
@@ -405,6 +421,18 @@ class Bus:
                 self._refresh(publisher)
         else:
             run.add(route, at, expires)
+
+    def _emit_all(self, runs: list[Gathered], buffer: bytes, publisher: Publisher) -> None:
+        """What the fast road found in one read."""
+        if len(runs) >= _MANY_RUNS and (together := _by_route(runs)) is not None:
+            for ones in together:
+                pieces = [buffer[begin:end] for _, begin, end, _, _ in ones]
+                count = sum([one[3] for one in ones])
+                expires = min([one[4] for one in ones])
+                self.emit(ones[0][0], b"".join(pieces), count, expires, publisher)
+        else:
+            for route, begin, end, count, expires in runs:
+                self.emit(route, buffer[begin:end], count, expires, publisher)
 
     def emit(self, route: Route, data: bytes, count: int, expires_ms: int, publisher: Publisher) -> None:
         """Hand consecutive new frames of a session to their receivers."""
@@ -561,7 +589,9 @@ class Bus:
         receivers = tuple(one for one in found.values() if may_receive(one.principal, topic))
         if len(self._routes) >= _MAX_ROUTES:
             self._routes.clear()
-        route = self._routes[(principal.kind, number, topic)] = Route(topic, receivers, class_of(topic))
+        route = self._routes[(principal.kind, number, topic)] = Route(
+            topic, receivers, class_of(topic), any(isinstance(one, Subscription) for one in receivers)
+        )
         return route
 
     @staticmethod

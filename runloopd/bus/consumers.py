@@ -83,6 +83,8 @@ class _Feed:
 
     def __init__(self, peer: Peer, position: int) -> None:
         self.peer = peer
+        self.after = position
+        """It began behind this event."""
         self.sent = position
         """Everything up to this event was sent in this session, or was nothing for it."""
         self.unacknowledged: deque[tuple[int, int]] = deque()
@@ -329,9 +331,10 @@ class Consumers:
         """A message was recorded: wake whom it concerns."""
         concerned = []
         for consumer in self._consumers.values():
-            if consumer.feed is not None and topics.matches(consumer.pattern, kept.topic):
-                consumer.feed.wake.set()
-                concerned.append(consumer.feed.peer.ident)
+            feed = consumer.feed
+            if feed is not None and feed.after < kept.seq and topics.matches(consumer.pattern, kept.topic):
+                feed.wake.set()
+                concerned.append(feed.peer.ident)
         return set(concerned)
 
     async def _run(self, consumer: _Consumer, feed: _Feed) -> None:

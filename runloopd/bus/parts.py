@@ -266,3 +266,6 @@ class Route:
     topic: str
     receivers: tuple[Receiver, ...]
     klass: DeliveryClass
+    handled: bool = False
+    """A handler of the daemon is among them: what it does with a frame costs more than judging it, so its
+    frames never take the fast road, where nobody counts them."""

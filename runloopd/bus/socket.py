@@ -31,6 +31,7 @@ from runloopd.bus.door import bind, prepare_directory, take_lock
 from runloopd.bus.parts import PeerInfo, Route, SessionService
 from runloopd.bus.principal import Principal
 from runloopd.bus.queues import BackpressureTimeout, Outbox, Run, limits
+from runloopd.bus.turns import AT_ONCE, Turns
 
 __all__ = ["PeerLimits", "SocketServer"]
 
@@ -107,6 +108,7 @@ class SocketServer:
         self._sessions: set[_Session] = set()
         self._partial_bytes = 0
         self._dirty: set[_Session] = set()
+        self.turns = Turns()
         self.flush_due = False
         """Whether :meth:`flush` will be called anyway."""
         self._sweeper: asyncio.Task[None] | None = None
@@ -291,6 +293,10 @@ class _Session(asyncio.Protocol):
         self._requests = 0
         self._answered_ms = 0
         self._reading = True
+        self._rest: tuple[bytes, int] | None = None
+        """What a read brought and its turn had no room for, and from where on."""
+        self._asked = False
+        """Whether it waits for another turn."""
         self.closing = False
         self.held = 0
         """Bytes of a begun frame that count against the strangers' budget."""
@@ -344,9 +350,31 @@ class _Session(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.closing:
             return
-        server = self._server
-        self.heard_ms = server.clock.now_ms()
+        self.heard_ms = self._server.clock.now_ms()
         self._bytes_in += len(data)
+        if self._rest is None:
+            self._work(data, self.heard_ms)
+        else:  # a loop that had more of it at hand when it was told to stop
+            buffer, at = self._rest
+            self._rest = buffer[at:] + data, 0
+
+    def go_on(self) -> None:
+        """Another turn for what a read brought."""
+        self._asked = False
+        if self._rest is None or self.closing:
+            return
+        if not self._free:
+            return  # whatever frees it asks again
+        try:
+            self._work(b"", self._server.clock.now_ms())
+        except BaseException:
+            if self._transport is not None:  # as the loop does with a protocol that fails
+                self._transport.abort()
+            raise
+
+    def _work(self, data: bytes, now_ms: int) -> None:
+        """Handle what was read, as much as a turn takes."""
+        server = self._server
         completed = False
         server.flush_due = True  # below, whatever happens
         try:
@@ -356,7 +384,7 @@ class _Session(asyncio.Protocol):
                     data = self._greet(buffer, headers)
                     self._reader = FrameReader(max_body=self._limits.max_body)
             if self.greeted:
-                completed = self._bus.ingest(self, self._reader, data, self.heard_ms)
+                completed = self._ingest(data, now_ms)
             if self._reader.error is not None:
                 raise self._reader.error
         except RunloopError as error:
@@ -365,14 +393,30 @@ class _Session(asyncio.Protocol):
             if not self._reader.pending:
                 self._partial_ms = None
             elif completed or self._partial_ms is None:
-                self._partial_ms = self.heard_ms
+                self._partial_ms = now_ms
         finally:
             server.flush()
+            if server.turns.left < AT_ONCE:
+                server.turns.spent()
         self._account()
         self._hold_or_read()
 
+    def _ingest(self, data: bytes, now_ms: int) -> bool:
+        """Route what is there; what is left of it waits for another turn. False when no frame was."""
+        reader, rest = self._reader, self._rest
+        self._rest = None
+        buffer, start = (reader.join(data), 0) if rest is None else rest
+        at = self._bus.advance(self, reader, buffer, start, now_ms, self._server.turns)
+        if at < len(buffer) and not reader.pending and reader.error is None and not self.closing:
+            self._rest = buffer, at
+        return at > start
+
     def _account(self) -> None:
-        held = self._reader.pending if self.stranger and not self.closing else 0
+        held = 0
+        if self.stranger and not self.closing:
+            held = self._reader.pending
+            if self._rest is not None:
+                held += len(self._rest[0]) - self._rest[1]
         change, self.held = held - self.held, held
         if change:
             self._server.held(change)
@@ -692,9 +736,10 @@ class _Session(asyncio.Protocol):
                 self._transport.close()
 
     def _let_go(self) -> None:
-        """Nothing is read from it any more: give back the bytes it had begun."""
+        """Nothing is read from it any more: give back the bytes it had begun, or that had no turn yet."""
         self.closing = True
         self._reader = FrameReader()
+        self._rest = None
         self._account()
 
     def turn_away(self, why: str) -> None:
@@ -728,16 +773,27 @@ class _Session(asyncio.Protocol):
             )
         )
 
-    def _hold_or_read(self) -> None:
-        """Read from the peer only while neither it nor those it writes to are behind (dbus-broker's rule)."""
-        if self.closing or self._transport is None:
-            return
-        reading = not (
+    @property
+    def _free(self) -> bool:
+        """Whether neither it nor those it writes to are behind (dbus-broker's rule)."""
+        return not (
             self._holds
             or self._owed > self._limits.owed_bytes
             or self._requests > self._limits.open_requests
             or self._blocked  # it does not take what it caused: answers would pile up
         )
+
+    def _hold_or_read(self) -> None:
+        """Read from the peer only while it may cause more, and what was read had its turn."""
+        if self.closing or self._transport is None:
+            return
+        reading = self._free
+        if self._rest is not None:
+            if reading and not self._asked:
+                self._asked = True
+                self._server.turns.ask(self)
+                self._server.turns.spent()
+            reading = False
         if reading != self._reading:
             self._reading = reading
             if reading:

@@ -80,8 +80,10 @@ class Peer:
         try:
             while self.unsent:
                 self.unsent = self.unsent[self.sock.send(self.unsent) :]
-        except (BlockingIOError, ConnectionError):
+        except BlockingIOError:
             pass
+        except ConnectionError:
+            self.unsent = b""  # it was cut: nobody will take that
 
 
 PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
@@ -241,14 +243,18 @@ class Account(RuleBasedStateMachine):
             shutil.rmtree(self.folder, ignore_errors=True)
 
     async def _end(self) -> None:
-        for _ in range(400):
+        # Until nothing moves any more, however busy the machine: the ledger commits in a thread, which a
+        # number of turns of the loop would not wait for. ``do`` bounds it.
+        while True:
             moved = 0
             for peer in self.peers:
                 moved += peer.read()
                 peer.write()
                 moved += len(peer.unsent)
             await settle()
-            if not moved and not self.house.bus.queued and self.house.durable._working is None:
+            if self.house.durable._working is not None:
+                await asyncio.sleep(0.001)
+            elif not moved and not self.house.bus.queued:
                 break
         for peer in self.peers:
             peer.read()
