@@ -10,7 +10,7 @@ Durations are integer milliseconds, money integer millionths of a US dollar.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Literal, cast
@@ -302,16 +302,58 @@ class Opening:
         """Edges into a node, in declared order."""
         return self._inbound.get(node, ())
 
+    def outbound(self, node: str) -> tuple[Edge, ...]:
+        """Edges out of a node, in declared order."""
+        return self._outbound.get(node, ())
+
     @cached_property
     def _by_id(self) -> dict[str, Node]:
         return {node.id: node for node in self.nodes}
 
     @cached_property
     def _inbound(self) -> dict[str, tuple[Edge, ...]]:
-        found: dict[str, tuple[Edge, ...]] = {}
-        for edge in self.edges:
-            found[edge.node] = (*found.get(edge.node, ()), edge)
-        return found
+        return _grouped(self.edges, lambda edge: edge.node)
+
+    @cached_property
+    def _outbound(self) -> dict[str, tuple[Edge, ...]]:
+        return _grouped(self.edges, lambda edge: edge.source.node)
+
+    def asked_of(self, node: str) -> tuple[str, ...]:
+        """Ports of a node that an edge, a condition or an artifact names, in that order."""
+        return self._asked.get(node, ())
+
+    @cached_property
+    def _asked(self) -> dict[str, tuple[str, ...]]:
+        clauses = () if self.success is None else self.success.clauses
+        refs = (*(edge.source for edge in self.edges), *(clause.ref for clause in clauses), *self.save)
+        found: dict[str, dict[str, None]] = {}
+        for ref in refs:
+            found.setdefault(ref.node, {})[ref.path[0]] = None
+        return {name: tuple(ports) for name, ports in found.items()}
+
+    @cached_property
+    def outputs(self) -> dict[str, Ref]:
+        """What it gives to the opening around it: output port -> the port that is saved.
+
+        A saved port gives its own name; those whose name is saved more than once are ``<node>_<port>``.
+        """
+        refs = tuple(dict.fromkeys(self.save))
+        names = [ref.path[0] for ref in refs]
+        return {
+            ref.path[0] if names.count(ref.path[0]) == 1 else f"{ref.node}_{ref.path[0]}": ref for ref in refs
+        }
+
+    @cached_property
+    def positions(self) -> dict[str, int]:
+        """Id of a node -> its place in the declaration, from 0."""
+        return {node.id: place for place, node in enumerate(self.nodes)}
+
+
+def _grouped(edges: Iterable[Edge], by: Callable[[Edge], str]) -> dict[str, tuple[Edge, ...]]:
+    found: dict[str, list[Edge]] = {}
+    for edge in edges:
+        found.setdefault(by(edge), []).append(edge)
+    return {name: tuple(group) for name, group in found.items()}
 
 
 # --- JSON -----------------------------------------------------------------------------------------

@@ -17,14 +17,23 @@ from openings.errors import Finding
 from openings.expressions import Parser, Ref, json_type
 from runloop.digest import MAX_SAFE
 
-__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_VALUES", "Desk", "compose", "suggest"]
+__all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_FINDINGS", "MAX_VALUES", "Desk", "compose", "number", "suggest"]
 
-MAX_BYTES = 256 * 1024
+MAX_BYTES = 4 * 1024 * 1024
 """Size of one opening's text, UTF-8."""
 MAX_DEPTH = 24
 """Mappings and lists inside each other."""
-MAX_VALUES = 20_000
+MAX_VALUES = 400_000
 """Scalars, mappings and lists of one text."""
+
+MAX_FINDINGS = 200
+"""Of one text: who has more of them starts with these."""
+MAX_REPAIRS = 5
+"""Lines that are left out because they are no YAML, before the text is given up."""
+MAX_REPAIRED = 32 * 1024
+"""Characters of a text that is read again after such a line."""
+MAX_OPTIONS = 500
+"""Words a suggestion is looked for among."""
 
 _TAG = "tag:yaml.org,2002:"
 
@@ -40,6 +49,10 @@ class Desk:
     findings: list[Finding] = field(default_factory=list)
     lost_edges: list[Ref | None] = field(default_factory=list)
     """Where edges that cannot be used would have led, as far as that is known."""
+    damaged: bool = False
+    """A part of the text could not be read at all: what is missing may stand there."""
+    seen: set[int] = field(default_factory=set)
+    """Values of the text that were taken over."""
     parser: Parser = field(default_factory=Parser)
 
     def origin(self) -> Origin:
@@ -60,7 +73,14 @@ class Desk:
         line, column = self.keys[place] if key and place in self.keys else self.origin().find(place)
         self.at(line, column + shift, code, what, why, fix)
 
+    @property
+    def full(self) -> bool:
+        """Whether nothing more is said."""
+        return len(self.findings) >= MAX_FINDINGS
+
     def at(self, line: int, column: int, code: str, what: str, why: str, fix: str) -> None:
+        if self.full:
+            return
         self.findings.append(
             Finding(
                 code=f"opening.{code}", what=what, why=why, fix=fix, file=self.file, line=line, column=column
@@ -70,9 +90,12 @@ class Desk:
 
 def suggest(word: str, known: Iterable[str]) -> str:
     """The fix for an unknown word: the nearest known one, or all of them."""
-    options = list(known)
-    close = difflib.get_close_matches(word, options, n=1, cutoff=0.5)
-    return f"did you mean '{close[0]}'?" if close else f"use one of: {', '.join(options) or 'none'}"
+    options = list(known)[:MAX_OPTIONS]
+    close = difflib.get_close_matches(word[:64], options, n=1, cutoff=0.5)
+    if close:
+        return f"did you mean '{close[0]}'?"
+    more = ", …" if len(options) > 20 else ""
+    return f"use one of: {', '.join(options[:20]) or 'none'}{more}"
 
 
 def compose(source: str, desk: Desk) -> dict[str, Any] | None:
@@ -89,30 +112,55 @@ def compose(source: str, desk: Desk) -> dict[str, Any] | None:
 
 
 def _parse(source: str, desk: Desk) -> Any:
-    """The root of YAML's own tree; None, and a finding, when there is none."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+    """The root of YAML's own tree; None, and a finding, when there is none.
 
+    A line that is no YAML is told and left out, so that it hides nothing in the others; what else is no YAML
+    then may follow from that and is not told.
+    """
     if len(source.encode("utf-8", "surrogatepass")) > MAX_BYTES:
         why = f"an opening has at most {MAX_BYTES} bytes"
         desk.at(1, 1, "size", "the text is too large", why, "make it smaller")
         return None
+    for repair in range(MAX_REPAIRS + 1):
+        found = _tree(source, desk, quiet=repair > 0)
+        if not isinstance(found, int):
+            return found
+        desk.damaged = True
+        if len(source) > MAX_REPAIRED:
+            return None
+        lines = source.split("\n")
+        lines[min(found, len(lines)) - 1] = ""
+        source = "\n".join(lines)
+    return None
+
+
+def _tree(source: str, desk: Desk, *, quiet: bool) -> Any:
+    """The root, None where there is nothing to work with, or the number of the line that is no YAML."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
     try:
-        if not _scan(YAML(typ="safe", pure=True).parse(source), desk):
+        if not _scan(YAML(typ="safe", pure=True).parse(source), desk if not quiet else Desk(file="")):
             return None
         root = YAML(typ="safe", pure=True).compose(source)
     except MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line, column = (mark.line + 1, mark.column + 1) if mark is not None else (1, 1)
         why = " ".join(str(part) for part in (error.context, error.problem) if part)
-        desk.at(line, column, "yaml", "this is not YAML", why or "it does not parse", "correct the syntax")
-        return None
+        if not quiet and not any(
+            told.code == "opening.alias" and told.line == line for told in desk.findings
+        ):
+            desk.at(
+                line, column, "yaml", "this is not YAML", why or "it does not parse", "correct the syntax"
+            )
+        return line
     except (YAMLError, ValueError) as error:
         line, column = _place_of(source, error)
         why = str(error).splitlines()[0] if str(error) else "it does not parse"
-        desk.at(line, column, "yaml", "this is not YAML", why, "correct the syntax")
+        if not quiet:
+            desk.at(line, column, "yaml", "this is not YAML", why, "correct the syntax")
         return None
-    if root is None:
+    if root is None and not quiet:
         why = "an opening has a version, a name and nodes"
         desk.at(1, 1, "empty", "there is nothing in it", why, "write one")
     return root
@@ -137,7 +185,6 @@ def _scan(events: Iterable[Any], desk: Desk) -> bool:
     )
 
     depth = values = documents = 0
-    before = len(desk.findings)
     for event in events:
         place = event.start_mark.line + 1, event.start_mark.column + 1
         depth += isinstance(event, CollectionStartEvent)
@@ -149,13 +196,14 @@ def _scan(events: Iterable[Any], desk: Desk) -> bool:
         if isinstance(event, DocumentStartEvent) and documents == 2:
             fix = "split the file at '---'"
             desk.at(*place, "documents", "a second document", "a file holds one opening", fix)
+            return False
         if isinstance(event, NodeEvent):
             values += 1
             _forbidden(event, place, desk)
         if values > MAX_VALUES:
             desk.at(*place, "size", "too many values", f"at most {MAX_VALUES}", "make it smaller")
             return False
-    return len(desk.findings) == before
+    return True
 
 
 def _forbidden(event: Any, place: tuple[int, int], desk: Desk) -> None:
@@ -171,6 +219,9 @@ def _forbidden(event: Any, place: tuple[int, int], desk: Desk) -> None:
 
 def _plain(node: Any, place: Place, desk: Desk) -> Any:
     """A composed YAML node as JSON, noting where everything is."""
+    if id(node) in desk.seen:
+        return None  # an alias, which was told; nothing is expanded
+    desk.seen.add(id(node))
     desk.places[place] = (node.start_mark.line + 1, node.start_mark.column + 1)
     kind = node.id if isinstance(getattr(node, "id", None), str) else type(node).__name__.lower()
     if kind.startswith("mapping"):
@@ -233,6 +284,11 @@ def _integer(text: str) -> int:
     if abs(value) > MAX_SAFE:
         raise ValueError("it is beyond 2^53-1")
     return value
+
+
+def number(text: str) -> float | int:
+    """A number in JSON's form. Raises :class:`ValueError` with the reason for one that has no exact place."""
+    return _integer(text) if text.lstrip("-").isdigit() else _float(text)
 
 
 def _float(text: str) -> float | int:

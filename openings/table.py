@@ -33,6 +33,8 @@ class Table:
                 f"write its keys: {', '.join(keys[:4])}…",
             )
         for key in self.value:
+            if desk.full:
+                break
             if key not in keys:
                 desk.say(
                     (*place, key),

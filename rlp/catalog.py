@@ -72,7 +72,8 @@ def _files(session: Session) -> Iterator[Path]:
     """As ``openings.load.catalogue``, without importing a YAML reader."""
     seen: set[str] = set()
     for directory in session.paths.openings_dirs:
-        for path in sorted((*directory.glob("*.yaml"), *directory.glob("*.yml"))):
+        found = [path for suffix in ("yaml", "yml", "opening") for path in directory.glob(f"*.{suffix}")]
+        for path in sorted(found, key=lambda path: path.stem):
             if path.stem not in seen and path.is_file():
                 seen.add(path.stem)
                 yield path

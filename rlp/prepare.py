@@ -7,6 +7,7 @@ Does not know: what the daemon makes of it (it checks everything again).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -27,6 +28,8 @@ class Wish(NamedTuple):
     path: Path
     params: dict[str, Any]
     ports: Mapping[str, PortTable]
+    nested: Mapping[str, str]
+    """Texts of the openings nested in it at any depth, by name."""
 
 
 def prepare(
@@ -36,26 +39,32 @@ def prepare(
 
     Without ``judge`` the parameters are left alone: the graph is looked at, nothing is to be run.
     """
+    from openings import nest
     from openings.errors import OpeningError
-    from openings.load import find, parse, read_text
+    from openings.load import Shelf, find, parse, read_text
     from openings.validate import check, findings
     from rlp.catalog import agents
 
     path = find(name, session.paths.openings_dirs)
     source = read_text(path)
     reading = parse(source, name=str(path))
-    opening = reading.opening
-    if opening is None:
+    if reading.opening is None:
         raise OpeningError(reading.findings)
     installed = agents(session)
-    ports = {node.use: installed[node.use] for node in opening.nodes if node.use in installed}
-    given = dict(params) if isinstance(params, Mapping) else parameters(opening, params)
+    shelf = Shelf(session.paths.openings_dirs)
+    nested = nest.gather(reading, shelf)
+    ports = {use: installed[use] for use in nest.uses(reading, nested) if use in installed}
+    given = dict(params) if isinstance(params, Mapping) else parameters(reading.opening, params)
     if judge:
-        return Wish(opening, source, path, check(reading, ports, given, installed=installed), ports)
-    found = findings(reading, ports, installed=installed)
-    if any(finding.severity == "error" for finding in found):
-        raise OpeningError(found)
-    return Wish(opening, source, path, given, ports)
+        given = check(reading, ports, given, installed=installed, nested=nested, openings=shelf.names)
+    else:
+        found = findings(reading, ports, installed=installed, nested=nested, openings=shelf.names)
+        if any(finding.severity == "error" for finding in found):
+            raise OpeningError(found)
+    whole = replace(
+        reading.opening, openings={n: r.opening for n, r in sorted(nested.items()) if r.opening is not None}
+    )
+    return Wish(whole, source, path, given, ports, shelf.texts)
 
 
 def parameters(opening: Opening, words: Iterable[str]) -> dict[str, Any]:

@@ -173,7 +173,8 @@ def _wasm(session: Session) -> Check:
 
 def _shipped(session: Session) -> Check:
     agents = sum((place / "manifest.toml").exists() for place in shipped("agents").iterdir())
-    openings = len(list(shipped("openings").glob("*.yaml")))
+    texts = (file for file in shipped("openings").iterdir() if file.suffix in (".yaml", ".opening"))
+    openings = len(list(texts))
     runners = {}
     for language, place in RUNNERS.items():
         packed = shipped(place) / "runner.wasm.xz"
