@@ -11,24 +11,40 @@ made, who is asked for approval, what time it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import msgspec
 
-from openings.definition import Node, Opening, Retry, fill
+from openings.commands import (
+    CancelNode,
+    Command,
+    EndAttempt,
+    ExpandNode,
+    FinishRun,
+    GatherNode,
+    ScheduleNode,
+    SetTimer,
+    SkipNode,
+    blobs,
+    fact,
+)
+from openings.definition import Opening, fill
 from openings.errors import EngineError
-from openings.expressions import evaluate
-from openings.state import RUN_TIMER, TERMINAL, NodeRun, NodeState, RunState
-from runloop.digest import canonical, digest
+from openings.expressions import evaluate, json_type
+from openings.moves import Moves, backoff_ms, mapped_list
+from openings.state import RUN_TIMER, TERMINAL, NodeRun, NodeState, RunState, bits, item_id, item_of
+from runloop.digest import digest
 from runloop.events import (
     ActionDecided,
     ActionRequested,
     Event,
     GuestError,
     NodeCancelled,
+    NodeExpanded,
     NodeFinished,
+    NodeGathered,
     NodeScheduled,
     NodeSkipped,
     Payload,
@@ -42,11 +58,14 @@ from runloop.events import (
 
 __all__ = [
     "LOGIC",
+    "MAX_ITEMS",
     "RUN_TIMER",
     "CancelNode",
     "Command",
     "EndAttempt",
+    "ExpandNode",
     "FinishRun",
+    "GatherNode",
     "ScheduleNode",
     "SetTimer",
     "SkipNode",
@@ -57,6 +76,7 @@ __all__ = [
     "due",
     "fact",
     "fold",
+    "fresh",
     "initial",
     "summary",
 ]
@@ -64,70 +84,11 @@ __all__ = [
 LOGIC = 1
 """Version of what these functions decide; recorded in ``run.started`` as ``engine.logic``."""
 
+FORK_DIVERGED = "fork.divergence"
+"""Code of the failure that ends a fork as failed, whatever else became of it."""
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class ScheduleNode:
-    """Start an attempt. Stated as ``node.scheduled``."""
-
-    node: str
-    attempt: int
-    input: dict[str, Any]
-    """``{"ports": {port: [value…]}, "with": {…}}``."""
-    key: str
-    """Idempotency key of the attempt."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SkipNode:
-    """This node will not run. Stated as ``node.skipped``."""
-
-    node: str
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CancelNode:
-    """The run ends before this node did; an attempt that runs is killed. Stated as ``node.cancelled``."""
-
-    node: str
-    attempt: int | None
-    """None when no attempt runs."""
-    reason: str
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class EndAttempt:
-    """The attempt's time is up; it is killed. Stated as ``node.finished`` with status ``timed_out``."""
-
-    node: str
-    attempt: int
-    error: GuestError
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class SetTimer:
-    """Wake the run in ``after_ms`` milliseconds. Stated as ``timer.set``, later ``timer.fired``."""
-
-    timer: str
-    after_ms: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class FinishRun:
-    """Nothing is left to do. Stated as ``run.finished``."""
-
-    outcome: Literal["succeeded", "failed", "cancelled"]
-    clause: str | None
-    """The success clause that held."""
-    outputs: dict[str, str]
-    """``node.port`` -> digest of the list of its values."""
-    output_digest: str
-    """Digest of ``outputs``."""
-    error: GuestError | None
-    """Why it did not succeed; of a succeeded run, the error of a node that failed all the same."""
-
-
-Command = ScheduleNode | SkipNode | CancelNode | EndAttempt | SetTimer | FinishRun
+MAX_ITEMS = 10_000
+"""Items of one mapped node; a longer list fails the node."""
 
 
 def initial() -> RunState:
@@ -169,61 +130,45 @@ def apply(state: RunState, event: Event) -> RunState:
         raise EngineError(f"event {event.id} ({event.kind}) comes before run.started")
     elif event.run != state.run:
         raise EngineError(f"event {event.id} belongs to run {event.run}, not to {state.run}")
-    return _settle(handler(state, event.payload, event))
+    run = Moves(state)
+    handler(run, event.payload, event)
+    return run.became()
 
 
-def _settle(state: RunState) -> RunState:
-    """Move every pending node whose inputs say go: the one move no event states."""
-    if state.ending or state.finished:
-        return state
-    ready = {
-        node.id: node.moved(NodeState.READY)
-        for node in state.nodes.values()
-        if node.state is NodeState.PENDING and state.inputs(node.id).verdict == "go"
-    }
-    return replace(state, nodes={**state.nodes, **ready}) if ready else state
-
-
-def _started(state: RunState, started: RunStarted, event: Event) -> RunState:
+def _started(run: Moves, started: RunStarted, event: Event) -> None:
     opening = Opening.from_json(started.definition)
     defaults = {name: param.default for name, param in opening.params.items()}
     timeout = started.policy.get("timeout_ms", opening.policy.timeout_ms)
-    return replace(
-        state,
-        run=event.run or "",
-        opening=opening,
-        params={**defaults, **started.params},
-        nodes={node.id: NodeRun(id=node.id) for node in opening.nodes},
-        timeout_ms=timeout if isinstance(timeout, int) else None,
-    )
+    run.run = event.run or ""
+    run.lineage = started.lineage or run.run
+    run.params = {**defaults, **started.params}
+    run.timeout_ms = timeout if isinstance(timeout, int) else None
+    run.begin(opening)
 
 
-def _resumed(state: RunState, _: RunResumed, event: Event) -> RunState:
+def _resumed(run: Moves, _: RunResumed, event: Event) -> None:
     # The time nobody was there is not the attempt's: its clock starts again.
-    running = {
-        node.id: replace(node, stretch=node.stretch + 1)
-        for node in state.nodes.values()
-        if node.state is NodeState.RUNNING
-    }
-    return replace(state, nodes={**state.nodes, **running})
+    for name in run.executing:
+        node = run.nodes[name]
+        if node.state is NodeState.RUNNING:
+            run.put(replace(node, stretch=node.stretch + 1))
 
 
-def _cancel_requested(state: RunState, asked: RunCancelRequested, event: Event) -> RunState:
-    return replace(state, cancel=state.cancel or asked.reason or "cancelled")
+def _cancel_requested(run: Moves, asked: RunCancelRequested, event: Event) -> None:
+    run.cancel = run.cancel or asked.reason or "cancelled"
 
 
-def _finished(state: RunState, finished: RunFinished, event: Event) -> RunState:
-    return replace(state, outcome=finished.outcome)
+def _finished(run: Moves, finished: RunFinished, event: Event) -> None:
+    run.outcome = finished.outcome
 
 
-def _scheduled(state: RunState, scheduled: NodeScheduled, event: Event) -> RunState:
-    node = _node(state, scheduled.node)
-    if scheduled.attempt != node.attempt + 1:
+def _scheduled(run: Moves, scheduled: NodeScheduled, event: Event) -> None:
+    node = run.node(scheduled.node)
+    if scheduled.attempt != node.attempt + 1 or run.is_mapped(node.id):
         raise EngineError(
             f"node {node.id}: attempt {scheduled.attempt} follows attempt {node.attempt} (event {event.id})"
         )
-    return _put(
-        state,
+    run.put(
         node.moved(
             NodeState.RUNNING,
             attempt=scheduled.attempt,
@@ -234,69 +179,83 @@ def _scheduled(state: RunState, scheduled: NodeScheduled, event: Event) -> RunSt
             approvals=frozenset(),
             grace_ms=0,
             error=None,
-        ),
-    )
-
-
-def _node_finished(state: RunState, finished: NodeFinished, event: Event) -> RunState:
-    node = _node(state, finished.node)
-    if node.attempt != finished.attempt or node.state not in (NodeState.RUNNING, NodeState.WAITING):
-        return state  # the attempt was over before: timed out, or cancelled
-    if finished.status == "succeeded":
-        ended = node.moved(
-            NodeState.SUCCEEDED,
-            ports=_ports(finished.output),
-            approvals=frozenset(),
-            expired=False,
-            error=None,
         )
-        return _put(state, ended)
-    error = finished.error or GuestError(code="node.failed", message="no reason was given")
-    again = finished.status == "timed_out" or error.retryable
-    left = _definition(state, node.id).retry.max_attempts - node.attempt
-    to = NodeState.READY if again and left > 0 and not node.denied and not state.ending else NodeState.FAILED
-    return _put(state, node.moved(to, error=error, approvals=frozenset(), expired=False))
-
-
-def _skipped(state: RunState, skipped: NodeSkipped, event: Event) -> RunState:
-    return _put(state, _node(state, skipped.node).moved(NodeState.SKIPPED, reason=skipped.reason))
-
-
-def _cancelled(state: RunState, cancelled: NodeCancelled, event: Event) -> RunState:
-    node = _node(state, cancelled.node)
-    if node.state in TERMINAL:
-        return state  # it ended while it was being cancelled
-    return _put(
-        state, node.moved(NodeState.CANCELLED, reason=cancelled.reason, approvals=frozenset(), expired=False)
     )
 
 
-def _timer_set(state: RunState, timer: TimerSet, event: Event) -> RunState:
-    return replace(state, timers_set={**state.timers_set, timer.timer: timer.due_ms})
+def _node_finished(run: Moves, finished: NodeFinished, event: Event) -> None:
+    node = run.node(finished.node)
+    if node.attempt != finished.attempt or node.id not in run.executing:
+        return  # the attempt was over before: timed out, or cancelled
+    if finished.status == "succeeded":
+        ports = _ports(finished.output)
+        run.put(
+            node.moved(NodeState.SUCCEEDED, ports=ports, approvals=frozenset(), expired=False, error=None)
+        )
+        return
+    error = finished.error or GuestError(code="node.failed", message="no reason was given")
+    again = (finished.status == "timed_out" or error.retryable) and not node.denied
+    left = run.definition(node.id).retry.max_attempts - node.attempt
+    retried = again and left > 0 and not run.ending and not run.stopped(node.id)
+    to = NodeState.READY if retried else NodeState.FAILED
+    run.put(node.moved(to, error=error, approvals=frozenset(), expired=False))
+    if error.code == FORK_DIVERGED and run.lineage != run.run:
+        # What should have heard the record alone has left it: nothing in this fork means anything now.
+        run.cancel = run.cancel or f"{FORK_DIVERGED}: {error.message}"
 
 
-def _timer_fired(state: RunState, timer: TimerFired, event: Event) -> RunState:
-    state = replace(state, timers_fired=state.timers_fired | {timer.timer})
-    if timer.timer == RUN_TIMER:
-        return replace(state, timed_out=True)
-    for node in state.nodes.values():
-        if node.state is NodeState.RUNNING and node.timeout_timer == timer.timer:
-            return _put(state, replace(node, expired=True))
-    return state
+def _skipped(run: Moves, skipped: NodeSkipped, event: Event) -> None:
+    run.put(run.node(skipped.node).moved(NodeState.SKIPPED, reason=skipped.reason))
 
 
-def _asked(state: RunState, asked: ActionRequested, event: Event) -> RunState:
-    node = _node(state, asked.node)
-    if node.attempt != asked.attempt or node.state not in (NodeState.RUNNING, NodeState.WAITING):
-        return state
+def _cancelled(run: Moves, cancelled: NodeCancelled, event: Event) -> None:
+    node = run.node(cancelled.node)
+    if node.state in TERMINAL:
+        return  # it ended while it was being cancelled
+    run.put(node.moved(NodeState.CANCELLED, reason=cancelled.reason, approvals=frozenset(), expired=False))
+
+
+def _expanded(run: Moves, expanded: NodeExpanded, event: Event) -> None:
+    node = run.node(expanded.node)
+    values = mapped_list(run, node.id) if run.is_mapped(node.id) else None
+    if not isinstance(values, list) or len(values) != expanded.items or node.id in run.items:
+        raise EngineError(f"node {node.id} has no {expanded.items} items to map over (event {event.id})")
+    run.expand(node.id, values)
+
+
+def _gathered(run: Moves, gathered: NodeGathered, event: Event) -> None:
+    node = run.node(gathered.node)
+    if not run.is_mapped(node.id):
+        raise EngineError(f"node {node.id} has no items to gather (event {event.id})")
+    if node.state is NodeState.READY:  # what it should map over is no list: it never had any
+        node = node.moved(NodeState.RUNNING)
+    if gathered.status == "failed":
+        run.put(node.moved(NodeState.FAILED, error=gathered.error))
+        return
+    ports = {port: (values,) for port, values in run.gathered(node.id).items()}
+    run.put(node.moved(NodeState.SUCCEEDED, ports=ports))
+
+
+def _timer_set(run: Moves, timer: TimerSet, event: Event) -> None:
+    run.set_timer(timer.timer, timer.due_ms)
+
+
+def _timer_fired(run: Moves, timer: TimerFired, event: Event) -> None:
+    run.fire(timer.timer)
+
+
+def _asked(run: Moves, asked: ActionRequested, event: Event) -> None:
+    node = run.node(asked.node)
+    if node.attempt != asked.attempt or node.id not in run.executing:
+        return
     node = replace(node, asked=node.asked | {asked.approval}, approvals=node.approvals | {asked.approval})
-    return _put(state, node if node.state is NodeState.WAITING else node.moved(NodeState.WAITING))
+    run.put(node if node.state is NodeState.WAITING else node.moved(NodeState.WAITING))
 
 
-def _answered(state: RunState, answer: ActionDecided, event: Event) -> RunState:
-    node = _node(state, answer.node)
-    if answer.approval not in node.asked or node.state not in (NodeState.RUNNING, NodeState.WAITING):
-        return state  # a question of an earlier attempt
+def _answered(run: Moves, answer: ActionDecided, event: Event) -> None:
+    node = run.node(answer.node)
+    if answer.approval not in node.asked or node.id not in run.executing:
+        return  # a question of an earlier attempt
     node = replace(
         node,
         denied=node.denied or answer.decision != "approved",
@@ -305,10 +264,10 @@ def _answered(state: RunState, answer: ActionDecided, event: Event) -> RunState:
     if node.state is NodeState.WAITING and not node.approvals:
         grace = max(0, answer.dispatch_after_ms - event.ts_ms) if answer.dispatch_after_ms else 0
         node = node.moved(NodeState.RUNNING, stretch=node.stretch + 1, grace_ms=grace)
-    return _put(state, node)
+    run.put(node)
 
 
-_Handler = Callable[[RunState, Any, Event], RunState]
+_Handler = Callable[[Moves, Any, Event], None]
 
 _HANDLERS: Mapping[type[Payload], _Handler] = {
     RunStarted: _started,
@@ -319,28 +278,13 @@ _HANDLERS: Mapping[type[Payload], _Handler] = {
     NodeFinished: _node_finished,
     NodeSkipped: _skipped,
     NodeCancelled: _cancelled,
+    NodeExpanded: _expanded,
+    NodeGathered: _gathered,
     TimerSet: _timer_set,
     TimerFired: _timer_fired,
     ActionRequested: _asked,
     ActionDecided: _answered,
 }
-
-
-def _node(state: RunState, name: str) -> NodeRun:
-    node = state.nodes.get(name)
-    if node is None:
-        raise EngineError(f"run {state.run} has no node {name!r}")
-    return node
-
-
-def _put(state: RunState, node: NodeRun) -> RunState:
-    return replace(state, nodes={**state.nodes, node.id: node})
-
-
-def _definition(state: RunState, name: str) -> Node:
-    found = None if state.opening is None else state.opening.node(name)
-    assert found is not None, name
-    return found
 
 
 def _ports(output: Mapping[str, Any] | None) -> dict[str, tuple[Any, ...]]:
@@ -353,32 +297,103 @@ def _ports(output: Mapping[str, Any] | None) -> dict[str, tuple[Any, ...]]:
 # --- commands out ---------------------------------------------------------------------------------
 
 
-def due(state: RunState) -> list[Command]:
-    """Every command that is due and that no event reflects yet, in the order of the nodes' declaration."""
+def due(state: RunState, *, room: int | None = None) -> list[Command]:
+    """Every command that is due and that no event reflects yet, in the order of the nodes' declaration.
+
+    ``room``: at most so many of them start an attempt, the first ones; None: all. It costs what it returns.
+    """
     if state.opening is None or state.finished:
         return []
-    if all(node.state in TERMINAL for node in state.nodes.values()):
+    if not state.open:
         return [_finish(state)]
     if state.ending:
-        return [_cancel(state, node) for node in state.nodes.values() if node.state not in TERMINAL]
+        return [_cancel(state, name) for name in _open(state)]
     commands: list[Command] = []
     if state.timeout_ms is not None and RUN_TIMER not in state.timers_set:
         commands.append(SetTimer(timer=RUN_TIMER, after_ms=state.timeout_ms))
-    for node in state.nodes.values():
-        command = _next(state, node)
+    for name in _attended(state, room):
+        command = _next(state, state.nodes[name])
         if command is not None:
             commands.append(command)
     return commands
 
 
-def _next(state: RunState, node: NodeRun) -> Command | None:
+def fresh(before: RunState, after: RunState) -> list[Command]:
+    """Those of the commands due ``after`` one more event that this event may have made due.
+
+    All that is due after a series of events is among what these gave on the way; each costs what its event
+    touched.
+    """
+    if after is before or after.opening is None or after.finished:
+        return []
+    if (
+        before.opening is None
+        or not after.open
+        or (after.cancel, after.timed_out)
+        != (
+            before.cancel,
+            before.timed_out,
+        )
+    ):
+        return due(after)
+    if after.ending:
+        return [_cancel(after, name) for name in after.touched if after.nodes[name].state not in TERMINAL]
+    commands = (_next(after, after.nodes[name]) for name in after.touched)
+    return [command for command in commands if command is not None]
+
+
+def _open(state: RunState) -> Iterator[str]:
+    """Everything that is not at an end; the items of a node before the node, which ends with them."""
+    assert state.opening is not None
+    for place in bits(state.open):
+        name = state.opening.nodes[place].id
+        items = state.items.get(name)
+        yield from (item_id(name, index) for index in bits(0 if items is None else items.open))
+        yield name
+
+
+def _attended(state: RunState, room: int | None) -> Iterator[str]:
+    """Nodes and items with a command due; of those that start an attempt, the first ``room``."""
+    assert state.opening is not None
+    for place in bits(state.chores | _lowest(state.startable, room)):
+        name = state.opening.nodes[place].id
+        items = state.items.get(name)
+        if items is None:
+            starts = state.startable >> place & 1
+            if room is None or not starts or room > 0:
+                room = None if room is None else room - starts
+                yield name
+            continue
+        starting = _lowest(items.startable, room)
+        room = None if room is None else room - starting.bit_count()
+        yield from (item_id(name, index) for index in bits(items.chores | starting))
+        yield name
+
+
+def _lowest(number: int, count: int | None) -> int:
+    """The lowest ``count`` of the bits that are set; all for None."""
+    if count is None or number.bit_count() <= count:
+        return number
+    found = 0
+    for _, place in zip(range(count), bits(number), strict=False):
+        found |= 1 << place
+    return found
+
+
+def _next(state: RunState, node: NodeRun) -> Command | None:  # noqa: PLR0911 - one per state
     match node.state:
         case NodeState.PENDING:
             inputs = state.inputs(node.id)
             return SkipNode(node=node.id, reason=inputs.reason) if inputs.verdict == "skip" else None
+        case NodeState.READY if state.stopped(node.id):
+            return CancelNode(node=node.id, attempt=None, reason=_stopped(state, node.id))
+        case NodeState.READY if state.is_mapped(node.id):
+            return _expand(state, node)
         case NodeState.READY:
             wait = _wait(state, node)
             return wait if wait is not None else _schedule(state, node) if _waited(state, node) else None
+        case NodeState.RUNNING if state.is_mapped(node.id):
+            return _gather(state, node.id) if state.items[node.id].over else None
         case NodeState.RUNNING:
             return _watch(state, node)
         case _:
@@ -389,16 +404,16 @@ def _wait(state: RunState, node: NodeRun) -> SetTimer | None:
     """The timer before another attempt, if it is yet to be set."""
     if node.attempt == 0 or node.backoff_timer in state.timers_set:
         return None
-    after = backoff_ms(_definition(state, node.id).retry, state.run, node.id, node.attempt)
+    after = backoff_ms(state.definition(node.id).retry, state.lineage, node.id, node.attempt)
     return SetTimer(timer=node.backoff_timer, after_ms=after) if after > 0 else None
 
 
 def _waited(state: RunState, node: NodeRun) -> bool:
-    return node.backoff_timer not in state.timers_set or node.backoff_timer in state.timers_fired
+    return node.backoff_timer not in state.timers_set or node.backoff_timer in state.fired
 
 
 def _watch(state: RunState, node: NodeRun) -> Command | None:
-    limit = _definition(state, node.id).timeout_ms
+    limit = state.definition(node.id).timeout_ms
     if node.expired:
         message = f"attempt {node.attempt} of {node.id} took longer than {limit} ms"
         return EndAttempt(
@@ -412,34 +427,61 @@ def _watch(state: RunState, node: NodeRun) -> Command | None:
 
 
 def _schedule(state: RunState, node: NodeRun) -> ScheduleNode:
-    ports = {name: list(values) for name, values in state.inputs(node.id).ports.items()}
-    given = {"ports": ports, "with": fill(_definition(state, node.id).with_, state.params)}
+    ports = {name: list(values) for name, values in state.input_of(node.id).items()}
+    given = {"ports": ports, "with": fill(state.definition(node.id).with_, state.params)}
     attempt = node.attempt + 1
     key = digest(["attempt", state.run, node.id, attempt, digest(given)])
     return ScheduleNode(node=node.id, attempt=attempt, input=given, key=key)
 
 
-def _cancel(state: RunState, node: NodeRun) -> CancelNode:
-    running = node.state in (NodeState.RUNNING, NodeState.WAITING)
-    return CancelNode(node=node.id, attempt=node.attempt if running else None, reason=_why_ending(state))
+def _cancel(state: RunState, name: str) -> CancelNode:
+    return CancelNode(node=name, attempt=state.executing.get(name), reason=_why_ending(state))
 
 
 def _why_ending(state: RunState) -> str:
     return state.cancel if state.cancel is not None else f"the run took longer than {state.timeout_ms} ms"
 
 
-def backoff_ms(retry: Retry, run: str, node: str, attempt: int) -> int:
-    """Milliseconds between the failure of ``attempt`` and the next attempt.
+# --- mapped nodes ---------------------------------------------------------------------------------
 
-    Grows by ``multiplier`` up to ``max_ms``; up to ``jitter`` of it is added, drawn not from a dice but from
-    the BLAKE3 of run, node and attempt, so that a replay waits for the same timer.
-    """
-    wait = float(retry.initial_ms)
-    for _ in range(attempt - 1):
-        wait = min(wait * retry.multiplier, float(retry.max_ms))
-    base = min(int(wait), retry.max_ms)
-    drawn = int(digest(["backoff", run, node, attempt])[:8], 16)
-    return base + (base * round(retry.jitter * 1000) * drawn) // (1000 << 32)
+
+def _expand(state: RunState, node: NodeRun) -> ExpandNode | GatherNode:
+    """The items, or the failure of a node whose port holds no list."""
+    values = mapped_list(state, node.id)
+    if isinstance(values, list) and len(values) <= MAX_ITEMS:
+        return ExpandNode(node=node.id, items=len(values), items_digest=digest(values))
+    plan = state.definition(node.id).for_each
+    assert plan is not None
+    what = f"a list of {len(values)} items" if isinstance(values, list) else f"a {json_type(values)}"
+    message = f"{node.id} maps over '{plan.port}', which is {what}; at most {MAX_ITEMS} items of a list do"
+    error = GuestError(code="node.for_each", message=message)
+    return GatherNode(node=node.id, status="failed", items=0, failed=0, output_digest=None, error=error)
+
+
+def _gather(state: RunState, name: str) -> GatherNode:
+    items = state.items[name]
+    many = len(items.values)
+    if not items.closed:
+        given = digest(state.gathered(name))
+        return GatherNode(
+            node=name, status="succeeded", items=many, failed=items.failed, output_digest=given, error=None
+        )
+    runs = (state.nodes[item_id(name, index)] for index in range(items.admitted))
+    first = next(run for run in runs if run.state is NodeState.FAILED)
+    why = (
+        GuestError(code="node.failed", message="no reason was given") if first.error is None else first.error
+    )
+    error = GuestError(
+        code=why.code, message=f"{items.failed} of {many} items failed; {first.id}: {why.message}"
+    )
+    return GatherNode(
+        node=name, status="failed", items=many, failed=items.failed, output_digest=None, error=error
+    )
+
+
+def _stopped(state: RunState, name: str) -> str:
+    node, _ = item_of(name)
+    return f"{state.items[node].failed} items of {node} failed"
 
 
 # --- the end --------------------------------------------------------------------------------------
@@ -448,7 +490,7 @@ def backoff_ms(retry: Retry, run: str, node: str, attempt: int) -> int:
 def _finish(state: RunState) -> FinishRun:
     outputs = {
         f"{node.id}.{port}": digest(list(values))
-        for node in state.nodes.values()
+        for node in _declared(state)
         if node.state is NodeState.SUCCEEDED
         for port, values in node.ports.items()
     }
@@ -461,7 +503,10 @@ def _finish(state: RunState) -> FinishRun:
 def _outcome(
     state: RunState,
 ) -> tuple[Literal["succeeded", "failed", "cancelled"], str | None, GuestError | None]:
-    if any(node.state is NodeState.CANCELLED for node in state.nodes.values()):
+    if state.lineage != state.run and (state.cancel or "").startswith(f"{FORK_DIVERGED}: "):
+        message = str(state.cancel).removeprefix(f"{FORK_DIVERGED}: ")
+        return "failed", None, GuestError(code=FORK_DIVERGED, message=message)
+    if any(node.state is NodeState.CANCELLED for node in _declared(state)):
         if state.cancel is not None:
             return "cancelled", None, GuestError(code="run.cancelled", message=state.cancel)
         return "failed", None, GuestError(code="run.timeout", message=_why_ending(state))
@@ -487,7 +532,7 @@ def _success(state: RunState) -> tuple[bool, str | None, str]:
 
 
 def _first_failure(state: RunState) -> GuestError | None:
-    for node in state.nodes.values():
+    for node in _declared(state):
         if node.state is NodeState.FAILED and node.error is not None:
             return GuestError(
                 code=node.error.code,
@@ -497,65 +542,54 @@ def _first_failure(state: RunState) -> GuestError | None:
     return None
 
 
-# --- commands as facts ----------------------------------------------------------------------------
-
-
-def fact(command: Command, *, now_ms: int = 0) -> Payload:
-    """The event payload that states a command. ``now_ms``: unix milliseconds, for the due time of a timer."""
-    match command:
-        case ScheduleNode():
-            given = digest(command.input)
-            return NodeScheduled(
-                node=command.node,
-                attempt=command.attempt,
-                key=command.key,
-                input_digest=given,
-                input_blob=given,
-            )
-        case SkipNode():
-            return NodeSkipped(node=command.node, reason=command.reason)
-        case CancelNode():
-            return NodeCancelled(node=command.node, attempt=command.attempt, reason=command.reason)
-        case EndAttempt():
-            return NodeFinished(
-                node=command.node, attempt=command.attempt, status="timed_out", error=command.error
-            )
-        case SetTimer():
-            return TimerSet(timer=command.timer, after_ms=command.after_ms, due_ms=now_ms + command.after_ms)
-        case FinishRun():
-            return RunFinished(
-                outcome=command.outcome,
-                clause=command.clause,
-                outputs=command.outputs,
-                output_digest=command.output_digest,
-                error=command.error,
-            )
-
-
-def blobs(command: Command) -> list[bytes]:
-    """Bytes that must be stored beside the fact: the input of a scheduled attempt."""
-    return [canonical(command.input)] if isinstance(command, ScheduleNode) else []
+def _declared(state: RunState) -> Iterator[NodeRun]:
+    """The declared nodes, in their order."""
+    assert state.opening is not None
+    return (state.nodes[node.id] for node in state.opening.nodes)
 
 
 # --- for people -----------------------------------------------------------------------------------
 
 
 def summary(state: RunState) -> dict[str, Any]:
-    """The run as views and people see it, as JSON."""
+    """The run as views and people see it, as JSON.
+
+    Of a mapped node's items those are named that are under way, or that failed.
+    """
     return {
         "outcome": state.outcome,
         "cancel": state.cancel,
         "timed_out": state.timed_out,
         "waiting": sorted(state.waiting),
-        "nodes": {
-            node.id: {
-                "state": str(node.state),
-                "attempt": node.attempt,
-                "approvals": sorted(node.approvals),
-                "error": msgspec.to_builtins(node.error),
-                "reason": node.reason,
-                "ports": {name: len(values) for name, values in node.ports.items()},
-            }
-            for node in state.nodes.values()
-        },
+        "nodes": {name: _shown(state, state.nodes[name]) for name in _named(state)},
     }
+
+
+def _named(state: RunState) -> Iterator[str]:
+    for node in () if state.opening is None else state.opening.nodes:
+        yield node.id
+        items = state.items.get(node.id)
+        for index in range(0 if items is None else items.admitted):
+            item = state.nodes[item_id(node.id, index)]
+            if item.state not in (NodeState.SUCCEEDED, NodeState.CANCELLED):
+                yield item.id
+
+
+def _shown(state: RunState, node: NodeRun) -> dict[str, Any]:
+    shown: dict[str, Any] = {
+        "state": str(node.state),
+        "attempt": node.attempt,
+        "approvals": sorted(node.approvals),
+        "error": msgspec.to_builtins(node.error),
+        "reason": node.reason,
+        "ports": {name: len(values) for name, values in node.ports.items()},
+    }
+    items = state.items.get(node.id)
+    if items is not None:
+        shown["items"] = {
+            "total": len(items.values),
+            "done": items.admitted - items.open.bit_count(),
+            "open": items.open.bit_count(),
+            "failed": items.failed,
+        }
+    return shown

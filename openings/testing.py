@@ -12,6 +12,7 @@ from typing import Any
 from openings import engine
 from openings.definition import Opening
 from openings.engine import Command
+from openings.replay import AttemptOutcome, Frame, Reexecute
 from openings.state import RunState
 from runloop.digest import digest
 from runloop.events import (
@@ -25,7 +26,7 @@ from runloop.events import (
     TimerFired,
 )
 
-__all__ = ["RUN", "Play", "pin", "started"]
+__all__ = ["RUN", "Play", "as_recorded", "pin", "started"]
 
 RUN = "00000000-0000-4000-8000-000000000001"
 """Trace id of the run in miniature."""
@@ -55,6 +56,22 @@ def started(opening: Opening, params: Mapping[str, Any] | None = None, **policy:
         policy=opening.policy.to_json() | policy,
         principal="operator:1000",
         origin={"via": "test", "prompt": None, "interactive": False, "source_path": None},
+    )
+
+
+def as_recorded(demand: Reexecute) -> AttemptOutcome:
+    """A guest that does exactly what it did."""
+    frames = tuple(Frame.of(sent) for sent in demand.frames)
+    if demand.expected is None:
+        return AttemptOutcome(calls=len(demand.recorded), frames=frames)
+    end = demand.expected
+    return AttemptOutcome(
+        ok=end.status == "succeeded",
+        output_digest=end.output_digest,
+        error=end.error,
+        fuel=end.fuel,
+        calls=end.calls,
+        frames=frames,
     )
 
 

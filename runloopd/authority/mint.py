@@ -69,6 +69,8 @@ class Mint:
         self._runs: dict[str, Minted] = {}
         self._nodes: dict[str, list[tuple[AgentPin, str]]] = {}
         """Run -> ``(agent, token)`` of every attempt's token."""
+        self._inside: dict[str, list[str]] = {}
+        """Token of a run -> tokens of the runs nested in it."""
         self._revoked: dict[str, str] = {}
         self._known: set[str] = set()
         self._verified: dict[str, tuple[int, Verified]] = {}
@@ -84,12 +86,23 @@ class Mint:
             elif event.kind == TokenIssued.kind:
                 self._known.add(cast(TokenIssued, event.payload).token)
 
-    async def for_run(self, run: str, grants: Policy, *, cause: int) -> Minted:
-        """Mint the token of a run, the bound of what its nodes may be given. Kept for :meth:`for_node`."""
+    async def for_run(self, run: str, grants: Policy, *, cause: int, within: str | None = None) -> Minted:
+        """Mint the token of a run, the bound of what its nodes may be given. Kept for :meth:`for_node`.
+
+        ``within``: the run around it; this token is void as soon as that one's is. Raises
+        :class:`TokenError` when it is so already.
+        """
+        around = None if within is None else self._runs.get(within)
+        if around is not None:
+            self.verify(around.data)
         token = tokens.mint(
             self._private, grants, holder="run", run=run, expires_ms=self._clock.now_ms() + self._ttl_ms
         )
         minted = await self._issue(token, (cause,), agent=None, node=None)
+        if around is not None:
+            self._inside.setdefault(around.id, []).append(minted.id)
+            if around.id in self._revoked:  # while this one was being stated
+                self._void(minted.id, self._revoked[around.id])
         return self._runs.setdefault(run, minted)
 
     async def for_node(self, run: str, node: str, pin: AgentPin, grants: Policy, *, cause: int) -> Minted:
@@ -110,7 +123,9 @@ class Mint:
 
     def forget(self, run: str) -> None:
         """Drop the token of a run that has ended."""
-        self._runs.pop(run, None)
+        minted = self._runs.pop(run, None)
+        if minted is not None:
+            self._inside.pop(minted.id, None)
         self._nodes.pop(run, None)
 
     def verify(self, token: bytes) -> Verified:
@@ -179,6 +194,8 @@ class Mint:
         return found[0]
 
     def _void(self, token_id: str, reason: str) -> None:
+        for inside in self._inside.pop(token_id, ()):
+            self._void(inside, reason)
         self._revoked.setdefault(token_id, reason)
         self._known.add(token_id)
         self.generation += 1

@@ -10,17 +10,18 @@ passes it is refused, and the guest may go on with less. The **quota** of an age
 its hard limit the attempt ends as FAULTED. The quotas of a run are part of ``run.started``, so that neither a
 restart under another configuration nor a replay judges by other figures.
 
-One purse per run, whatever the number of its agents. Money is exact: a reservation is an upper bound, and
-reservations plus spendings never pass the limit. Tokens before a call are an estimate (two bytes of a
-prompt count as one), because a strict bound would refuse most prompts that fit.
+One purse per run, whatever the number of its agents, and those of nested runs within it. Money is exact: a
+reservation is an upper bound, and reservations plus spendings never pass the limit. Tokens before a call are
+an estimate (two bytes of a prompt count as one), because a strict bound would refuse most prompts that fit.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
+from openings.state import base
 from runloop import config
 from runloop.errors import RefusedError
 from runloop.events import QuotaExceeded, QuotaWarned
@@ -49,6 +50,7 @@ RESOURCES = (
     "memory_keys",
     "memory_bytes",
     "promises",
+    "messages",
     "mails",
     "tokens",
     "fuel",
@@ -165,7 +167,7 @@ class Allowance:
 
 @dataclass(slots=True)
 class Usage:
-    """What one agent has used in one run, according to its record."""
+    """What one agent has used in one run and those nested in it, according to their record."""
 
     calls: int = 0
     bytes: int = 0
@@ -180,10 +182,10 @@ class Usage:
     """Instance -> since when it is active, unix milliseconds."""
     waiting: dict[str, int] = field(default_factory=dict)
     """Instance -> since when it waits for an answer."""
-    waited_for: dict[tuple[str, int], str] = field(default_factory=dict)
-    """Node and attempt -> host call of its newest answer."""
-    asking: dict[tuple[str, int, int], int] = field(default_factory=dict)
-    """Node, attempt, call of what is under way -> bytes of the request: counted, not yet on record."""
+    waited_for: dict[tuple[str, str, int], str] = field(default_factory=dict)
+    """Run, node and attempt -> host call of its newest answer."""
+    asking: dict[tuple[str, str, int, int], int] = field(default_factory=dict)
+    """Run, node, attempt, call of what is under way -> bytes of the request: counted, not yet on record."""
 
     def wall_at(self, now_ms: int) -> int:
         """Milliseconds of activity up to a moment."""
@@ -240,11 +242,7 @@ class Hold:
         """Give back what was held."""
         if self.open:
             self.open = False
-            self.purse.held_micro_usd -= self.micro_usd
-            self.purse.held_tokens[self.node] -= self.tokens
-            pot = self.purse.pot(self.agent)
-            pot.held_micro_usd -= self.micro_usd
-            pot.held_tokens -= self.tokens
+            self.purse.give_back(self.node, self.micro_usd, self.tokens, agent=self.agent)
 
     def keep(self) -> None:
         """Book the whole reservation as spent: nobody can tell what became of it."""
@@ -255,23 +253,39 @@ class Hold:
 
 @dataclass(slots=True)
 class Purse:
-    """Money and tokens of one run."""
+    """Money and tokens of one run. That of a nested run lies in the purse of the run around it: whatever is
+    held or spent here is held and spent there too, and no limit on the way up is passed."""
 
     limit_micro_usd: int
     limit_tokens: int
     node_tokens: Mapping[str, int] = field(default_factory=dict)
-    """Node -> its own, narrower limit of tokens."""
+    """Node -> its own, narrower limit of tokens; of a mapped node, for all its items together."""
     spent_micro_usd: int = 0
     spent_tokens: dict[str, int] = field(default_factory=dict)
     """Node -> tokens."""
     held_micro_usd: int = 0
     held_tokens: dict[str, int] = field(default_factory=dict)
+    tokens: int = 0
+    """Spent and held, of all nodes."""
     pots: dict[str, Pot] = field(default_factory=dict)
-    """Agent -> its part of all this."""
+    """Agent -> its part of all this; kept in the outermost purse."""
+    within: Purse | None = None
+    """Of the run around this one."""
+    node: str = ""
+    """The node of that run that this one serves."""
 
     def pot(self, agent: str) -> Pot:
-        """An agent's part."""
-        return self.pots.setdefault(agent, Pot())
+        """An agent's part, in the whole tree of runs."""
+        *_, (outermost, _) = self._levels("")
+        return outermost.pots.setdefault(agent, Pot())
+
+    def _levels(self, node: str) -> Iterator[tuple[Purse, str]]:
+        """This purse and those around it, each with its node that spends."""
+        purse = self
+        yield purse, base(node)
+        while purse.within is not None:
+            node, purse = purse.node, purse.within
+            yield purse, base(node)
 
     def reserve(
         self, node: str, micro_usd: int, tokens: int, *, agent: str = "", limits: Limits | None = None
@@ -279,15 +293,9 @@ class Purse:
         """Set money and tokens aside, or raise :class:`QuotaError`. Never negative, never in part."""
         if micro_usd < 0 or tokens < 0:
             raise ValueError("a reservation is not negative")
-        used = self.spent_micro_usd + self.held_micro_usd
-        if used + micro_usd > self.limit_micro_usd:
-            raise QuotaError("run.micro_usd", self.limit_micro_usd, used, micro_usd)
-        all_tokens = sum(self.spent_tokens.values()) + sum(self.held_tokens.values())
-        if all_tokens + tokens > self.limit_tokens:
-            raise QuotaError("run.tokens", self.limit_tokens, all_tokens, tokens)
-        own = self.spent_tokens.get(node, 0) + self.held_tokens.get(node, 0)
-        if node in self.node_tokens and own + tokens > self.node_tokens[node]:
-            raise QuotaError(f"node.{node}.tokens", self.node_tokens[node], own, tokens)
+        levels = list(self._levels(node))
+        for purse, spender in levels:
+            purse._require(spender, micro_usd, tokens)
         pot = self.pot(agent)
         for resource, had, asked in (
             ("micro_usd", pot.micro_usd + pot.held_micro_usd, micro_usd),
@@ -295,29 +303,54 @@ class Purse:
         ):
             if limits is not None and had + asked > limits[resource].hard:
                 raise QuotaError(resource, limits[resource].hard, had, asked)
-        self.held_micro_usd += micro_usd
-        self.held_tokens[node] = self.held_tokens.get(node, 0) + tokens
+        for purse, spender in levels:
+            purse._hold(spender, micro_usd, tokens)
         pot.held_micro_usd += micro_usd
         pot.held_tokens += tokens
         return Hold(self, node, micro_usd, tokens, agent)
 
+    def _require(self, node: str, micro_usd: int, tokens: int) -> None:
+        used = self.spent_micro_usd + self.held_micro_usd
+        if used + micro_usd > self.limit_micro_usd:
+            raise QuotaError("run.micro_usd", self.limit_micro_usd, used, micro_usd)
+        if self.tokens + tokens > self.limit_tokens:
+            raise QuotaError("run.tokens", self.limit_tokens, self.tokens, tokens)
+        own = self.spent_tokens.get(node, 0) + self.held_tokens.get(node, 0)
+        if node in self.node_tokens and own + tokens > self.node_tokens[node]:
+            raise QuotaError(f"node.{node}.tokens", self.node_tokens[node], own, tokens)
+
+    def _hold(self, node: str, micro_usd: int, tokens: int) -> None:
+        self.held_micro_usd += micro_usd
+        self.held_tokens[node] = self.held_tokens.get(node, 0) + tokens
+        self.tokens += tokens
+
+    def give_back(self, node: str, micro_usd: int, tokens: int, *, agent: str) -> None:
+        """Undo a reservation."""
+        for purse, spender in self._levels(node):
+            purse._hold(spender, -micro_usd, -tokens)
+        pot = self.pot(agent)
+        pot.held_micro_usd -= micro_usd
+        pot.held_tokens -= tokens
+
     def spend(self, node: str, micro_usd: int, tokens: int, *, agent: str = "") -> None:
         """Book what the record says was spent."""
-        self.spent_micro_usd += max(0, micro_usd)
-        self.spent_tokens[node] = self.spent_tokens.get(node, 0) + max(0, tokens)
+        micro_usd, tokens = max(0, micro_usd), max(0, tokens)
+        for purse, spender in self._levels(node):
+            purse.spent_micro_usd += micro_usd
+            purse.spent_tokens[spender] = purse.spent_tokens.get(spender, 0) + tokens
+            purse.tokens += tokens
         pot = self.pot(agent)
-        pot.micro_usd += max(0, micro_usd)
-        pot.tokens += max(0, tokens)
+        pot.micro_usd += micro_usd
+        pot.tokens += tokens
 
     def warnings(self, agent: str, warned: set[str], percent: int) -> list[QuotaWarned]:
-        """The soft warnings of the run that are due after a reservation."""
-        tokens = sum(self.spent_tokens.values()) + sum(self.held_tokens.values())
-        money = self.spent_micro_usd + self.held_micro_usd
+        """The soft warnings of the run that are due after a reservation: by whichever limit is nearest."""
+        levels = [purse for purse, _ in self._levels("")]
+        money = [(purse.limit_micro_usd, purse.spent_micro_usd + purse.held_micro_usd) for purse in levels]
+        tokens = [(purse.limit_tokens, purse.tokens) for purse in levels]
         found: list[QuotaWarned] = []
-        for resource, used, limit in (
-            ("run.micro_usd", money, self.limit_micro_usd),
-            ("run.tokens", tokens, self.limit_tokens),
-        ):
+        for resource, pairs in (("run.micro_usd", money), ("run.tokens", tokens)):
+            limit, used = min(pairs, key=lambda pair: pair[0] - pair[1])
             if used:
                 top = max(limit, used)
                 found += check(resource, used, 0, top, agent=agent, warned=warned, percent=percent)

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, cast
 
+from openings.state import base
 from runloop.digest import digest
 from runloop.events import (
     AgentTransition,
@@ -111,19 +112,28 @@ class Effect:
 
 
 @dataclass(slots=True)
+class Tree:
+    """What a run and those nested in it have in common: an agent's quota is for all of them together."""
+
+    usages: dict[str, Usage] = field(default_factory=dict)
+    """Agent -> what it has used."""
+    warned_agents: dict[str, set[str]] = field(default_factory=dict)
+    """Agent -> resources of its quota that were warned of."""
+    floor: str | None = None
+    """Lowest trust label among the answers its agents have heard: what one run hears, others are given."""
+
+
+@dataclass(slots=True)
 class Run:
     """One run that is not over."""
 
     id: str
     purse: Purse
     agents: Mapping[str, str] = field(default_factory=dict)
-    """Node -> name of its agent."""
+    """Node -> name of its agent; ``<opening>/<node>`` for those that may be nested."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Agent -> its quotas, as the run was started with."""
-    usages: dict[str, Usage] = field(default_factory=dict)
-    """Agent -> what it has used."""
-    warned_agents: dict[str, set[str]] = field(default_factory=dict)
-    """Agent -> resources of its quota that were warned of."""
+    tree: Tree = field(default_factory=Tree)
     attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     effects: dict[str, Effect] = field(default_factory=dict)
     admitted: dict[tuple[str, int, int], list[Effect]] = field(default_factory=dict)
@@ -135,12 +145,15 @@ class Run:
     """Node and attempt -> resources that were warned of."""
     tools: dict[tuple[str, str], set[tuple[str, int, int]]] = field(default_factory=dict)
     """Agent and tool -> node, attempt and call of every use that was let through."""
-    floor: str | None = None
-    """Lowest trust label among the answers its agents have heard."""
+
+    @property
+    def floor(self) -> str | None:
+        """Lowest trust label among the answers that the agents of its tree have heard."""
+        return self.tree.floor
 
     def usage(self, agent: str) -> Usage:
-        """What an agent has used; nothing yet, if it has done nothing."""
-        return self.usages.setdefault(agent, Usage())
+        """What an agent has used in the tree; nothing yet, if it has done nothing."""
+        return self.tree.usages.setdefault(agent, Usage())
 
     def allowance(self, agent: str, node: str, number: int, limits: Limits) -> Allowance:
         """What was left of the agent's fuel when this attempt was scheduled: the same in a replay."""
@@ -150,13 +163,18 @@ class Run:
         """The record of one attempt; an empty one if it has made no call."""
         return self.attempts.setdefault((node, number), Attempt())
 
+    def heard(self, node: str, number: int) -> list[int]:
+        """Ledger ids of the answers of one attempt, in order."""
+        made = self.attempts.get((node, number))
+        return [] if made is None else sorted(answer.event for answer in made.calls.values())
+
     def warned_of(self, node: str, number: int) -> set[str]:
         """What was warned of in one attempt; the caller adds to it."""
         return self.warned.setdefault((node, number), set())
 
     def warned_agent(self, agent: str) -> set[str]:
         """What an agent was warned of; the caller adds to it."""
-        return self.warned_agents.setdefault(agent, set())
+        return self.tree.warned_agents.setdefault(agent, set())
 
 
 class Record:
@@ -194,9 +212,13 @@ class Record:
             limit_tokens=self._quotas.run.run_tokens if tokens is None else int(tokens),
             node_tokens=_node_tokens(started.definition),
         )
+        # Unknown only where a nested run is looked at for itself, in a replay.
+        around = None if started.parent is None else self._runs.get(started.parent.run)
+        if around is not None and started.parent is not None:
+            purse.within, purse.node = around.purse, base(started.parent.node)
         agents = {node: pin.name for node, pin in started.agents.items()}
         limits = {agent: self._quotas.recorded(started.policy, agent) for agent in set(agents.values())}
-        return Run(name, purse, agents, limits)
+        return Run(name, purse, agents, limits, Tree() if around is None else around.tree)
 
 
 def _node_tokens(definition: Mapping[str, Any]) -> dict[str, int]:
@@ -216,9 +238,9 @@ def _fold(run: Run, event: Event) -> None:
         run.admitted.setdefault(place, []).append(effect)
     elif event.kind == HostcallDelivered.kind:
         delivered = cast(HostcallDelivered, event.payload)
-        run.floor = lowest(run.floor, event.provenance.label)
+        run.tree.floor = lowest(run.tree.floor, event.provenance.label)
         _deliver(run, event.id, delivered)
-        _use(run.usage(_agent(run, delivered.node, event)), delivered)
+        _use(run.id, run.usage(_agent(run, delivered.node, event)), delivered)
     elif event.kind == ModelCalled.kind:
         called = cast(ModelCalled, event.payload)
         tokens = called.input_tokens + called.output_tokens
@@ -235,7 +257,7 @@ def _fold(run: Run, event: Event) -> None:
     elif event.kind == AgentTransition.kind:
         _pass_time(run, cast(AgentTransition, event.payload), event.ts_ms)
     elif event.kind == RunResumed.kind:
-        for usage in run.usages.values():
+        for usage in run.tree.usages.values():
             usage.waiting.clear()
             usage.active.clear()  # what was active then died with its daemon, nobody knows when
     elif event.kind == QuotaWarned.kind:
@@ -260,11 +282,14 @@ def _use_tool(run: Run, said: CapAudit) -> None:
 
 
 def _agent(run: Run, node: str, event: Event) -> str:
-    return run.agents.get(node) or event.provenance.agent or ""
+    return run.agents.get(base(node)) or event.provenance.agent or ""
 
 
 def _take_turn(run: Run, scheduled: NodeScheduled) -> None:
-    usage = run.usage(run.agents.get(scheduled.node, ""))
+    agent = run.agents.get(base(scheduled.node))
+    if agent is None:
+        return  # another opening serves it: its agents take their own turns
+    usage = run.usage(agent)
     usage.turns += 1
     attempt = run.attempt(scheduled.node, scheduled.attempt)
     attempt.turn, attempt.fuel_before = usage.turns, usage.fuel
@@ -282,7 +307,7 @@ def _pass_time(run: Run, moved: AgentTransition, now_ms: int) -> None:
     if since is not None:
         usage.wall_ms += max(0, now_ms - since)
     asked = usage.waiting.pop(moved.instance, None)
-    waited_for = usage.waited_for.get((moved.node or "", moved.attempt or 0))
+    waited_for = usage.waited_for.get((run.id, moved.node or "", moved.attempt or 0))
     if asked is not None and not _is_patient(waited_for):
         usage.wall_ms += max(0, now_ms - asked)  # the daemon was busy for it
     if moved.after == "ACTIVE":
@@ -291,9 +316,9 @@ def _pass_time(run: Run, moved: AgentTransition, now_ms: int) -> None:
         usage.waiting[moved.instance] = now_ms
 
 
-def _use(usage: Usage, answer: HostcallDelivered) -> None:
-    usage.asking.pop((answer.node, answer.attempt, answer.call), None)
-    usage.waited_for[answer.node, answer.attempt] = answer.op
+def _use(run: str, usage: Usage, answer: HostcallDelivered) -> None:
+    usage.asking.pop((run, answer.node, answer.attempt, answer.call), None)
+    usage.waited_for[run, answer.node, answer.attempt] = answer.op
     usage.calls += 1
     usage.bytes += answer.request_bytes + answer.response_bytes
     usage.mails += answer.ok and answer.op == "mail.send"

@@ -7,7 +7,7 @@ recorded answers are the head of what the guest hears, the gate the tail.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -16,8 +16,9 @@ import msgspec
 import structlog
 
 from openings.replay import recorded_calls
+from openings.state import base
 from pog.reader import Reader
-from runloop.caps.policy import Policy, effective, union
+from runloop.caps.policy import Policy, effective, everything, union
 from runloop.digest import digest
 from runloop.errors import FailedError, RunloopError, UsageError
 from runloop.events import (
@@ -38,7 +39,7 @@ from runloop.ids import RunId, run_id_to_int
 from runloop.rmp import topics
 from runloopd.authority.mint import Mint, Minted
 from runloopd.authority.policies import Policies
-from runloopd.broker.calls import Caller
+from runloopd.broker.calls import Answerer, Caller
 from runloopd.broker.gate import Gate
 from runloopd.broker.quotas import EXCEEDED, Allowance, QuotaError
 from runloopd.bus.bus import Bus
@@ -46,8 +47,9 @@ from runloopd.bus.parts import ComposedFrame, Delivery
 from runloopd.bus.principal import DAEMON
 from runloopd.journal import Journal
 from runloopd.runs.answers import ResumingAnswerer
+from runloopd.runtime.exchange import request
 from runloopd.runtime.failures import BREACH
-from runloopd.runtime.mailbox import REQUEST, Mailbox, Order
+from runloopd.runtime.mailbox import Mailbox, Order
 from runloopd.runtime.orders import AttemptOrder, GuestLimits
 from runloopd.runtime.quarantine import Quarantine
 from runloopd.runtime.registry import InstalledAgent, Registry
@@ -61,7 +63,10 @@ log = structlog.get_logger(__name__)
 def guest_input(
     run: str, scheduled: NodeScheduled, pin: AgentPin, given: dict[str, Any], message_type: str
 ) -> dict[str, Any]:
-    """What ``handle`` is called with (spec/agent-abi.md): a pure function of the record."""
+    """What ``handle`` is called with (spec/agent-abi.md): a pure function of the record.
+
+    ``run``: as the guest shall know it, its lineage: a fork is, for its guests, the run it branched off.
+    """
     ports = given.get("ports", {})
     return {
         "op": "handle",
@@ -89,8 +94,13 @@ def order_for(
     agent: InstalledAgent,
     given: dict[str, Any],
     allowance: Allowance,
+    *,
+    lineage: str | None = None,
 ) -> AttemptOrder:
-    """The sandbox's order for an attempt: the same for live, recovery and replay, but for the clock."""
+    """The sandbox's order for an attempt: the same for live, recovery and replay, but for the clock.
+
+    ``lineage``: that of the run, as ``run.started`` has it.
+    """
     limits, ends = _within(agent.limits, allowance)
     return AttemptOrder(
         run=run,
@@ -100,7 +110,7 @@ def order_for(
         component_digest=pin.component_digest,
         source=agent.modules,
         entrypoint=agent.manifest.entrypoint,
-        input=guest_input(run, scheduled, pin, given, agent.manifest.accepts),
+        input=guest_input(lineage or run, scheduled, pin, given, agent.manifest.accepts),
         limits=limits,
         quota_ends=ends,
     )
@@ -119,6 +129,10 @@ def _within(limits: GuestLimits, left: Allowance) -> tuple[GuestLimits, dict[str
         # Still a deadline by its code: what the clock decides, a replay cannot decide again.
         ends["guest.deadline"] = GuestError(code="guest.deadline", message=error.message)
     return limits, ends
+
+
+def _live(_: Caller, live: Answerer) -> Answerer:
+    return live
 
 
 _CUTS = {EXCEEDED: "fuel", "guest.deadline": "wall_ms"}
@@ -142,8 +156,12 @@ class BusAttempts:
         journal: Journal,
         reader: Reader,
         quarantine: Quarantine,
+        answers: Callable[[Caller, Answerer], Answerer] = _live,
+        narrowed: Callable[[str, Policy], Policy] = lambda run, rights: rights,
     ) -> None:
-        """``runners``: language -> the component that executes its source."""
+        """``runners``: language -> the component that executes its source. ``answers``: what stands between
+        an attempt's own record and the gate; given the gate's answerer, it may answer some calls otherwise.
+        ``narrowed``: what is left of a run's rights."""
         self._bus = bus
         self._mailbox = mailbox
         self._runtime = runtime
@@ -155,6 +173,8 @@ class BusAttempts:
         self._journal = journal
         self._reader = reader
         self._quarantine = quarantine
+        self._answers = answers
+        self._narrowed = narrowed
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._bounds: dict[str, asyncio.Task[Policy]] = {}
         bus.subscribe("rlp/runs/*", self._replied, principal=DAEMON)
@@ -162,17 +182,13 @@ class BusAttempts:
     async def perform(self, run: str, started: Event, scheduled: Event) -> None:
         """See the protocol. Raises only when the end could not be recorded, or when cancelled."""
         this = cast(NodeScheduled, scheduled.payload)
-        pin = cast(RunStarted, started.payload).agents[this.node]
+        pin = cast(RunStarted, started.payload).agents[base(this.node)]
         try:
             result = await self._execute(run, this, pin, started, scheduled)
         except RunloopError as error:
             log.warning("attempt_failed", run=run, node=this.node, code=error.named_code, why=error.message)
             result = {"ok": False, "error": _as_json(error), "output": None, "fuel": 0, "calls": 0}
-        heard = [
-            event.id
-            for event in self._reader.events(run=run, after=scheduled.id, kinds=(HostcallDelivered.kind,))
-            if (event.provenance.node, event.provenance.attempt) == (this.node, this.attempt)
-        ]
+        heard = self._gate.heard(run, this.node, this.attempt)
         finished = _finished(this, result)
         await self._journal.append(self._draft(run, scheduled, pin, finished, also=heard))
 
@@ -209,14 +225,16 @@ class BusAttempts:
         )
 
         def recorded() -> Sequence[HostcallDelivered]:
-            before = self._reader.events(run=run, after=scheduled.id, kinds=(HostcallDelivered.kind,))
+            before = map(self._reader.event, self._gate.heard(run, this.node, this.attempt))
             return recorded_calls(before, this.node, this.attempt)
 
-        answerer = ResumingAnswerer(recorded, self._reader.blob, self._gate.answerer(caller))
+        live = self._answers(caller, self._gate.answerer(caller))
+        answerer = ResumingAnswerer(recorded, self._reader.blob, live)
         given = decode_input(self._reader.blob(this.input_blob))
         if faults := agent.input_faults(given.get("ports", {})):
             raise UsageError(f"{this.node}: {'; '.join(faults)}", code="node.input")
-        order = order_for(run, this, pin, agent, given, allowance)
+        lineage = cast(RunStarted, started.payload).lineage
+        order = order_for(run, this, pin, agent, given, allowance, lineage=lineage)
         result = await self._exchange(run, scheduled, order, answerer, pin)
         await self._state_cut(order, scheduled, pin, allowance, result)
         if (result.get("error") or {}).get("code") == BREACH:
@@ -243,15 +261,16 @@ class BusAttempts:
 
         self._mailbox.expect(key, Order(attempt=order, answerer=answerer, announce=announce, failed=failed))
         try:
+            letter = request(order)
             frame = self._bus.compose(
-                DAEMON,
-                topics.agent(pin.name),
-                REQUEST,
-                {"run": run, "node": order.node, "attempt": order.attempt, "input": order.input},
+                letter.sender,
+                letter.topic,
+                letter.type,
+                letter.payload,
                 trace_id=run_id_to_int(RunId(run)),
-                meta={"reply_to": reply_to},
+                meta=letter.meta,
             )
-            await announce(frame, "daemon", f"agent:{pin.name}")
+            await announce(frame, letter.sender.label, letter.receiver)
             receipt = self._bus.publish(frame)
             if receipt.receivers == 0:
                 raise FailedError(f"nobody serves agent/{pin.name}", code="agent.unreachable")
@@ -295,14 +314,7 @@ class BusAttempts:
         self, run: str, this: NodeScheduled, agent: InstalledAgent, started: Event, scheduled: Event
     ) -> Minted:
         """The run's token narrowed to what this agent may do now; the gate checks nothing wider."""
-        bound = self._bounds.get(run)
-        if bound is None:
-            bound = self._bounds[run] = asyncio.create_task(self._mint_run_token(run, started))
-        try:
-            rights = await asyncio.shield(bound)
-        except RunloopError:
-            self._bounds.pop(run, None)  # the next attempt asks again: the operator may have mended it
-            raise
+        rights = await self._bound(run, started)
         while True:
             override = self._policies.override(agent.manifest.name)
             left = effective(agent.ceiling, agent.policy, override, rights)
@@ -312,15 +324,36 @@ class BusAttempts:
             # A right taken away while the token was being made did not find it among those to void.
             await self._mint.revoke(token.id, f"what {agent.manifest.name} may do changed meanwhile")
 
+    async def _bound(self, run: str, started: Event) -> Policy:
+        """What the run's token is good for; it is minted when the first attempt asks."""
+        bound = self._bounds.get(run)
+        if bound is None:
+            bound = self._bounds[run] = asyncio.create_task(self._mint_run_token(run, started))
+        try:
+            return await asyncio.shield(bound)
+        except RunloopError:
+            self._bounds.pop(run, None)  # the next attempt asks again: the operator may have mended it
+            raise
+
     async def _mint_run_token(self, run: str, started: Event) -> Policy:
-        """Mint the token of the run, good for what its agents may do together; return those rights."""
-        pins = {pin.bundle_digest: pin for pin in cast(RunStarted, started.payload).agents.values()}
+        """Mint the token of the run, good for what its agents may do together; return those rights.
+
+        A nested run gets no more than the run around it holds, and no longer.
+        """
+        this = cast(RunStarted, started.payload)
+        # Those of nested openings included: what a nested run holds is within what this one does.
+        pins = {pin.bundle_digest: pin for pin in this.agents.values()}
         agents = [self._registry.pinned(pin) for pin in pins.values()]
         bound = union(
             self._policies.effective(agent.manifest.name, agent.ceiling, agent.policy).policy
             for agent in agents
         )
-        await self._mint.for_run(run, bound, cause=started.id)
+        bound = self._narrowed(run, bound)
+        around = None if this.parent is None else this.parent.run
+        if around is not None:
+            held = await self._bound(around, next(self._reader.events(run=around, limit=1)))
+            bound = effective(everything(), bound, None, held).policy
+        await self._mint.for_run(run, bound, cause=started.id, within=around)
         return bound
 
     # --- facts ------------------------------------------------------------------------------------
@@ -417,4 +450,5 @@ def output_fault(agent: InstalledAgent, output: Mapping[str, Any]) -> GuestError
 
 
 def _as_json(error: RunloopError) -> dict[str, Any]:
-    return {"code": error.named_code, "message": error.message, "retryable": False}
+    retryable = bool(getattr(error, "retryable", False))
+    return {"code": error.named_code, "message": error.message, "retryable": retryable}

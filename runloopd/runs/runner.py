@@ -5,8 +5,11 @@ ledger order; the engine says what is due; what is due is journalled and so come
 is done on the strength of a command alone: an attempt starts because ``node.scheduled`` is in the ledger.
 That makes a fresh run, a recovered run and a replayed run the same function fed from different places.
 
-Knows: the order of things. Does not know: how an attempt is performed (``attempts``), what is due
-(``openings.engine``), how facts are stored.
+What one event costs here is what it touches: a run may have ten thousand nodes ready at once. So many
+attempts are not started at once either: what has no room yet stays due, and its clock does not run.
+
+Knows: the order of things, how many attempts of a run are made at a time. Does not know: how an attempt is
+performed (``attempts``), what is due (``openings.engine``), how facts are stored.
 """
 
 from __future__ import annotations
@@ -18,8 +21,8 @@ from typing import Protocol
 import structlog
 
 from openings import engine
-from openings.engine import Command, FinishRun, ScheduleNode
-from openings.state import RunState
+from openings.engine import Command, FinishRun
+from openings.state import RUN_TIMER, RunState, base, item_id
 from runloop.clock import Clock
 from runloop.digest import blob_digest, canonical
 from runloop.errors import RunloopError
@@ -28,7 +31,9 @@ from runloop.events import (
     Draft,
     Event,
     NodeCancelled,
+    NodeExpanded,
     NodeFinished,
+    NodeGathered,
     NodeScheduled,
     NodeSkipped,
     Payload,
@@ -42,6 +47,9 @@ from runloopd.journal import Journal
 __all__ = ["Attempts", "Runner"]
 
 log = structlog.get_logger(__name__)
+
+MAX_RUNNING = 1_024
+"""Attempts of one run that are under way at a time, those not counted that wait for a person."""
 
 Key = tuple[str, int]
 """``(node, attempt)``."""
@@ -64,22 +72,37 @@ class Runner:
         attempts: Attempts,
         clock: Clock,
         settled: Callable[[str, int], Awaitable[None]],
+        rested: Callable[[], None] = lambda: None,
+        nested: Attempts | None = None,
     ) -> None:
-        """``settled(node, attempt)`` is awaited when an attempt was stopped from outside."""
+        """``settled(node, attempt)`` is awaited when an attempt was stopped from outside; ``rested()`` is
+        called whenever nothing is due until something happens; ``nested`` performs the attempts of nodes that
+        use an opening."""
         self.run = run
         self.state: RunState = engine.initial()
         self._journal = journal
         self._attempts = attempts
+        self._nested = nested or attempts
         self._clock = clock
         self._settled = settled
+        self._rested = rested
+        self._resting = False
         self._inbox: asyncio.Queue[Event] = asyncio.Queue()
         self._folded = 0
         self._written = 0
         self._started: Event | None = None
-        self._scheduled: dict[Key, Event] = {}
+        self._scheduled: dict[str, Event] = {}
+        """Node or item -> ``node.scheduled`` of the attempt that is under way."""
         self._causes: dict[str, int] = {}
-        self._performing: dict[Key, asyncio.Task[None]] = {}
-        self._waking: dict[str, asyncio.Task[None]] = {}
+        """Node or item -> ledger id of its end; empty for the run's start."""
+        self._expanded: dict[str, int] = {}
+        """Mapped node -> ledger id of ``node.expanded``."""
+        self._performing: dict[str, tuple[int, asyncio.Task[None]]] = {}
+        """Node or item -> the attempt that is made."""
+        self._waking: dict[str, tuple[str, asyncio.Task[None]]] = {}
+        """Node or item, empty for the run -> the one timer it waits for."""
+        self._touched: dict[str, None] = {}
+        """What events have changed since the world was last brought in step."""
         self._draining = False
         self.failure: BaseException | None = None
 
@@ -87,6 +110,7 @@ class Runner:
 
     def feed(self, events: Iterable[Event]) -> None:
         """Hand over committed events of this run, in ledger order."""
+        self._resting = False
         for event in events:
             self._inbox.put_nowait(event)
 
@@ -96,9 +120,11 @@ class Runner:
 
     def working(self, parked: Collection[tuple[str, str]] = ()) -> bool:
         """Whether an attempt executes that waits neither for a person nor, being ``parked`` (run and node),
-        for a promise."""
+        for a promise. A nested run works, or does not, for itself."""
         waiting = self.state.waiting | {node for run, node in parked if run == self.state.run}
-        return any(key[0] not in waiting for key in self._performing)
+        return any(
+            name not in waiting and self.state.definition(name).nests is None for name in self._performing
+        )
 
     async def loop(self) -> None:
         """Run until the run is finished. Raises only when the ledger no longer takes facts."""
@@ -109,31 +135,52 @@ class Runner:
                     self._fold(self._inbox.get_nowait())
                 if self._folded < self._written:
                     continue  # what we wrote last is still on its way back to us
-                await self._carry_out(engine.due(self.state))
+                commands = engine.due(self.state, room=self._room())
+                await self._carry_out(commands)
                 self._reconcile()
+                self._rest(commands)
         except RunloopError as error:
             self.failure = error
             log.error("run_stalled", run=self.run, code=error.named_code, reason=error.message)
         finally:
             await self._stop_everything()
 
+    def busy(self) -> frozenset[str] | None:
+        """Nodes that execute, or will after a wait of their own; None while the engine is deciding."""
+        if not self._resting:
+            return None
+        delayed = (name for name in self.state.live_timers() if name.endswith(":backoff"))
+        return frozenset((*(node for node, _ in self.state.active), *delayed))
+
+    def _rest(self, commands: Sequence[Command]) -> None:
+        # What has no room to start will start: as long as there is such, nobody waits in vain.
+        if not (commands or self.state.startable or self.state.finished) and self._inbox.empty():
+            self._resting = True
+            self._rested()
+
+    def _room(self) -> int:
+        """How many attempts may start now; whoever waits for a person takes no room."""
+        return 0 if self._draining else max(0, MAX_RUNNING - self.state.running)
+
     def _fold(self, event: Event) -> None:
-        self.state = engine.apply(self.state, event)
+        before, self.state = self.state, engine.apply(self.state, event)
+        if self.state is not before:
+            self._touched.update(dict.fromkeys(self.state.touched))
         self._folded = max(self._folded, event.id)
         payload = event.payload
         if isinstance(payload, RunStarted):
             self._started = event
             self._causes[""] = event.id
         elif isinstance(payload, NodeScheduled):
-            self._scheduled[payload.node, payload.attempt] = event
-        elif isinstance(payload, NodeFinished | NodeSkipped | NodeCancelled):
+            self._scheduled[payload.node] = event
+        elif isinstance(payload, NodeExpanded):
+            self._expanded[payload.node] = event.id
+        elif isinstance(payload, NodeFinished | NodeSkipped | NodeCancelled | NodeGathered):
             self._causes[payload.node] = event.id
 
     # --- carrying out -----------------------------------------------------------------------------
 
     async def _carry_out(self, commands: Sequence[Command]) -> None:
-        if self._draining:
-            commands = [c for c in commands if not isinstance(c, ScheduleNode)]
         if not commands:
             return
         blobs: list[bytes] = []
@@ -183,8 +230,13 @@ class Runner:
     def _causes_of(self, payload: Payload, node: str | None) -> tuple[int, ...]:
         """Ledger ids without which the engine would not have said this: finished upstreams, or the start."""
         if isinstance(payload, RunFinished):
-            ends = sorted(self._causes.values())
-            return tuple(ends)
+            return tuple(sorted(event for name, event in self._causes.items() if base(name) == name))
+        if isinstance(payload, NodeGathered) and payload.node in self.state.items:
+            items = range(self.state.items[payload.node].admitted)
+            ends = sorted(self._causes[item_id(payload.node, index)] for index in items)
+            return tuple(ends) or (self._expanded[payload.node],)
+        if node is not None and base(node) != node:
+            return (self._expanded[base(node)],)
         if isinstance(payload, ArtifactCreated) and node is not None and node in self._causes:
             return (self._causes[node],)
         upstream = self.state.upstream(node) if node is not None else ()
@@ -194,23 +246,42 @@ class Runner:
     # --- keeping the world in step with the state -------------------------------------------------
 
     def _reconcile(self) -> None:
-        """Level-triggered: start what the state says is active, stop what it says is not."""
-        active: set[Key] = set(self.state.active)
-        for key in [key for key in self._performing if key not in active]:
-            self._performing.pop(key).cancel()
-        for key in sorted(active - self._performing.keys()):
-            if key in self._scheduled and not self.state.finished:
-                self._performing[key] = asyncio.create_task(self._perform(key))
-        timers = self.state.live_timers()
-        for name in [name for name in self._waking if name not in timers]:
-            self._waking.pop(name).cancel()
-        for name in timers.keys() - self._waking.keys():
-            self._waking[name] = asyncio.create_task(self._wake(name, timers[name]))
+        """Start what the state says is active, stop what it says is not: for whatever events have touched.
 
-    async def _perform(self, key: Key) -> None:
+        All that was not touched is as it was, and was in step then.
+        """
+        touched, self._touched = self._touched, {}
+        for name in sorted(touched, key=self.state.place):
+            self._reconcile_attempt(name)
+            self._reconcile_timer(name, self.state.timer_of(name))
+        due = self.state.timers.get(RUN_TIMER)
+        self._reconcile_timer("", None if due is None or self.state.finished else (RUN_TIMER, due))
+
+    def _reconcile_attempt(self, name: str) -> None:
+        attempt = None if self.state.finished else self.state.executing.get(name)
+        under_way = self._performing.get(name)
+        if under_way is not None and under_way[0] != attempt:
+            self._performing.pop(name)[1].cancel()
+            under_way = None
+        scheduled = self._scheduled.get(name)
+        if attempt is None:
+            self._scheduled.pop(name, None)
+        elif under_way is None and scheduled is not None:
+            self._performing[name] = attempt, asyncio.create_task(self._perform((name, attempt), scheduled))
+
+    def _reconcile_timer(self, name: str, wanted: tuple[str, int] | None) -> None:
+        waking = self._waking.get(name)
+        if waking is not None and (wanted is None or waking[0] != wanted[0]):
+            self._waking.pop(name)[1].cancel()
+            waking = None
+        if wanted is not None and waking is None:
+            self._waking[name] = wanted[0], asyncio.create_task(self._wake(*wanted))
+
+    async def _perform(self, key: Key, scheduled: Event) -> None:
         assert self._started is not None
+        nests = self.state.definition(key[0]).nests is not None
         try:
-            await self._attempts.perform(self.run, self._started, self._scheduled[key])
+            await (self._nested if nests else self._attempts).perform(self.run, self._started, scheduled)
         except asyncio.CancelledError:
             await self._settled(*key)
             raise
@@ -234,7 +305,7 @@ class Runner:
             log.error("timer_unrecorded", run=self.run, timer=timer, code=error.named_code)
 
     async def _stop_everything(self) -> None:
-        tasks = [*self._performing.values(), *self._waking.values()]
+        tasks = [task for _, task in (*self._performing.values(), *self._waking.values())]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)

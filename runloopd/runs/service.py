@@ -8,26 +8,30 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
+import msgspec
 import structlog
 
-from openings import engine
+from openings import engine, nest
 from openings.definition import Opening
 from openings.errors import OpeningError
-from openings.load import parse
+from openings.load import Reading, Shelf, parse
+from openings.state import RunState
 from openings.validate import bind, check
 from pog.reader import Reader
 from runloop.clock import Clock
-from runloop.config import Budgets
+from runloop.config import Budgets, shipped
 from runloop.digest import canonical
-from runloop.errors import ConflictError, NotFoundError, UsageError
+from runloop.errors import ConflictError, NotFoundError, RunloopError, UsageError
 from runloop.events import (
+    AgentPin,
     Draft,
     Event,
+    Provenance,
     RunCancelRequested,
     RunFinished,
     RunResumed,
@@ -37,10 +41,12 @@ from runloop.ids import RunId, new_run_id, run_id_to_int
 from runloop.rmp import topics
 from runloopd.authority.approvals import Approvals
 from runloopd.broker.quotas import Quotas
+from runloopd.broker.talk import Talk
 from runloopd.bus.bus import Bus
 from runloopd.bus.principal import DAEMON, Principal
 from runloopd.journal import Journal
 from runloopd.runs.attempts import BusAttempts
+from runloopd.runs.children import Children
 from runloopd.runs.replayer import Replayer
 from runloopd.runs.runner import Runner
 from runloopd.runtime.quarantine import Quarantine
@@ -51,6 +57,8 @@ __all__ = ["Runs", "Submission"]
 log = structlog.get_logger(__name__)
 
 MAX_PARAMS_BYTES = 256 * 1024
+MAX_NESTED_CHARS = 1024 * 1024
+"""Of the texts of all nested openings that a client hands in."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,6 +74,10 @@ class Submission:
     """The ``agents`` folder of the directory the user stands in; searched first."""
     params: dict[str, Any] = field(default_factory=dict)
     origin: dict[str, Any] = field(default_factory=dict)
+    openings: Mapping[str, str] = field(default_factory=dict)
+    """Name -> text of openings that may be nested in it; the shipped ones need not be among them."""
+    micro_usd: int | None = None
+    """Most it may cost, where the configuration of whoever starts it is stricter than ``budgets``."""
 
 
 class Runs:
@@ -87,14 +99,16 @@ class Runs:
         quotas: Quotas,
         quarantine: Quarantine,
         parked: Callable[[], Collection[tuple[str, str]]] = tuple,
+        talk: Talk | None = None,
     ) -> None:
-        """``parked``: run and node of every guest that waits for a promise."""
+        """``parked``: run and node of every guest that waits for a promise or a message."""
         self._bus = bus
         self._journal = journal
         self._reader = reader
         self._registry = registry
         self._approvals = approvals
         self._attempts = attempts
+        self._children = Children(journal=journal, reader=reader, engine_versions=engine_versions)
         self._replayer = replayer
         self._clock = clock
         self._engine_versions = engine_versions
@@ -102,6 +116,9 @@ class Runs:
         self._quotas = quotas
         self._quarantine = quarantine
         self._parked = parked
+        self._talk = talk
+        if talk is not None:
+            talk.active = self._active
         self._runners: dict[str, Runner] = {}
         self._loops: dict[str, asyncio.Task[None]] = {}
         self._closing = False
@@ -116,9 +133,21 @@ class Runs:
             await self._journal.append(
                 Draft(payload=RunResumed(reason="the daemon started"), actor="daemon", run=run)
             )
+        await self._recover_nested(unfinished)
+        for run in unfinished:
             # The listener has already met this run without a runner; give it the whole history at once.
             self._launch(run, list(self._reader.events(run=run)))
         return len(unfinished)
+
+    async def _recover_nested(self, unfinished: Sequence[RunId]) -> None:
+        """What serves an attempt that is over is stopped; the others are waited for again."""
+        around: dict[str, RunState] = {}
+        for run in unfinished:
+            started = cast(RunStarted, next(self._reader.events(run=run, limit=1)).payload)
+            if started.parent is not None:
+                if started.parent.run not in around:
+                    around[started.parent.run] = engine.fold(self._reader.events(run=started.parent.run))
+                await self._children.recovered(run, started, around[started.parent.run])
 
     async def close(self, drain_ms: int) -> None:
         """Start nothing new, let working attempts end for at most ``drain_ms``, then stop the rest.
@@ -135,6 +164,7 @@ class Runs:
         for loop in loops:
             loop.cancel()
         await asyncio.gather(*loops, return_exceptions=True)
+        await self._children.close()
 
     def active(self) -> list[str]:
         """Ids of the runs in progress."""
@@ -146,26 +176,33 @@ class Runs:
 
     # --- asked for --------------------------------------------------------------------------------
 
-    async def submit(self, principal: Principal, wish: Submission) -> RunId:
-        """Validate and start a run. Raises :class:`UsageError` with every finding; then nothing was done."""
+    async def submit(
+        self,
+        principal: Principal,
+        wish: Submission,
+        *,
+        run: RunId | None = None,
+        causes: tuple[int, ...] = (),
+    ) -> RunId:
+        """Validate and start a run. Raises :class:`UsageError` with every finding; then nothing was done.
+
+        ``run``: its id, where somebody stated already which run it is going to be; one that was started is
+        not started again. ``causes``: ledger ids of the events without which it would not be started.
+        """
+        if run is not None and next(self._reader.events(run=run, limit=1), None) is not None:
+            return run
         if self._closing:
             raise ConflictError("the daemon is draining", hint="start it again: 'rlp daemon start'")
-        if len(canonical(wish.params)) > MAX_PARAMS_BYTES:
-            raise UsageError("the parameters are larger than 256 KiB", hint="put large inputs in a file")
-        reading = parse(wish.source, name=wish.name)
-        if reading.opening is None:
-            raise OpeningError(reading.findings)
-        agents = self._agents(reading.opening, wish.agents_dir)
-        ports = {use: agent.ports for use, agent in agents.items()}
-        params = check(reading, ports, wish.params, installed=self._references())
-        opening = bind(reading.opening, ports)
+        # A text of ten thousand nodes takes long to read; others are served meanwhile.
+        reading = await asyncio.to_thread(parse, wish.source, name=wish.name)
+        opening, params, agents = self._judged(wish, reading)
         for name in sorted({agent.pin.name for agent in agents.values()}):
             await self._quarantine.check(name)
         for agent in agents.values():
             # Before the run exists: compiling an agent for the first time is not a node's time.
             await self._attempts.prepare(agent)
             await asyncio.to_thread(self._registry.keep, agent)
-        run = new_run_id()
+        run = run or new_run_id()
         await self._journal.append(
             Draft(
                 payload=RunStarted(
@@ -173,10 +210,10 @@ class Runs:
                     definition=opening.to_json(),
                     definition_digest=opening.digest,
                     params=params,
-                    agents={node.id: agents[node.use].pin for node in opening.nodes},
+                    agents=_pins(opening, agents),
                     engine=self._engine_versions(),
                     policy={
-                        **self._limits(opening),
+                        **self._limits(opening, wish),
                         "quotas": self._quotas.to_json(sorted({agent.pin.name for agent in agents.values()})),
                     },
                     principal=principal.label,
@@ -184,15 +221,42 @@ class Runs:
                 ),
                 actor=principal.label,
                 run=run,
+                provenance=Provenance(causes=causes),
             )
         )
         return run
 
-    def _agents(self, opening: Opening, beside: str | None) -> dict[str, InstalledAgent]:
+    def examine(self, wish: Submission) -> tuple[Opening, dict[str, Any]]:
+        """The opening as it would run, and the limits it would have (``budget_micro_usd``, …), without
+        starting anything. Raises what :meth:`submit` raises for what is wrong with it."""
+        opening, _, _ = self._judged(wish)
+        return opening, self._limits(opening, wish)
+
+    def _judged(
+        self, wish: Submission, reading: Reading | None = None
+    ) -> tuple[Opening, dict[str, Any], dict[str, InstalledAgent]]:
+        """The opening with its ports bound, its whole parameters, and the agent behind every ``use``."""
+        if len(canonical(wish.params)) > MAX_PARAMS_BYTES:
+            raise UsageError("the parameters are larger than 256 KiB", hint="put large inputs in a file")
+        if sum(len(text) for text in wish.openings.values()) > MAX_NESTED_CHARS:
+            raise UsageError("the nested openings are larger than 1 MiB", hint="run some on their own")
+        reading = reading or parse(wish.source, name=wish.name)
+        if reading.opening is None:
+            raise OpeningError(reading.findings)
+        shelf = Shelf((shipped("openings"),), wish.openings)
+        nested = nest.gather(reading, shelf)
+        agents = self._agents(nest.uses(reading, nested), wish.agents_dir)
+        ports = {use: agent.ports for use, agent in agents.items()}
+        params = check(
+            reading, ports, wish.params, installed=self._references(), nested=nested, openings=shelf.names
+        )
+        return bind(reading.opening, ports, nested), params, agents
+
+    def _agents(self, uses: Iterable[str], beside: str | None) -> dict[str, InstalledAgent]:
         """The agent behind every ``use``; one that is not installed is left for ``check`` to name."""
         registry = self._registry.beside(Path(beside)) if beside else self._registry
         found: dict[str, InstalledAgent] = {}
-        for use in {node.use for node in opening.nodes}:
+        for use in uses:
             with contextlib.suppress(NotFoundError):
                 found[use] = registry.resolve(use)
         return found
@@ -202,11 +266,13 @@ class Runs:
         for agent in self._registry.list():
             yield f"agent:{agent.manifest.name}"
 
-    def _limits(self, opening: Opening) -> dict[str, Any]:
-        """The stricter of what the opening asks for and what the configuration allows."""
+    def _limits(self, opening: Opening, wish: Submission) -> dict[str, Any]:
+        """The stricter of what the opening asks for and what the configuration and the wish allow."""
         policy = opening.policy.to_json()
         ceilings = {
-            "budget_micro_usd": self._budgets.run_micro_usd,
+            "budget_micro_usd": self._budgets.run_micro_usd
+            if wish.micro_usd is None
+            else min(wish.micro_usd, self._budgets.run_micro_usd),
             "budget_tokens": self._budgets.run_tokens,
         }
         for name, ceiling in ceilings.items():
@@ -227,7 +293,7 @@ class Runs:
         )
 
     async def show(self, run: RunId) -> dict[str, Any]:
-        """A run's present state: nodes, attempts, what waits for whom."""
+        """A run's present state: nodes, attempts, what waits for whom, the runs nested in it."""
         state = engine.initial()
         events: Sequence[Event] = list(self._reader.events(run=run))
         if not events:
@@ -242,6 +308,8 @@ class Runs:
             "params": started.params,
             "events": len(events),
             "live": run in self._runners,
+            "parent": msgspec.to_builtins(started.parent),
+            "nested": await asyncio.to_thread(self._reader.runs_inside, run) if _nests(state) else [],
             **engine.summary(state),
         }
 
@@ -268,6 +336,8 @@ class Runs:
             attempts=self._attempts,
             clock=self._clock,
             settled=lambda node, attempt: self._settled(run, node, attempt),
+            nested=self._children,
+            rested=lambda: None if self._talk is None else self._talk.stirred(run),
         )
         runner.feed(events)
         self._runners[run] = runner
@@ -283,6 +353,11 @@ class Runs:
         if not task.cancelled() and (error := task.exception()) is not None:
             log.error("run_loop_failed", run=run, exc_info=error)
 
+    def _active(self, run: str) -> Collection[str] | None:
+        """Nodes of a run that may do something by themselves; None while the engine is deciding."""
+        runner = self._runners.get(run)
+        return None if runner is None else runner.busy()
+
     async def _settled(self, run: str, node: str, attempt: int) -> None:
         """An attempt was stopped from outside: nobody may approve what it asked for any more."""
         if not self._closing:
@@ -290,16 +365,34 @@ class Runs:
 
     def _publish(self, event: Event) -> None:
         assert event.run is not None
-        frame = self._bus.compose(
-            DAEMON,
-            topics.run_events(event.run),
-            "observation.opening.event.v1",
-            {"event": event.to_json()},
-            trace_id=run_id_to_int(RunId(event.run)),
-        )
-        self._bus.publish(frame)
+        try:
+            frame = self._bus.compose(
+                DAEMON,
+                topics.run_events(event.run),
+                "observation.opening.event.v1",
+                {"event": event.to_json()},
+                trace_id=run_id_to_int(RunId(event.run)),
+            )
+            self._bus.publish(frame)
+        except RunloopError as error:
+            # Larger than a frame, as the start of a very large run: who follows reads it from the ledger.
+            log.warning("event_not_shown", run=event.run, number=event.id, code=error.named_code)
         if isinstance(event.payload, RunFinished):
             log.info("run_finished", run=event.run, outcome=event.payload.outcome)
+
+
+def _nests(state: RunState) -> bool:
+    return state.opening is not None and any(node.nests is not None for node in state.opening.nodes)
+
+
+def _pins(opening: Opening, agents: Mapping[str, InstalledAgent]) -> dict[str, AgentPin]:
+    """Node -> agent, and ``<opening>/<node>`` -> agent for every opening that is nested in it."""
+    return {
+        f"{prefix}{node.id}": agents[node.use].pin
+        for prefix, each in (("", opening), *((f"{name}/", one) for name, one in opening.openings.items()))
+        for node in each.nodes
+        if node.nests is None
+    }
 
 
 def _origin(wish: Submission, agents: Mapping[str, InstalledAgent]) -> dict[str, Any]:

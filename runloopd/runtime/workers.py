@@ -84,6 +84,7 @@ class ZygoteProcess:
         self._count = 0
         self._ready: asyncio.Future[dict[str, Any]] = self._loop.create_future()
         self._loading: dict[str, asyncio.Future[None]] = {}
+        self._sending = asyncio.Lock()
         self._spawning: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
         self.facts: dict[str, Any] = {}
@@ -174,21 +175,23 @@ class ZygoteProcess:
         return Worker(pid, ours, exited, pidfd)
 
     async def _send(self, message: dict[str, Any], fd: int) -> None:
-        while self.alive:
-            try:
-                send_control(self._control, message, [fd])
-                return
-            except BlockingIOError:
-                writable = self._loop.create_future()
-                self._loop.add_writer(self._control, _wake, writable)
+        # One at a time: the loop knows one waiting writer of a socket, and would forget all but the last.
+        async with self._sending:
+            while self.alive:
                 try:
-                    await asyncio.wait_for(writable, _ANSWER_S)
-                except TimeoutError as error:
-                    raise ZygoteGone("the worker host does not read") from error
-                finally:
-                    self._loop.remove_writer(self._control)
-            except OSError:
-                self._gone()
+                    send_control(self._control, message, [fd])
+                    return
+                except BlockingIOError:
+                    writable = self._loop.create_future()
+                    self._loop.add_writer(self._control, _wake, writable)
+                    try:
+                        await asyncio.wait_for(writable, _ANSWER_S)
+                    except TimeoutError as error:
+                        raise ZygoteGone("the worker host does not read") from error
+                    finally:
+                        self._loop.remove_writer(self._control)
+                except OSError:
+                    self._gone()
         raise ZygoteGone("the worker host is gone")
 
     def _readable(self) -> None:
