@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
+from heapq import merge
 
 import msgspec
 import structlog
@@ -46,6 +47,7 @@ from runloopd.broker.knowledge_ops import KnowledgeOps
 from runloopd.broker.labels import heard, lowest
 from runloopd.broker.mail_ops import MailOps
 from runloopd.broker.model_ops import ModelOps
+from runloopd.broker.msg_ops import TalkOps
 from runloopd.broker.plain_ops import PlainOps
 from runloopd.broker.ports import BlobPort, Delta, JournalPort, KnowledgePort, MailPort, ModelPort
 from runloopd.broker.promise_ops import PromiseOps
@@ -54,6 +56,8 @@ from runloopd.broker.providers.files import FilePort
 from runloopd.broker.providers.web import WebPort
 from runloopd.broker.quotas import RESOURCES, Allowance, QuotaError, Quotas, check
 from runloopd.broker.record import Record, Run, effect_key
+from runloopd.broker.rights import authorise
+from runloopd.broker.talk import Talk
 from runloopd.broker.tool_ops import ToolOps
 
 __all__ = ["Gate", "GateOptions"]
@@ -90,6 +94,7 @@ class Gate:
         mint: Mint,
         approvals: Approvals,
         promises: Promises,
+        talk: Talk,
         quotas: Quotas,
         models: ModelPort,
         embeddings: EmbedPort,
@@ -107,6 +112,7 @@ class Gate:
         self._journal = journal
         self._mint = mint
         self._promises = promises
+        self._talk = talk
         self._objection = objection
         self._quotas = quotas
         self._blobs: BlobPort = knowledge
@@ -130,6 +136,9 @@ class Gate:
             mail=mail, approvals=approvals, clock=clock, deadline_ms=self._options.mail_deadline_ms
         )
         promised = PromiseOps(promises=promises, journal=journal, facts=knowledge, clock=clock, quotas=quotas)
+        said = TalkOps(
+            talk=talk, journal=journal, blobs=knowledge, clock=clock, quotas=quotas, model_next=model.next
+        )
         http = HttpOps(web=web)
         tools = ToolOps(web=web, warn_percent=quotas.warn_percent)
         disk = FileOps(
@@ -161,7 +170,11 @@ class Gate:
             "input.ask": promised.ask,
             "model.complete": model.complete,
             "model.embed": model.embed,
-            "msg.next": model.next,
+            "msg.publish": said.publish,
+            "msg.subscribe": said.subscribe,
+            "msg.request": said.request,
+            "msg.reply": said.publish,
+            "msg.next": said.next,
             "http.fetch": http.fetch,
             "fs.read": disk.read,
             "fs.write": disk.write,
@@ -174,16 +187,29 @@ class Gate:
         assert self._handlers.keys() == OPS.keys()
         journal.listen(self._observe)
 
-    def restore(self, events: Iterable[Event]) -> None:
-        """Take in the events of unfinished runs, in order: once, before the first call."""
+    def restore(self, events: Iterable[Event], spent: Iterable[Event] = ()) -> None:
+        """Take in the events of unfinished runs, in order: once, before the first call.
+
+        ``spent``: those of finished runs in the same trees, in order; what they used is not to be had again.
+        """
         events = list(events)
-        self._record.fold(events)
+        self._record.fold(merge(events, spent, key=lambda event: event.id))
         self._promises.restore(events)
+        self._talk.restore(events)
 
     @property
     def promises(self) -> Promises:
         """What guests wait for, and who may be told."""
         return self._promises
+
+    @property
+    def talk(self) -> Talk:
+        """What the agents of each run say to one another."""
+        return self._talk
+
+    def parked(self) -> frozenset[tuple[str, str]]:
+        """Run and node of every guest that waits for a person's or another agent's word at this moment."""
+        return self._promises.parked() | self._talk.parked()
 
     def answerer(self, caller: Caller) -> Answerer:
         """Who answers the host calls of one attempt."""
@@ -218,6 +244,11 @@ class Gate:
             warned = known.warned_agent(agent)
             warnings += check(resource, used, asked, limits[resource], agent=agent, warned=warned)
         return left, warnings
+
+    def heard(self, run: str, node: str, attempt: int) -> list[int]:
+        """Ledger ids of the answers of an attempt that are on record, in order; none when its run is over."""
+        known = self._record.run(run)
+        return [] if known is None else known.heard(node, attempt)
 
     def exceeded(self, run: str, agent: str, fact: QuotaExceeded) -> list[Payload]:
         """The facts of a hard limit, to be stated together: the warning first, if none was given."""
@@ -347,14 +378,8 @@ class Gate:
     def _authorise(self, ask: Ask) -> None:
         """The token holds, is this caller's, and grants the op at all. Targets are the op's own matter."""
         ask.grants = self._let(ask.caller, ask.run, ask.op)
-        if ask.op.name not in ask.caller.ops:
-            raise CapabilityError(_undeclared(ask))
-        if ask.op.capability is None or ask.op.targeted:
-            return
-        verdict = ask.grants.allows(ask.op.capability, agent=ask.agent)
-        if not verdict.allowed:
-            raise CapabilityError(verdict)
-        if self._options.audit_allows:
+        verdict = authorise(ask.agent, ask.caller.ops, ask.op, ask.grants)
+        if verdict is not None and self._options.audit_allows:
             ask.facts.append(audit(ask.agent, verdict, ask.caller, ask.call))
 
     def _let(self, caller: Caller, run: Run, op: Op) -> Policy:
@@ -403,10 +428,10 @@ class Gate:
         warned = ask.run.warned_agent(ask.agent)
         for resource, used, asked in rows:
             ask.facts += check(resource, used, asked, limits[resource], agent=ask.agent, warned=warned)
-        usage.asking[ask.caller.node, ask.caller.attempt, ask.call.index] = ask.call.request_bytes
+        usage.asking[ask.run.id, ask.caller.node, ask.caller.attempt, ask.call.index] = ask.call.request_bytes
 
     def _no_longer_asks(self, ask: Ask) -> None:
-        place = (ask.caller.node, ask.caller.attempt, ask.call.index)
+        place = (ask.run.id, ask.caller.node, ask.caller.attempt, ask.call.index)
         ask.run.usage(ask.agent).asking.pop(place, None)
 
     async def _known(self, ask: Ask) -> Done | None:
@@ -515,16 +540,6 @@ def _stated(ask: Ask, fact: Payload, causes: tuple[int, ...], label: str | None)
     actor = f"agent:{ask.agent}"
     scope = actor if isinstance(fact, (MemoryUpdated, MemoryForgotten)) else stated.scope
     return msgspec.structs.replace(stated, actor=actor, scope=scope)
-
-
-def _undeclared(ask: Ask) -> Verdict:
-    return Verdict(
-        allowed=False,
-        capability="ops",
-        target=ask.op.name,
-        reason=f"the manifest of {ask.agent} does not declare {ask.op.name}",
-        how_to_obtain=f"the author adds {ask.op.name!r} to 'ops' in its manifest.toml",
-    )
 
 
 def _token_denied(reason: str, hint: str | None, code: str = "token.invalid") -> CapabilityError:

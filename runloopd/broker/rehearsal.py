@@ -7,20 +7,20 @@ read or recorded: every answer is the script's, or made up here for clock, chanc
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, cast
 
 import orjson
 import structlog
 
-from runloop.caps.policy import Policy, Verdict
+from runloop.caps.policy import Policy
 from runloop.digest import blob_digest, canonical
 from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import MemoryUpdated
 from runloop.ops import OPS, BlobRead, MailSend, MemoryPut, ModelComplete, ModelEmbed, decode_args
-from runloopd.broker import promise_ops
-from runloopd.broker.asks import Ask, CapabilityError, require
+from runloopd.broker import msg_ops, promise_ops
+from runloopd.broker.asks import Ask, require
 from runloopd.broker.calls import Answer, Caller, HostCall
 from runloopd.broker.fs_ops import to_list, to_read, to_stat, to_write
 from runloopd.broker.http_ops import HttpOps
@@ -30,9 +30,10 @@ from runloopd.broker.plain_ops import MAX_SLICE_BYTES, PlainOps
 from runloopd.broker.providers.web import Permission, WebRequest, WebResponse
 from runloopd.broker.quotas import Purse, QuotaError, Quotas, Usage, check
 from runloopd.broker.record import Run
+from runloopd.broker.rights import authorise
 from runloopd.broker.tool_ops import ToolOps
 
-__all__ = ["NOW_MS", "Denial", "Rehearsal"]
+__all__ = ["NOW_MS", "Denial", "OwnChecks", "Rehearsal"]
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,7 @@ class Rehearsal:
         self._limits = quotas.of(caller.pin.name)
         self._usage = Usage()
         self._run = Run(caller.run, Purse(0, 0))
-        self._ops = _Ops(script, quotas)
+        self._ops = OwnChecks(script, quotas)
         self.denied: list[Denial] = []
         self.exceeded: QuotaError | None = None
         """The first hard limit that was reached: in a run it ends the attempt."""
@@ -83,10 +84,7 @@ class Rehearsal:
 
     async def _answer(self, call: HostCall) -> Answer:
         ask = self._ask(call)
-        if ask.op.capability is not None and not ask.op.targeted:
-            verdict = ask.grants.allows(ask.op.capability, agent=ask.agent)
-            if not verdict.allowed:
-                raise CapabilityError(verdict)
+        authorise(ask.agent, self._caller.ops, ask.op, ask.grants)
         self._count(ask)
         judge = self._ops.checks.get(ask.op.name)
         made = None if judge is None else await judge(ask)
@@ -96,8 +94,6 @@ class Rehearsal:
 
     def _ask(self, call: HostCall) -> Ask:
         args = decode_args(call.op, call.args)
-        if call.op not in self._caller.ops:
-            raise CapabilityError(_undeclared(self._caller.pin.name, call.op))
         blob = canonical(call.args)
         return Ask(
             caller=self._caller,
@@ -155,16 +151,6 @@ def _refusal(answer: Any) -> dict[str, Any] | None:
     }
 
 
-def _undeclared(agent: str, op: str) -> Verdict:
-    return Verdict(
-        allowed=False,
-        capability="ops",
-        target=op,
-        reason=f"the manifest of {agent} does not declare {op}",
-        how_to_obtain=f"the author adds {op!r} to 'ops' in its manifest.toml",
-    )
-
-
 # --- the ops' own checks --------------------------------------------------------------------------
 
 Judge = Callable[[Ask], Awaitable[Any]]
@@ -176,7 +162,7 @@ class _Clock:
         return NOW_MS
 
 
-class _Ops:
+class OwnChecks:
     """The code behind the gate, on ports that lead nowhere."""
 
     def __init__(self, script: Mapping[str, Any], quotas: Quotas) -> None:
@@ -221,6 +207,10 @@ class _Ops:
             "promise.await": lambda ask: looked(promise_ops.judge, ask),
             "promise.resolve": lambda ask: looked(promise_ops.judge, ask),
             "input.ask": lambda ask: looked(promise_ops.judge, ask),
+            "msg.publish": lambda ask: looked(msg_ops.judge, ask),
+            "msg.subscribe": lambda ask: looked(msg_ops.judge, ask),
+            "msg.request": lambda ask: looked(msg_ops.judge, ask),
+            "msg.reply": lambda ask: looked(msg_ops.judge, ask),
             "model.complete": _model,
             "model.embed": _embed,
             "mail.send": _mail,
@@ -325,9 +315,7 @@ class _Nowhere:
     async def forget(self, namespace: str, key: str, expected_version: int | None = None) -> None:
         return None
 
-    async def query(
-        self, sql: str, params: Sequence[Any], limit: int, *, raw: bool, tables: Collection[str] | None = None
-    ) -> dict[str, Any]:
+    async def query(self, sql: str, params: Sequence[Any], limit: int, **_: Any) -> dict[str, Any]:
         return {"columns": [], "rows": [], "truncated": False}
 
     async def search(self, query: str, k: int, kinds: Sequence[str], *, raw: bool) -> list[dict[str, Any]]:

@@ -12,7 +12,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Any
 
-import msgspec
 import structlog
 
 from runloop.errors import RunloopError
@@ -20,16 +19,14 @@ from runloop.ids import RunId, run_id_to_int
 from runloopd.broker.calls import Answerer
 from runloopd.bus.bus import Bus
 from runloopd.bus.parts import ComposedFrame, Delivery
-from runloopd.bus.principal import DAEMON, Principal
-from runloopd.runtime.orders import AttemptOrder, AttemptResult
+from runloopd.bus.principal import DAEMON
+from runloopd.runtime.exchange import REQUEST, response
+from runloopd.runtime.orders import AttemptOrder
 from runloopd.runtime.supervisor import Runtime
 
 __all__ = ["Mailbox", "Order"]
 
 log = structlog.get_logger(__name__)
-
-REQUEST = "intent.executor.agent.request.v1"
-RESPONSE = "toolresult.executor.agent.response.v1"
 
 Announce = Callable[[ComposedFrame, str, str], Awaitable[None]]
 """Called with a frame, its sender and its receiver before the frame is published."""
@@ -93,29 +90,14 @@ class Mailbox:
     async def _serve(
         self, key: tuple[str, str, int], order: Order, guest_input: dict[str, Any], reply_to: str
     ) -> None:
-        run, node, attempt = key
         attempt_order = order.attempt.with_input(guest_input)
         try:
             result = await self._runtime.run_attempt(attempt_order, order.answerer)
-            host = Principal(kind="agent", name=f"agent:{attempt_order.agent}#{run}/{node}/{attempt}")
-            frame = self._reply(host, reply_to, key, result)
-            await order.announce(frame, host.label, "daemon")
+            letter = response(attempt_order, result)
+            frame = self._bus.compose(
+                letter.sender, reply_to, letter.type, letter.payload, trace_id=run_id_to_int(RunId(key[0]))
+            )
+            await order.announce(frame, letter.sender.label, letter.receiver)
             self._bus.publish(frame)
         except RunloopError as error:
             order.failed(error)
-
-    def _reply(
-        self, host: Principal, reply_to: str, key: tuple[str, str, int], result: AttemptResult
-    ) -> ComposedFrame:
-        run, node, attempt = key
-        body = {
-            "run": run,
-            "node": node,
-            "attempt": attempt,
-            "ok": result.ok,
-            "output": result.output,
-            "error": msgspec.to_builtins(result.error),
-            "fuel": result.fuel,
-            "calls": result.calls,
-        }
-        return self._bus.compose(host, reply_to, RESPONSE, body, trace_id=run_id_to_int(RunId(run)))

@@ -50,6 +50,7 @@ from runloop.errors import (
 )
 from runloop.events import AgentPin
 from runloop.spelling import did_you_mean
+from runloopd.runtime.library import served_beside
 from runloopd.runtime.orders import MIB, GuestLimits
 
 __all__ = [
@@ -653,4 +654,4 @@ def _modules(
             fix=f"add {entry.removesuffix(language.suffix)}{language.suffix}",
         )
         raise ManifestError(str(folder / MANIFEST), [finding])
-    return modules
+    return served_beside(modules) if manifest.language == "python" else modules

@@ -119,6 +119,10 @@ def _targets(op: str, args: dict[str, Any]) -> Iterable[str]:
             targets = (str(args.get("path", "")),)
         case "promise.create" | "promise.await" | "promise.resolve" | "input.ask":
             targets = (op.partition(".")[2],)
+        case "msg.publish" | "msg.request":
+            targets = (str(args.get("to", "")),)
+        case "msg.subscribe":
+            targets = tuple(map(str, args.get("topics") or ())) or ("",)
         case "http.fetch":
             targets = (f"{args.get('method', 'GET')} {args.get('url', '')}",)
     return targets

@@ -182,6 +182,20 @@ class Host:
         answer = self.call("memory.put", args)
         return int(answer["version"] if isinstance(answer, Mapping) else answer)
 
+    def memory_list(
+        self, prefix: str = "", *, namespace: str = "private", after: str = "", limit: int = 200
+    ) -> list[dict[str, Any]]:
+        """Keys in order, as ``{key, version, size}``; ``after`` is the last one of the page before."""
+        args = {"namespace": namespace, "prefix": prefix, "after": after, "limit": limit}
+        return _items(self.call("memory.list", args), "keys")
+
+    def memory_delete(
+        self, key: str, *, namespace: str = "private", expected_version: int | None = None
+    ) -> int:
+        """Forget a key and return its version; 0 where nothing was."""
+        args = {"key": key, "namespace": namespace, "expected_version": expected_version}
+        return int(self.call("memory.delete", args)["version"])
+
     def put_artifact(
         self, name: str, content: str | bytes, *, media_type: str = "text/plain; charset=utf-8"
     ) -> str:
@@ -257,6 +271,145 @@ class Host:
         if isinstance(answer, Mapping) and answer.get("done"):
             return None
         return answer.get("item", answer) if isinstance(answer, Mapping) else answer
+
+    def embed(self, texts: Sequence[str], *, model: str | None = None) -> dict[str, Any]:
+        """``{vectors, embedder, dimensions, …}``: only vectors of one ``embedder`` may be compared."""
+        return dict(self.call("model.embed", {"texts": list(texts), "model": model}))
+
+    # --- other agents of the run ------------------------------------------------------------------
+
+    def publish(
+        self,
+        to: str,
+        content: Any,
+        *,
+        act: str = "inform",
+        conversation: str | None = None,
+        in_reply_to: str | None = None,
+        reply_within_ms: int | None = None,
+    ) -> dict[str, Any]:
+        """Say something to ``node/<id>`` or ``talk/<name>``; answers ``{message, conversation}``.
+
+        Needs capability ``talk``; ``act`` is one of ``runloop.speech.ACTS``.
+        """
+        args = {
+            "to": to,
+            "content": content,
+            "act": act,
+            "conversation": conversation,
+            "in_reply_to": in_reply_to,
+            "reply_within_ms": reply_within_ms,
+        }
+        return dict(self.call("msg.publish", args))
+
+    def request(
+        self,
+        to: str,
+        content: Any,
+        *,
+        act: str = "request",
+        conversation: str | None = None,
+        in_reply_to: str | None = None,
+        timeout_ms: int = 30_000,
+    ) -> dict[str, Any]:
+        """Say something and wait for the first answer, a message as :meth:`hear` gives it.
+
+        Nobody answered in time: :class:`HostRefused` with ``msg.timed_out``; nobody is left: ``msg.nobody``.
+        """
+        args = {
+            "to": to,
+            "content": content,
+            "act": act,
+            "conversation": conversation,
+            "in_reply_to": in_reply_to,
+            "timeout_ms": timeout_ms,
+        }
+        return dict(self.call("msg.request", args))
+
+    def reply(
+        self,
+        message: Mapping[str, Any] | str,
+        content: Any,
+        *,
+        act: str = "inform",
+        reply_within_ms: int | None = None,
+    ) -> dict[str, Any]:
+        """Answer a message that was heard, itself or its id; answers ``{message, conversation}``."""
+        name = message if isinstance(message, str) else message["message"]
+        args = {"message": name, "content": content, "act": act, "reply_within_ms": reply_within_ms}
+        return dict(self.call("msg.reply", args))
+
+    def subscribe(self, *topics: str) -> str:
+        """Listen to ``talk/<name>`` topics and the own mailbox, from their first message on; read the stream
+        with :meth:`hear`."""
+        return str(self.call("msg.subscribe", {"topics": list(topics)})["stream"])
+
+    def hear(self, stream: str, *, timeout_ms: int | None = None) -> dict[str, Any] | None:
+        """The next message ``{message, from, to, act, conversation, in_reply_to, reply_by_ms, content,
+        sent_ms}``, or None when nobody is left to speak. Raises TimeoutError when none came in time."""
+        answer = self.call("msg.next", {"stream": stream, "timeout_ms": timeout_ms})
+        if answer.get("timed_out"):
+            raise TimeoutError(f"nothing was said within {timeout_ms} ms")
+        return None if answer.get("done") else dict(answer["item"])
+
+    def listen(self, *topics: str) -> Iterator[dict[str, Any]]:
+        """Every message to this node and these topics, until nobody is left to speak."""
+        stream = self.subscribe(*topics)
+        while (message := self.hear(stream)) is not None:
+            yield message
+
+    # --- promises ---------------------------------------------------------------------------------
+
+    def promise(
+        self, timeout_ms: int, *, question: str = "", choices: Sequence[str] = (), resolver: str = "run"
+    ) -> str:
+        """Promise that something will be said later, once; returns the promise. Needs ``promises``."""
+        args = {
+            "timeout_ms": timeout_ms,
+            "question": question,
+            "choices": list(choices),
+            "resolver": resolver,
+        }
+        return str(self.call("promise.create", args)["promise"])
+
+    def wait_for(self, promise: str) -> Any:
+        """What was said. Late: :class:`HostRefused` with ``promise.timed_out``."""
+        return self.call("promise.await", {"promise": promise})["value"]
+
+    def resolve(self, promise: str, value: Any) -> None:
+        """Say what was promised; whoever comes second is refused."""
+        self.call("promise.resolve", {"promise": promise, "value": value})
+
+    def ask(self, question: str, *, choices: Sequence[str] = (), timeout_ms: int = 604_800_000) -> Any:
+        """Ask a person and wait for the answer."""
+        args = {"question": question, "choices": list(choices), "timeout_ms": timeout_ms}
+        return self.call("input.ask", args)["value"]
+
+    # --- files of the user's ----------------------------------------------------------------------
+
+    def fs_read(self, path: str, *, offset: int = 0, length: int = 65_536) -> bytes:
+        """Up to ``length`` bytes of a file below a granted directory. Needs ``fs_ro`` or ``fs_rw``."""
+        answer = self.call("fs.read", {"path": path, "offset": offset, "length": length})
+        raw = answer.get("base64")
+        return str(answer.get("text", "")).encode() if raw is None else base64.b64decode(raw)
+
+    def fs_write(self, path: str, content: str | bytes, *, expected: str | None = None) -> str:
+        """Replace a file, or make one; returns its digest. ``expected``: the digest it must have now, empty
+        where it must not exist. Needs ``fs_rw``."""
+        args: dict[str, Any] = {"path": path, "expected": expected}
+        if isinstance(content, str):
+            args["text"] = content
+        else:
+            args["base64"] = base64.b64encode(content).decode()
+        return str(self.call("fs.write", args)["digest"])
+
+    def fs_list(self, path: str, *, after: str = "", limit: int = 1_000) -> list[dict[str, Any]]:
+        """Names in a directory as ``{name, kind, size}``; ``after`` is the last one of the page before."""
+        return _items(self.call("fs.list", {"path": path, "after": after, "limit": limit}), "entries")
+
+    def fs_stat(self, path: str, *, digest: bool = False) -> dict[str, Any]:
+        """What a path is: ``{kind, size, mtime_ms}`` and, when asked for, ``digest``."""
+        return dict(self.call("fs.stat", {"path": path, "digest": digest}))
 
     # --- the web and tools ------------------------------------------------------------------------
 

@@ -53,6 +53,7 @@ pub const TYPES: &[(u16, &str)] = &[
     (3007, "error.bus.drop.notice.v1"),
     (4000, "intent.executor.agent.request.v1"),
     (4001, "toolresult.executor.agent.response.v1"),
+    (5000, "observation.agent.message.v1"),
 ];
 
 /// First id of third parties, whose payloads carry `vendor` and `schema_hash`.

@@ -61,7 +61,7 @@ async def test_a_summary_of_a_foreign_text_is_as_foreign_as_the_text(stocked: Wo
     assert label_of(stocked, "memory.updated") == "import:document"
     # Another daemon's life, another agent, the same memory: nothing of the first run is in its record.
     await stocked.restart()
-    stocked.gate._record.run(reader.run).floor = None  # type: ignore[union-attr]
+    stocked.gate._record.run(reader.run).tree.floor = None  # type: ignore[union-attr]
     second = await stocked.caller(node="other", agent="editor")
     assert (await stocked.call(second, "memory.get", {"key": "s", "namespace": "shared"})).value["value"]
     assert (await stocked.call(second, "kb.propose", contact("mallory"))).ok

@@ -39,7 +39,9 @@ from runloopd.broker.promises import Promises
 from runloopd.broker.providers.files import Files
 from runloopd.broker.quotas import Quotas
 from runloopd.broker.secrets import SecretStore
+from runloopd.broker.talk import Talk
 from runloopd.broker.testing import ScriptedMail, ScriptedModels, ScriptedWeb
+from runloopd.bus.bus import Bus
 from runloopd.bus.principal import Principal
 from runloopd.journal import Journal
 
@@ -119,6 +121,8 @@ class World:
         self.approvals = Approvals(self.journal, self.clock)
         self.approvals.restore(self.reader.events())
         self.promises = Promises(self.journal, self.clock)
+        self.bus = Bus(self.clock)
+        self.talk = Talk(self.journal, self.clock, self.bus)
         self.retractions = Retractions(self.journal, self.approvals, self.knowledge.dependants)
         self.retractions.restore(self.reader.events(kinds=RETRACTION_KINDS), self.reader.events(run=RUN))
         self.gate = Gate(
@@ -126,6 +130,7 @@ class World:
             mint=self.mint,
             approvals=self.approvals,
             promises=self.promises,
+            talk=self.talk,
             quotas=self.quotas,
             models=self.models,
             embeddings=self.embeddings,

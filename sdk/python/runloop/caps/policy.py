@@ -167,6 +167,11 @@ CAPABILITIES: dict[str, Capability] = {
             parse=_words(r"(ask|await|create|resolve)", "ask, await, create, resolve"),
         ),
         Capability(
+            name="talk",
+            meaning="talk with agents of the same run at",
+            parse=_words(r"(node|talk)/[a-z0-9_.*\[\]-]+", "node/<id> and talk/<name>, with *"),
+        ),
+        Capability(
             name="model",
             meaning="use the models",
             parse=_words(r"[\w.:/@+*-]+", "model patterns such as 'rules:*' or 'openai:gpt-*'"),

@@ -44,6 +44,7 @@ TYPES: dict[int, str] = {
     3007: "error.bus.drop.notice.v1",
     4000: "intent.executor.agent.request.v1",
     4001: "toolresult.executor.agent.response.v1",
+    5000: "observation.agent.message.v1",
 }
 """Schema id -> type."""
 

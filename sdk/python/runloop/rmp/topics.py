@@ -24,6 +24,7 @@ __all__ = [
     "pattern",
     "run_events",
     "run_reply",
+    "run_talk",
     "topic",
 ]
 
@@ -89,7 +90,13 @@ def run_events(run: str) -> str:
 
 def run_reply(run: str, node: str, attempt: int) -> str:
     """Where an agent's answer to one attempt goes."""
-    return topic(f"rlp/runs/{run}/replies/{node}/{attempt}")
+    return topic(f"rlp/runs/{run}/replies/{node.replace('[', ':').removesuffix(']')}/{attempt}")
+
+
+def run_talk(run: str, address: str) -> str:
+    """Where a message of a run's agents passes; ``address`` is ``node/<id>``, ``node/<id>[<i>]`` (written
+    ``node/<id>:<i>`` in a topic) or ``talk/<name>``."""
+    return topic(f"rlp/runs/{run}/{address.replace('[', ':').removesuffix(']')}")
 
 
 def agent(name: str) -> str:
