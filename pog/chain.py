@@ -14,7 +14,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from functools import cache, lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -25,6 +25,8 @@ from runloop.events import KINDS, Event, Payload, Provenance, decode_payload
 
 __all__ = [
     "GENESIS",
+    "TEXTS",
+    "RawRow",
     "Row",
     "decode_row",
     "head_statement",
@@ -33,6 +35,7 @@ __all__ = [
     "payload_decoder",
     "relink",
     "setting",
+    "text_row",
 ]
 
 GENESIS = bytes(32)
@@ -58,6 +61,21 @@ class Row(NamedTuple):
     provenance: str
     hash: bytes
     prev_hash: bytes
+
+
+TEXTS = frozenset({"actor", "kind", "scope", "run", "payload", "provenance"})
+"""Columns of a row that are texts."""
+
+RawRow = tuple[Any, ...]
+"""A row with its texts as bytes: a flipped byte may not even be UTF-8."""
+
+
+def text_row(raw: RawRow) -> Row:
+    """The row with its texts as texts; raises :class:`UnicodeDecodeError`."""
+    return Row._make(
+        cell.decode() if name in TEXTS and cell is not None else cell
+        for name, cell in zip(Row._fields, raw, strict=True)
+    )
 
 
 def link(

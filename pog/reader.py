@@ -10,12 +10,12 @@ import sqlite3
 import threading
 from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
 from pog import sql
-from pog.chain import Row, decode_row
+from pog.chain import TEXTS, RawRow, Row, decode_row
 from pog.connection import LEDGER, connect_reader
 from pog.errors import LedgerCorruptError
 from pog.history import History
@@ -24,10 +24,20 @@ from runloop.errors import ConflictError, NotFoundError, UsageError
 from runloop.events import Event
 from runloop.ids import RunId
 
-__all__ = ["Reader"]
+__all__ = ["Reader", "SignedHead"]
 
 _PAGE = 256
 _HEX = frozenset("0123456789abcdef")
+
+
+class SignedHead(NamedTuple):
+    """A checkpoint of the ledger: the event, its hash, when it was signed, by which key."""
+
+    id: int
+    hash: bytes
+    ts_ms: int
+    public_key: bytes
+    signature: bytes
 
 
 class Reader:
@@ -67,6 +77,18 @@ class Reader:
             else:
                 page = self._all(self._sql["rows_of_run_after"], (run, after, _PAGE))
             yield from map(Row._make, page)
+            if len(page) < _PAGE:
+                return
+            after = page[-1][0]
+
+    def raw_rows(self, run: str) -> Iterator[RawRow]:
+        """A run's rows in order with their texts as bytes: for whoever compares them, damaged or not."""
+        columns = ", ".join(f"CAST({name} AS BLOB)" if name in TEXTS else name for name in Row._fields)
+        statement = f"SELECT {columns} FROM events WHERE run = ? AND id > ? ORDER BY id LIMIT ?"  # noqa: S608
+        after = 0
+        while True:
+            page = self._all(statement, (run, after, _PAGE))
+            yield from page
             if len(page) < _PAGE:
                 return
             after = page[-1][0]
@@ -140,13 +162,59 @@ class Reader:
             )
         return RunId(found[0])
 
+    def runs_by(self, principal: str, limit: int = 50) -> list[dict[str, Any]]:
+        """As :meth:`runs`, only those that somebody started."""
+        return [_summary(row) for row in self._all(self._sql["runs_by"], (principal, limit))]
+
+    def runs_below(self, root: str) -> list[RunId]:
+        """The runs nested in a run, at any depth, oldest first."""
+        return [RunId(run) for (run,) in self._all(self._sql["runs_below"], (root,))]
+
+    def signed_head_above(self, event_id: int) -> SignedHead | None:
+        """The first signed head at or above an event; None while there is none."""
+        found = self._all(self._sql["signed_head_above"], (event_id,))
+        return SignedHead._make(found[0]) if found else None
+
+    def hashes(self, first: int, last: int) -> Iterator[bytes]:
+        """The hash of every event from ``first`` to ``last``, and nothing else of them."""
+        while first <= last:
+            page = self._all(self._sql["hashes_from"], (first, last, _PAGE))
+            if not page:
+                return
+            yield from (hash_ for _, hash_ in page)
+            first = page[-1][0] + 1
+
     def unfinished_runs(self) -> list[RunId]:
         """Runs that started and have not finished, oldest first: what a daemon takes up again."""
         return [RunId(run) for (run,) in self._all(self._sql["unfinished_runs"])]
 
+    def runs_inside(self, run: str, limit: int = 1_000) -> list[dict[str, Any]]:
+        """Summaries of the runs that serve nodes of a run, oldest first; each with its ``parent``."""
+        return [_summary(row) for row in self._all(self._sql["runs_inside"], (run, limit))]
+
     def runs(self, limit: int = 50) -> list[dict[str, Any]]:
-        """Summaries, newest first: ``run, opening, params, principal, state, outcome, started_ms, ...``."""
+        """Summaries, newest first: ``run, opening, params, principal, state, outcome, started_ms, ...``.
+
+        Those nested in another are not among them: see :meth:`runs_inside`.
+        """
         return [_summary(row) for row in self._all(self._sql["runs"], (limit,))]
+
+    def trigger_marks(self) -> list[Event]:
+        """For each trigger the newest event that accounts for a due time, its newest firing, and what it
+        missed last; in order."""
+        return [self.event(number) for (number,) in self._all(self._sql["trigger_marks"])]
+
+    def fired_beyond(self, due_ms: int) -> list[tuple[str, int]]:
+        """Every firing for a due time behind this one: its trigger, and the due time."""
+        return [(str(of), int(due)) for of, due in self._all(self._sql["fired_beyond"], (due_ms,))]
+
+    def spent_by(self, principal: str, since_ms: int) -> list[tuple[int, int]]:
+        """Of every run that ended after a moment and whose principal begins so: when, and what it cost in
+        millionths of a US dollar."""
+        return [
+            (int(ended), int(cost))
+            for ended, cost in self._all(self._sql["spent_by"], {"principal": principal, "since": since_ms})
+        ]
 
     @property
     def history(self) -> History:
@@ -180,6 +248,7 @@ def _summary(row: tuple[Any, ...]) -> dict[str, Any]:
         "opening": begin.get("opening"),
         "params": begin.get("params"),
         "principal": begin.get("principal"),
+        "parent": begin.get("parent"),
         "prompt": (begin.get("origin") or {}).get("prompt"),
         "state": end.get("outcome", "running"),
         "outcome": end.get("outcome"),

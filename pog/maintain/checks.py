@@ -18,11 +18,11 @@ import msgspec
 
 from pog import sql
 from pog.anchor import read_anchor
-from pog.chain import GENESIS, Row, decode_row, head_statement
+from pog.chain import GENESIS, TEXTS, RawRow, Row, decode_row, head_statement, text_row
 from pog.connection import LEDGER, connect_reader
 from pog.errors import LedgerCorruptError, LedgerVersionError
 from pog.lock import has_writer
-from pog.maintain.locate import SEARCHES, TEXTS, RawRow, locate, misfit, relink
+from pog.maintain.locate import SEARCHES, locate, misfit, relink
 from pog.maintain.report import Report
 from pog.maintain.viewcheck import check_views, open_views
 from pog.wal import lost_commits
@@ -162,20 +162,13 @@ def _check_content(raw: RawRow, report: Report) -> None:
         report.add("events", f"{bad} is not canonical JSON", event=event_id, column=bad)
         return
     try:
-        event = decode_row(_text_row(raw))
+        event = decode_row(text_row(raw))
     except (RunloopError, UnicodeDecodeError) as error:
         report.add("events", str(error), event=event_id, column="payload")
         return
     for cause in event.provenance.causes:
         if not 0 < cause < event_id:
             report.add("events", f"its cause {cause} is not before it", event=event_id, column="provenance")
-
-
-def _text_row(raw: RawRow) -> Row:
-    return Row._make(
-        cell.decode() if name in TEXTS and cell is not None else cell
-        for name, cell in zip(Row._fields, raw, strict=True)
-    )
 
 
 # --- heads, blobs, anchor, structure --------------------------------------------------------------

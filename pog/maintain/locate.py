@@ -10,20 +10,16 @@ from typing import Any
 
 import msgspec
 
-from pog.chain import Row, link
+from pog.chain import RawRow, Row, link
 from runloop.digest import canonical
 from runloop.errors import UsageError
 
-__all__ = ["SEARCHES", "TEXTS", "RawRow", "locate", "misfit", "relink"]
+__all__ = ["SEARCHES", "blame", "locate", "misfit", "relink"]
 
 _SEARCH_BYTES = 384 * 1024 * 1024
 """Bytes hashed, at most, to find out which byte of the first bad rows was changed."""
 SEARCHES = 3
 """Bad rows for which that is tried."""
-TEXTS = frozenset({"actor", "kind", "scope", "run", "payload", "provenance"})
-
-RawRow = tuple[Any, ...]
-"""A row with its texts as bytes: a flipped byte may not even be UTF-8."""
 
 
 def relink(raw: RawRow, prev_hash: bytes) -> bytes | None:
@@ -67,18 +63,37 @@ def locate(raw: RawRow, prev_hash: bytes, *, search: bool) -> tuple[str | None, 
     return None, "its hash does not fit its content"
 
 
+def blame(raw: RawRow) -> tuple[str, str]:
+    """The column of a row that does not hash to its own hash, on the assumption that one byte was changed:
+    where that byte is, if the search can afford it, and else the one column that is left."""
+    own, prev_hash = raw[9], raw[10]
+    if not isinstance(prev_hash, bytes):
+        return "prev_hash", "its prev_hash is no hash"
+    if _differ_in_one_byte(own, relink(raw, prev_hash)):
+        return "hash", "one byte of its hash was changed"
+    for candidate in _near_bytes(prev_hash):
+        if relink(raw, candidate) == own:
+            return "prev_hash", "one byte of its prev_hash was changed"
+    short = sorted(range(9), key=lambda index: len(raw[index]) if isinstance(raw[index], bytes) else 8)
+    for column, candidate in _one_byte_off(raw, short):
+        if relink(candidate, prev_hash) == own:
+            return column, f"one byte of its {column} was changed"
+    longest = misfit(raw) or Row._fields[short[-1]]
+    return longest, f"its {longest} is not what was written, or more than one byte of the row was changed"
+
+
 def _differ_in_one_byte(first: Any, second: bytes | None) -> bool:
     if second is None or not isinstance(first, bytes) or len(first) != len(second):
         return False
     return sum(a != b for a, b in zip(first, second, strict=True)) == 1
 
 
-def _one_byte_off(raw: RawRow) -> Iterator[tuple[str, RawRow]]:
-    """The row with every single byte of every column set to every value, as far as the budget goes."""
+def _one_byte_off(raw: RawRow, columns: Iterable[int] = range(9)) -> Iterator[tuple[str, RawRow]]:
+    """The row with every single byte of these columns set to every value, as far as the budget goes."""
     work = sum(len(cell) for cell in raw if isinstance(cell, bytes)) + 64
     budget = _SEARCH_BYTES // work
-    for index, name in enumerate(Row._fields[:9]):
-        cell = raw[index]
+    for index in columns:
+        name, cell = Row._fields[index], raw[index]
         if isinstance(cell, int):
             variants: Iterable[Any] = _near_numbers(cell)
         elif isinstance(cell, bytes):

@@ -22,7 +22,7 @@ import msgspec
 
 from pog import sql
 from pog.anchor import Anchor, read_anchor
-from pog.chain import GENESIS, Row, head_statement
+from pog.chain import GENESIS, RawRow, Row, head_statement
 from pog.errors import LedgerCorruptError
 from pog.ledger import Ledger
 from pog.lock import untouched
@@ -30,7 +30,7 @@ from pog.maintain import backup
 from pog.maintain.carve import carve
 from pog.maintain.checks import named_blobs, verify
 from pog.maintain.files import appearing_folder
-from pog.maintain.locate import RawRow, relink
+from pog.maintain.locate import relink
 from runloop.clock import Clock
 from runloop.digest import blob_digest
 from runloop.errors import NotFoundError

@@ -80,10 +80,17 @@ INSERT INTO triggers (trigger_, opening, cron, zone, watch, principal, event, se
 VALUES (:trigger, :opening, :cron, :zone, :watch, :principal, :event, :ts_ms)
 ON CONFLICT (trigger_) DO UPDATE
 SET opening = excluded.opening, cron = excluded.cron, zone = excluded.zone, watch = excluded.watch,
-    principal = excluded.principal, event = excluded.event, set_ms = excluded.set_ms, removed_event = NULL;
+    principal = excluded.principal, event = excluded.event, set_ms = excluded.set_ms, paused_ms = NULL,
+    removed_event = NULL;
 
 -- name: trigger.removed
 UPDATE triggers SET removed_event = :event WHERE trigger_ = :trigger;
+
+-- name: trigger.paused
+UPDATE triggers SET paused_ms = :ts_ms WHERE trigger_ = :trigger;
+
+-- name: trigger.resumed
+UPDATE triggers SET paused_ms = NULL WHERE trigger_ = :trigger;
 
 -- name: trigger.fired
 UPDATE triggers

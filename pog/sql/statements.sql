@@ -37,19 +37,68 @@ SELECT data FROM blobs WHERE hash = ?
 -- name: runs_with_prefix  (a range, so that the index answers; no text is a pattern)
 SELECT DISTINCT run FROM events WHERE run >= :low AND run < :high AND kind = 'run.started' LIMIT 9
 
+-- name: runs_below  (the runs nested in a run, at any depth)
+SELECT run FROM events
+WHERE kind = 'run.started' AND run IS NOT NULL AND json_extract(payload, '$.parent.root') = ? ORDER BY id
+
+-- name: signed_head_above
+SELECT event_id, hash, ts_ms, public_key, signature FROM heads WHERE event_id >= ? ORDER BY event_id LIMIT 1
+
+-- name: hashes_from  (the chain without what it is of: paged)
+SELECT id, hash FROM events WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?
+
 -- name: unfinished_runs
 SELECT run FROM events AS started
 WHERE kind = 'run.started' AND run IS NOT NULL
   AND NOT EXISTS (SELECT 1 FROM events AS ended WHERE ended.run = started.run AND ended.kind = 'run.finished')
 ORDER BY id
 
--- name: runs  (newest first)
+-- name: runs  (newest first; those nested in another are shown with it)
 SELECT started.run, started.id, started.ts_ms, started.payload, ended.id, ended.ts_ms, ended.payload
 FROM events AS started
 LEFT JOIN events AS ended ON ended.run = started.run AND ended.kind = 'run.finished'
 WHERE started.kind = 'run.started' AND started.run IS NOT NULL
+  AND json_extract(started.payload, '$.parent') IS NULL
+ORDER BY started.id DESC LIMIT ?
+
+-- name: runs_inside  (those that serve a node of a run, oldest first)
+SELECT started.run, started.id, started.ts_ms, started.payload, ended.id, ended.ts_ms, ended.payload
+FROM events AS started
+LEFT JOIN events AS ended ON ended.run = started.run AND ended.kind = 'run.finished'
+WHERE started.kind = 'run.started' AND started.run IS NOT NULL
+  AND json_extract(started.payload, '$.parent.run') = ?
+ORDER BY started.id LIMIT ?
+
+-- name: runs_by  (newest first)
+SELECT started.run, started.id, started.ts_ms, started.payload, ended.id, ended.ts_ms, ended.payload
+FROM events AS started
+LEFT JOIN events AS ended ON ended.run = started.run AND ended.kind = 'run.finished'
+WHERE started.kind = 'run.started' AND started.run IS NOT NULL AND started.actor = ?
 ORDER BY started.id DESC LIMIT ?
 
 -- name: events_about  (of some kinds, about one of some things; the reader writes in kinds and fields of its own)
 SELECT id FROM events
 WHERE kind IN (:kinds) AND id <= :up_to AND (:about) IN (SELECT value FROM json_each(:names)) ORDER BY id
+
+-- name: trigger_marks  (what accounts for a due time; a run that somebody asked for accounts for none)
+SELECT max(id) FROM events
+WHERE kind IN ('trigger.fired', 'trigger.missed') AND json_extract(payload, '$.cause.by') IS NULL
+  AND coalesce(json_extract(payload, '$.times'), 1) > 0
+GROUP BY json_extract(payload, '$.trigger')
+UNION
+SELECT max(id) FROM events WHERE kind = 'trigger.fired' GROUP BY json_extract(payload, '$.trigger')
+UNION
+SELECT max(id) FROM events WHERE kind = 'trigger.missed' GROUP BY json_extract(payload, '$.trigger')
+ORDER BY 1
+
+-- name: fired_beyond
+SELECT json_extract(payload, '$.trigger'), json_extract(payload, '$.due_ms') FROM events
+WHERE kind = 'trigger.fired' AND json_extract(payload, '$.due_ms') > ?
+
+-- name: spent_by  (what finished runs of some principals have cost: when each ended, and how much)
+SELECT ended.ts_ms, (SELECT coalesce(sum(json_extract(called.payload, '$.cost_micro_usd')), 0)
+                     FROM events AS called WHERE called.run = ended.run AND called.kind = 'model.called')
+FROM events AS ended
+JOIN events AS started ON started.run = ended.run AND started.kind = 'run.started'
+WHERE ended.kind = 'run.finished' AND ended.ts_ms > :since
+  AND substr(json_extract(started.payload, '$.principal'), 1, length(:principal)) = :principal

@@ -104,6 +104,7 @@ CREATE TABLE triggers (
     last_event    INTEGER,
     event         INTEGER NOT NULL,
     set_ms        INTEGER NOT NULL,
+    paused_ms     INTEGER,
     removed_event INTEGER
 ) STRICT;
 

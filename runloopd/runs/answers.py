@@ -11,35 +11,67 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from openings.replay import Divergence, match
+from openings.replay import Divergence, Said, match
+from openings.talk import SPEAKING
+from pog.errors import LedgerCorruptError
 from runloop.errors import DivergenceError
 from runloop.events import HostcallDelivered
 from runloopd.broker.calls import Answer, Answerer, HostCall
 
-__all__ = ["RecordedAnswerer", "ResumingAnswerer"]
+__all__ = ["AllServed", "RecordedAnswerer", "ResumingAnswerer", "damaged"]
+
+
+class AllServed(Exception):
+    """The record of an attempt that was cut off is used up: there is nothing more to compare."""
 
 
 class RecordedAnswerer:
     """Serves recorded answers only; the first thing that is not in the record is kept as ``mismatch``."""
 
-    def __init__(self, calls: Sequence[HostcallDelivered], blob: Callable[[str], bytes]) -> None:
+    def __init__(
+        self, calls: Sequence[HostcallDelivered], blob: Callable[[str], bytes], *, cut_off: bool = False
+    ) -> None:
+        """``cut_off``: raise :class:`AllServed` at the last recorded call instead of answering it: what the
+        guest does from there nobody recorded, and it may never end."""
         self._calls = calls
         self._blob = blob
+        self._cut_off = cut_off
         self.served = 0
         self.mismatch: Divergence | None = None
+        self.said: dict[int, Said] = {}
+        """By index, the calls by which the guest said something to other agents."""
 
     async def answer(self, call: HostCall) -> Answer:
         if self.mismatch is None:
             found = match(self._calls, call.index, call.op, call.args_digest, call.fuel)
             if isinstance(found, HostcallDelivered):
                 self.served += 1
-                return Answer(ok=found.ok, value=msgspec.json.decode(self._blob(found.result_blob)))
+                if call.op in SPEAKING:
+                    self.said[call.index] = Said(op=call.op, args=call.args)
+                if self._cut_off and self.served == len(self._calls):
+                    raise AllServed
+                try:
+                    return Answer(ok=found.ok, value=msgspec.json.decode(self._blob(found.result_blob)))
+                except LedgerCorruptError as error:
+                    found = damaged(call.index, found.result_blob, error)
             self.mismatch = found
         return Answer.refusal(DivergenceError(self.mismatch.what, code=self.mismatch.code))
 
     async def rewind(self) -> None:
         """Serve the record from its beginning; what was found to differ stays found."""
         self.served = 0
+
+
+def damaged(call: int | None, blob: str, error: LedgerCorruptError) -> Divergence:
+    """The record holds other bytes than it held: nothing can be heard from it."""
+    return Divergence(
+        code="replay.result",
+        where="" if call is None else f"call {call}",
+        what=error.message,
+        expected=blob,
+        actual="",
+        call=call,
+    )
 
 
 class ResumingAnswerer:

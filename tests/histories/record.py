@@ -12,6 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from tests.home import Home, wait_until
 
@@ -63,11 +64,122 @@ def partly_failed(home: Home) -> None:
     home.rlp("run", str(path), "--no-input")
 
 
+AGENT = """\
+from runloop.agent import Result, Task, handler
+from runloop.host import Host
+
+
+@handler
+def handle(task: Task, host: Host) -> Result:
+    given = task.port("in", task.param("in", None))
+    do = task.param("do", None)
+    if do == "wait":
+        made = host.call("promise.create", {"timeout_ms": 600_000})
+        host.call("promise.await", {"promise": made["promise"]})
+    elif do == "remember":
+        host.memory_put("seen", given)
+        return Result.of(out=list(host.memory_get("seen")))
+    return Result.of(out=given)
+"""
+MANIFEST = """\
+name = "teller"
+version = "0.1.0"
+language = "python"
+entrypoint = "agent:handle"
+description = "Tells, waits, remembers."
+ops = ["promise.create", "promise.await", "memory.get", "memory.put"]
+
+[ports.in.in]
+type = "any"
+
+[ports.out.out]
+type = "any"
+"""
+INNER = """
+version: 0
+name: inner
+params: {x: {type: any}}
+nodes:
+  - {id: only, use: "agent:teller"}
+  - {id: told, use: "agent:teller", with: {in: "{{params.x}}"}}
+edges: [{from: told.out, to: only.in}]
+artifacts: {save: [only.out]}
+"""
+MAPPED = """
+version: 0
+name: mapped
+nodes:
+  - {id: list, use: "agent:teller", with: {in: [1, 2, 3]}}
+  - {id: each, use: "agent:teller", with: {do: remember}, for_each: {port: in, concurrency: 2}}
+  - {id: deep, use: "opening:inner", for_each: {port: x, concurrency: 2}}
+edges:
+  - {from: list.out, to: each.in}
+  - {from: each.out, to: deep.x}
+artifacts: {save: [deep.out]}
+"""
+LATE = """
+version: 0
+name: late
+nodes:
+  - id: slow
+    use: "agent:teller"
+    with: {do: wait}
+    timeout_ms: 700
+    retry: {max_attempts: 2, backoff_ms: 50}
+  - {id: other, use: "agent:teller", with: {in: 1}}
+success: {any_of: ["exists(other.out)"]}
+"""
+WAITS = """
+version: 0
+name: waits
+nodes: [{id: who, use: "agent:teller", with: {do: DO}}]
+"""
+
+
+def teller(home: Home, **openings: str) -> None:
+    """The agent of these stories, and the openings they are about."""
+    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
+    folder = home.path / "agents" / "teller"
+    folder.mkdir(parents=True)
+    (home.path / "openings").mkdir(exist_ok=True)
+    caps = "[capabilities]\npromises = true\nmemory = true\n"
+    files = {"manifest.toml": MANIFEST, "agent.py": AGENT, "policy.caps": caps}
+    for name, text in {**files, "tools.json": '{"version": 1, "tools": []}'}.items():
+        (folder / name).write_text(text)
+    for page in ("README.md", "LICENSE"):
+        (folder / page).write_text("Of a history.")
+    for name, text in openings.items():
+        (home.path / "openings" / f"{name}.yaml").write_text(text)
+
+
+def mapped(home: Home) -> None:
+    """A list is mapped by an agent that remembers, then by a nested opening."""
+    teller(home, inner=INNER, mapped=MAPPED)
+    home.rlp("run", str(home.path / "openings" / "mapped.yaml"), "--no-input").check()
+
+
+def timed_out(home: Home) -> None:
+    """A node runs out of time twice, with a wait between."""
+    teller(home, late=LATE)
+    home.rlp("run", str(home.path / "openings" / "late.yaml"), "--no-input").check()
+
+
+def cancelled(home: Home) -> None:
+    """A run is cancelled while its only agent waits for a word."""
+    teller(home, waits=WAITS.replace("DO", "wait"))
+    home.rlp("run", str(home.path / "openings" / "waits.yaml"), "--no-input", "--detach")
+    wait_until(lambda: bool(home.events("promise.created")), "the agent to wait")
+    home.rlp("cancel", str(home.events("run.started")[0].run)).check()
+
+
 STORIES: dict[str, Callable[[Home], None]] = {
     "approved": approved,
     "denied": denied,
     "crashed": crashed,
     "partly_failed": partly_failed,
+    "mapped": mapped,
+    "timed_out": timed_out,
+    "cancelled": cancelled,
 }
 
 
@@ -77,14 +189,26 @@ def main(name: str) -> None:
     if target.exists():
         sys.exit(f"{target.name} exists; a history is recorded once")
     with tempfile.TemporaryDirectory(prefix="g") as folder, Home(Path(folder)) as home:
-        home.rlp("daemon", "start").check()
-        wait_until(home.agents_ready, "the agents to be compiled")
-        STORIES[name](home)
-        wait_until(lambda: bool(home.events("run.finished")), "the run to finish")
-        lines = [event.to_json() for event in home.events() if event.run is not None]
+        lines = told(home, name)
+    target.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+
+
+def told(home: Home, name: str) -> list[dict[str, Any]]:
+    """Play a story in an empty home; its events."""
+    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
+    home.rlp("daemon", "start", timeout=300).check()
+    wait_until(home.agents_ready, "the agents to be compiled")
+    STORIES[name](home)
+    wait_until(lambda: _is_over(home), "the run to finish")
+    lines = [event.to_json() for event in home.events() if event.run is not None]
     for line in lines:
         line["payload"].get("origin", {}).pop("source_path", None)  # a path of this machine
-    target.write_text("".join(json.dumps(line, sort_keys=True) + "\n" for line in lines))
+    return lines
+
+
+def _is_over(home: Home) -> bool:
+    started = home.events("run.started")
+    return bool(started) and len(home.events("run.finished")) == len(started)
 
 
 if __name__ == "__main__":

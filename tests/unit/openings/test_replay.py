@@ -20,7 +20,7 @@ from openings.replay import (
     recorded_calls,
     replay,
 )
-from openings.testing import Play
+from openings.testing import RUN, Play
 from openings.validate import bind
 from runloop.digest import blob_digest, canonical, digest
 from runloop.events import (
@@ -173,10 +173,10 @@ def test_an_attempt_is_demanded_with_its_pin_input_and_answers(recorded: Play) -
     _, demands = drive(recorded.events)
     second = demands[1]
     assert second.pin.name == "contact_resolver"
-    assert second.input == {"ports": {}, "with": {"query": "john"}}
+    assert (second.run, second.trace) == (RUN, RUN)
     scheduled = second.scheduled.payload
     assert isinstance(scheduled, NodeScheduled)
-    assert digest(second.input) == scheduled.input_blob
+    assert scheduled.input_blob == digest({"ports": {}, "with": {"query": "john"}})
     assert [call.call for call in second.recorded] == [0, 1]
     assert second.expected is not None
     assert not second.interrupted
