@@ -40,6 +40,10 @@ _MAX_HOPS = 5_000
 _ROOTS = frozenset(
     {
         "run.started",
+        "trigger.set",
+        "trigger.removed",
+        "trigger.paused",
+        "trigger.resumed",
         "run.cancel_requested",
         "run.resumed",
         "contact.upserted",

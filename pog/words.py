@@ -46,6 +46,8 @@ WORDS: dict[str, Callable[[Any], str]] = {
         f"{p.principal} has {p.opening} run {'at ' + p.cron if p.cron else 'when files change'}"
     ),
     "trigger.removed": lambda p: f"{p.principal} removed the trigger {p.trigger}",
+    "trigger.paused": lambda p: f"{p.principal} paused the trigger {p.trigger}",
+    "trigger.resumed": lambda p: f"{p.principal} resumed the trigger {p.trigger}",
     "trigger.fired": lambda p: f"trigger {p.trigger} started a run",
     "trigger.missed": lambda p: f"trigger {p.trigger} missed {p.times}: {p.reason}",
     "message.sent": lambda p: f"{p.sender} sent {p.type} to {p.receiver}, {p.size} bytes",

@@ -11,12 +11,13 @@ from runloop.exits import Exit
 __all__ = ["cancel", "runs"]
 
 
-def runs(session: Session, *, limit: int) -> Exit:
-    """List runs, newest first."""
-    found: list[dict[str, Any]] = session.ask("run.list", limit=limit)["runs"]
+def runs(session: Session, *, limit: int, schedule: str | None = None) -> Exit:
+    """List runs, newest first; ``schedule``: only those that it started."""
+    only = {} if schedule is None else {"schedule": schedule}
+    found: list[dict[str, Any]] = session.ask("run.list", limit=limit, **only)["runs"]
     session.console.rows(
         found if session.json else [_row(run) for run in found],
-        ("run", "opening", "state", "started", "took", "error"),
+        ("run", "opening", "by", "state", "started", "took", "error"),
         empty="no runs yet; start one with 'rlp run compose_email -p recipient=... -p topic=...'",
     )
     return Exit.OK
@@ -27,6 +28,7 @@ def _row(run: dict[str, Any]) -> dict[str, Any]:
     return {
         "run": run.get("run"),
         "opening": run.get("opening"),
+        "by": run.get("principal"),
         "state": run.get("outcome") or run.get("state") or "running",
         "started": moment(started) if started else None,
         "took": ago(finished - started) if started and finished else None,

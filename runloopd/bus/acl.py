@@ -47,6 +47,8 @@ def check_publish(principal: Principal, topic: str, schema_id: int) -> None:
         raise _no(principal, topic, schema_id, "control requests and their topic belong together")
     if kind == "daemon":
         return
+    if kind == "schedule":
+        raise _no(principal, topic, schema_id, "a schedule starts runs and says nothing")
     if schema_id in _DAEMON_SCHEMAS or (schema_id in _HOST_SCHEMAS and kind != "agent"):
         raise _no(principal, topic, schema_id, "only the daemon states this")
     if topic == topics.CTRL:
@@ -88,8 +90,8 @@ def check_durable(principal: Principal, what: str) -> None:
 def may_receive(principal: Principal, topic: str) -> bool:
     """Tell whether frames on ``topic`` may be delivered to ``principal``."""
     kind = principal.kind
-    if kind == "daemon":
-        return True
+    if kind in ("daemon", "schedule"):
+        return kind == "daemon"
     if kind == "agent":
         return topic == f"agent/{principal.label.removeprefix('agent:')}" or not _private(topic)
     if topics.matches("rlp/clients/*", topic):

@@ -39,6 +39,7 @@ __all__ = [
     "Quotas",
     "Rule",
     "Runtime",
+    "Scheduler",
     "Security",
     "Shipped",
     "load",
@@ -183,6 +184,8 @@ class Quotas(NamedTuple):
     """Bytes of keys and values in its own memory, whatever run wrote them."""
     promises: int = 1_000
     """Promises it makes, questions to a person included."""
+    messages: int = 10_000
+    """Messages it says to other agents of the run."""
     mails: int = 10
     tokens: int = 1_000_000
     """Tokens of model calls, beside the run's own budget."""
@@ -199,6 +202,7 @@ class Quotas(NamedTuple):
     memory_keys_soft: int | None = None
     memory_bytes_soft: int | None = None
     promises_soft: int | None = None
+    messages_soft: int | None = None
     mails_soft: int | None = None
     tokens_soft: int | None = None
     fuel_soft: int | None = None
@@ -214,6 +218,23 @@ class Breaker(NamedTuple):
     failures: int = 8
     """Crashes, traps and breaches of one agent within the window."""
     window_ms: int = 600_000
+
+
+class Scheduler(NamedTuple):
+    """``[scheduler]``: what schedules and watched folders may start, and spend."""
+
+    zone: str | None = None
+    """Time zone of schedules that name none; None: the machine's own."""
+    day_micro_usd: int = 1_000_000
+    """Most that everything they start may cost in any 24 hours."""
+    run_micro_usd: int = 50_000
+    """Most that one run they start may cost: so much is set aside when it starts."""
+    max_runs: int = 32
+    """Runs they started that are not over, those that wait for a person included."""
+    grace_ms: int = 60_000
+    """A due time that passed longer ago was missed."""
+    watch_hops: int = 8
+    """Runs in a row that are started by nothing but what such runs wrote."""
 
 
 class Logging(NamedTuple):
@@ -242,6 +263,7 @@ class Config(NamedTuple):
     budgets: Budgets = Budgets()
     quotas: Quotas = Quotas()
     breaker: Breaker = Breaker()
+    scheduler: Scheduler = Scheduler()
     logging: Logging = Logging()
     origins: Mapping[str, Origin] = {}
     """Dotted key -> origin, for every key that has a value."""
@@ -292,6 +314,7 @@ _QUOTAS: Mapping[str, tuple[str, int, int]] = {
     "memory_keys": ("memory keys of one agent", 0, 10**9),
     "memory_bytes": ("bytes in one agent's memory", 0, 10**12),
     "promises": ("promises one agent may make in a run", 0, 10**6),
+    "messages": ("messages one agent may say in a run", 0, 10**6),
     "mails": ("mails one agent may ask for in a run", 0, 10**6),
     "tokens": ("tokens of one agent's model calls in a run", 0, 10**12),
     "fuel": ("units of fuel of one agent in a run", 1, 2**53 - 1),
@@ -363,6 +386,24 @@ RULES: Mapping[str, Rule] = {
     ),
     "breaker.window_ms": Rule(
         "int", "milliseconds within which they count together", low=1_000, high=_DAY_MS, narrow="larger"
+    ),
+    "scheduler.zone": Rule("str", "time zone of schedules that name none, as Europe/Berlin"),
+    "scheduler.day_micro_usd": Rule(
+        "int", "most that scheduled runs may cost in 24 hours, in millionths of a US dollar", low=0,
+        high=10**12, narrow="smaller",
+    ),
+    "scheduler.run_micro_usd": Rule(
+        "int", "most that one scheduled run may cost, in millionths of a US dollar", low=0, high=10**12,
+        narrow="smaller",
+    ),
+    "scheduler.max_runs": Rule(
+        "int", "scheduled runs that may be unfinished at a time", low=1, high=1_000, narrow="smaller"
+    ),
+    "scheduler.grace_ms": Rule(
+        "int", "milliseconds after which a due time that passed was missed", low=1_000, high=_DAY_MS
+    ),
+    "scheduler.watch_hops": Rule(
+        "int", "runs in a row that only what such runs wrote may start", low=0, high=1_000, narrow="smaller"
     ),
     "logging.level": Rule("str", "least level written", choices=("debug", "info", "warning", "error")),
 }  # fmt: skip
@@ -632,6 +673,7 @@ def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
         budgets=Budgets(**sections["budgets"]),
         quotas=Quotas(**sections["quotas"]),
         breaker=Breaker(**sections["breaker"]),
+        scheduler=Scheduler(**sections["scheduler"]),
         logging=Logging(**sections["logging"]),
         origins=origins,
         warnings=warnings,
@@ -653,6 +695,7 @@ def _check_together(config: Config, findings: list[str]) -> None:
     findings.extend(_check_bus(config.bus))
     findings.extend(_check_mail(config.mail))
     findings.extend(_check_quotas(config.quotas))
+    findings.extend(_check_scheduler(config.scheduler))
     default = config.models.default
     if default and default not in {*config.models.providers, "rules", "ollama"}:
         known = ", ".join([*config.models.providers, "ollama", "rules"])
@@ -681,6 +724,16 @@ def _check_quotas(quotas: Quotas) -> list[str]:
             if (said[f"{name}_soft"] or 0) > said[name] and (not own or {name, f"{name}_soft"} & own.keys())
         ]
     return findings
+
+
+def _check_scheduler(scheduler: Scheduler) -> list[str]:
+    if scheduler.zone is None:
+        return []
+    import zoneinfo
+
+    if scheduler.zone in zoneinfo.available_timezones():
+        return []
+    return [f"'scheduler.zone' names no time zone: {scheduler.zone!r} (they are like Europe/Berlin)"]
 
 
 def _check_mail(mail: Mail) -> list[str]:

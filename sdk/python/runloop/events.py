@@ -82,7 +82,9 @@ __all__ = [
     "TopicPublished",
     "TriggerFired",
     "TriggerMissed",
+    "TriggerPaused",
     "TriggerRemoved",
+    "TriggerResumed",
     "TriggerSet",
     "TrustChanged",
     "decode_payload",
@@ -456,7 +458,7 @@ class TriggerSet(Payload, frozen=True, kw_only=True):
     agents_dir: str | None
     params: dict[str, Any]
     cron: str | None
-    """Five fields, or six with seconds last; or None."""
+    """Five fields, or six with seconds first; or None."""
     zone: str | None
     """IANA name of the time zone that ``cron`` is read in."""
     watch: dict[str, Any] | None
@@ -467,12 +469,30 @@ class TriggerSet(Payload, frozen=True, kw_only=True):
     """Whether it fires while a run it started goes on."""
     principal: str
     """Who set it. What it starts runs as ``schedule:<trigger>``, which may decide nothing."""
+    openings: dict[str, str] = {}
+    """Texts of the openings nested in it at any depth, by name; the shipped ones need not be among them."""
 
 
 class TriggerRemoved(Payload, frozen=True, kw_only=True):
     """It starts nothing any more."""
 
     kind: ClassVar[str] = "trigger.removed"
+    trigger: str
+    principal: str
+
+
+class TriggerPaused(Payload, frozen=True, kw_only=True):
+    """It starts nothing until somebody says otherwise. What falls due meanwhile is reported then."""
+
+    kind: ClassVar[str] = "trigger.paused"
+    trigger: str
+    principal: str
+
+
+class TriggerResumed(Payload, frozen=True, kw_only=True):
+    """It starts runs again."""
+
+    kind: ClassVar[str] = "trigger.resumed"
     trigger: str
     principal: str
 
@@ -486,7 +506,8 @@ class TriggerFired(Payload, frozen=True, kw_only=True):
     starts: str
     """The run it starts; recovery starts it when the daemon died in between."""
     cause: dict[str, Any]
-    """``{cron}`` or ``{paths: [changed…]}``."""
+    """``{cron}``, ``{paths: [changed…], count, hop}`` or ``{by}``: the schedule, the files that changed, or who
+    asked for a run now."""
 
 
 class TriggerMissed(Payload, frozen=True, kw_only=True):
@@ -993,6 +1014,8 @@ KINDS: dict[str, type[Payload]] = {
         ConsumerRemoved,
         TriggerSet,
         TriggerRemoved,
+        TriggerPaused,
+        TriggerResumed,
         TriggerFired,
         TriggerMissed,
         HostcallAdmitted,

@@ -20,6 +20,7 @@ __all__ = [
     "new_run_id",
     "run_id",
     "run_id_to_int",
+    "triggered_run_id",
 ]
 
 RunId = NewType("RunId", str)
@@ -39,7 +40,19 @@ def child_run_id(run: str, node: str, attempt: int) -> RunId:
     UUID version 8 over the BLAKE3 of the three, so that a crash between thinking of the run and starting it
     leads to the same run.
     """
-    drawn = int(digest(["child", run, node, attempt])[:32], 16)
+    return _drawn(["child", run, node, attempt])
+
+
+def triggered_run_id(trigger: str, event: int, due_ms: int) -> RunId:
+    """The id of the run that a trigger starts for a due time: always the same one.
+
+    ``event``: ledger id of the ``trigger.set`` in force. Drawn like :func:`child_run_id`.
+    """
+    return _drawn(["trigger", trigger, event, due_ms])
+
+
+def _drawn(names: list[str | int]) -> RunId:
+    drawn = int(digest(names)[:32], 16)
     drawn = drawn & ~(0xF << 76) & ~(0x3 << 62) | 0x8 << 76 | 0x2 << 62
     return RunId(str(uuid.UUID(int=drawn)))
 

@@ -96,6 +96,7 @@ OTHER: dict[str, Any] = {
     "quotas.memory_keys": 11,
     "quotas.memory_bytes": 17,
     "quotas.promises": 18,
+    "quotas.messages": 20,
     "quotas.mails": 7,
     "quotas.tokens": 13,
     "quotas.fuel": 14,
@@ -106,6 +107,7 @@ OTHER: dict[str, Any] = {
     "quotas.turns_soft": 1,
     "quotas.memory_bytes_soft": 12,
     "quotas.promises_soft": 19,
+    "quotas.messages_soft": 11,
     "quotas.calls_soft": 2,
     "quotas.bytes_soft": 3,
     "quotas.memory_keys_soft": 4,
@@ -116,6 +118,12 @@ OTHER: dict[str, Any] = {
     "quotas.micro_usd_soft": 9,
     "breaker.failures": 3,
     "breaker.window_ms": 5_000,
+    "scheduler.zone": "Asia/Tokyo",
+    "scheduler.day_micro_usd": 2,
+    "scheduler.run_micro_usd": 3,
+    "scheduler.max_runs": 4,
+    "scheduler.grace_ms": 5_000,
+    "scheduler.watch_hops": 6,
     "logging.level": "debug",
 }
 
