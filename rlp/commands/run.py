@@ -15,6 +15,7 @@ from rlp.output import ago
 from rlp.prepare import Wish, prepare
 from rlp.progress import Progress
 from rlp.session import Session
+from runloop.clock import SystemClock
 from runloop.errors import ConflictError, RefusedError, RunloopError
 from runloop.exits import Exit
 
@@ -55,6 +56,7 @@ def submit(session: Session, wish: Wish, *, prompt: str | None = None) -> str:
         path=str(Path(wish.path).absolute()),
         params=wish.params,
         agents_dir=str(Path("agents").absolute()),
+        openings=dict(wish.nested),
         origin={"via": "cli", "prompt": prompt, "interactive": session.interactive},
     )
     return str(answer["run"])
@@ -83,10 +85,18 @@ class _Following:
         self._interrupted = False
 
     def to_the_end(self) -> Exit:
+        try:
+            return self._to_the_end()
+        finally:
+            self._session.console.wipe()
+
+    def _to_the_end(self) -> Exit:
         while self._finished is None:
             try:
                 for event in self._follower.next(WAIT_S):
                     self._take(event)
+                if not (self._open or self._asked):
+                    self._progress.stand(SystemClock().now_ms())
                 if (self._open or self._asked) and self._finished is None:
                     if not self._session.interactive:
                         return self._parked()
@@ -271,4 +281,6 @@ class _Following:
             return Exit.REFUSED if refused else Exit.OK
         if self._interrupted:
             return Exit.INTERRUPTED
+        if code == "fork.divergence":
+            return Exit.DIVERGED
         return Exit.REFUSED if refused else Exit.FAILED

@@ -34,6 +34,8 @@ class Caller:
     """Ledger id of this attempt's ``node.scheduled``: the cause of everything it does."""
     tools: tuple[Tool, ...] = ()
     """What its bundle's ``tools.json`` offers it."""
+    model: str | None = None
+    """Pattern of the model its completions are asked of, whatever they name; None: what they name."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

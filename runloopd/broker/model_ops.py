@@ -78,6 +78,8 @@ class ModelOps:
     async def complete(self, ask: Ask) -> Done:
         """``{text, provider, model, generated, finish, …}``, or ``{stream, …}`` when asked to stream."""
         request = _checked(cast(ModelComplete, ask.args))
+        if ask.caller.model is not None:
+            request = msgspec.structs.replace(request, model=ask.caller.model)
         require(ask, "model", "")
         bound = await self._models.estimate(request, lambda target: _permits(ask, target))
         return await self._held(ask, bound, partial(self._ask, ask, request))
