@@ -1,11 +1,13 @@
-"""``rlp verify``: is the ledger what was written? Reads the files directly; needs no daemon."""
+"""``rlp verify``: is the ledger, or a sealed run, what was written? Reads the files; needs no daemon."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlp.output import words
 from rlp.session import Session, read_key
+from runloop.errors import UsageError
 from runloop.exits import Exit
 
 if TYPE_CHECKING:
@@ -16,15 +18,26 @@ if TYPE_CHECKING:
 __all__ = ["show_report", "verify"]
 
 
-def verify(session: Session, *, chain_only: bool) -> Exit:
-    """Check chain, signatures, blobs and views; exit 6 with the first bad event when something differs."""
+def verify(
+    session: Session, *, file: str | None, chain_only: bool, reexecute: bool, key: str | None
+) -> Exit:
+    """Check chain, signatures, blobs and views, or a sealed run; exit 6 when something differs."""
     from pog import maintain
 
+    if file is not None:
+        from rlp.commands.seal import verify_file
+
+        return verify_file(session, Path(file), reexecute=reexecute, key=key)
+    if reexecute or key is not None:
+        raise UsageError(
+            "--reexecute and --key are for sealed runs", hint="name the file: rlp verify --reexecute FILE"
+        )
+
     paths = session.paths
-    key = _public_key(session)
+    public = _public_key(session)
     views = None if chain_only or not paths.views_db.exists() else paths.views_db
     report = maintain.verify(
-        paths.events_db, public_key=key, views_path=views, anchor_path=paths.ledger_anchor
+        paths.events_db, public_key=public, views_path=views, anchor_path=paths.ledger_anchor
     )
     return show_report(session, report)
 

@@ -16,7 +16,17 @@ from blake3 import blake3
 
 from runloop.errors import UsageError
 
-__all__ = ["MAX_SAFE", "blob_digest", "blob_hash", "canonical", "digest", "framed", "hasher", "stream_digest"]
+__all__ = [
+    "MAX_SAFE",
+    "blob_digest",
+    "blob_hash",
+    "canonical",
+    "digest",
+    "framed",
+    "hasher",
+    "keyed_stream",
+    "stream_digest",
+]
 
 MAX_SAFE = 2**53 - 1
 """Largest magnitude of any JSON number in Runloop; larger values travel as strings."""
@@ -123,3 +133,8 @@ def hasher() -> Callable[[bytes], bytes]:
 def framed(*parts: bytes) -> bytes:
     """Join parts so that no two lists share bytes: each is preceded by its length as u64 (attacks.md L3)."""
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def keyed_stream(key: bytes, data: bytes, units: int) -> bytes:
+    """Two bytes for each unit, which nobody can foretell or take back without the 32 bytes of ``key``."""
+    return blake3(data, key=key).digest(length=2 * max(1, units))
