@@ -125,10 +125,12 @@ class Knowledge:
         *,
         raw: bool = False,
         tables: Collection[str] | None = None,
+        most_bytes: int = _MAX_RESULT_BYTES,
     ) -> QueryResult:
         """Run one SELECT over the views (``pog/sql/views.sql`` documents them).
 
-        ``tables`` restricts it to some of them. Raises :class:`QueryRefusedError` for anything but one
+        ``tables`` restricts it to some of them, ``most_bytes`` what all its cells may have together
+        (16 MiB at most). Raises :class:`QueryRefusedError` for anything but one
         statement that reads, :class:`QueryLimitError` beyond the caps of time and size.
         """
         if len(sql) > _MAX_SQL_CHARS:
@@ -139,7 +141,9 @@ class Knowledge:
         connection = self._raw if raw else self._masked
         try:
             with self._mutex:
-                names, found = self._guarded(connection, sql, params, limit + 1, _authorizer(allowed, raw))
+                names, found = self._guarded(
+                    connection, sql, params, limit + 1, _authorizer(allowed, raw), most_bytes
+                )
         except QueryRefusedError as error:
             error.hint = self._columns_hint(error.message, sql, allowed) or error.hint
             raise
@@ -265,6 +269,7 @@ class Knowledge:
         params: Sequence[Any],
         at_most: int,
         authorizer: Callable[..., int] | None,
+        most_bytes: int = _MAX_RESULT_BYTES,
     ) -> tuple[list[str], list[Any]]:
         deadline = self._monotonic() + self._time_cap_s
         refused: list[str] = []
@@ -283,7 +288,7 @@ class Knowledge:
             if cursor.description is None:
                 raise sqlite3.ProgrammingError("there is no statement in it")
             names = [column[0] for column in cursor.description]
-            return names, _fetch(cursor, at_most)
+            return names, _fetch(cursor, at_most, min(most_bytes, _MAX_RESULT_BYTES))
         except (sqlite3.Error, sqlite3.Warning, OverflowError, UnicodeError) as error:
             raise self._translate(error, refused) from error
         finally:
@@ -314,14 +319,15 @@ class Knowledge:
         return QueryRefusedError(f"the query cannot be run: {error}", hint="one SELECT; see 'rlp kb --help'")
 
 
-def _fetch(cursor: sqlite3.Cursor, at_most: int) -> list[Any]:
+def _fetch(cursor: sqlite3.Cursor, at_most: int, most_bytes: int) -> list[Any]:
     rows: list[Any] = []
     size = 0
     for row in cursor:
         size += sum(len(cell) if isinstance(cell, (str, bytes)) else 8 for cell in row)
-        if size > _MAX_RESULT_BYTES:
+        if size > most_bytes:
             raise QueryLimitError(
-                f"the result is larger than {_MAX_RESULT_BYTES} bytes", hint="narrow it with WHERE and LIMIT"
+                f"the result is larger than {most_bytes} bytes",
+                hint="narrow it with WHERE and LIMIT, or select less of a value with substr()",
             )
         rows.append(row)
         if len(rows) == at_most:

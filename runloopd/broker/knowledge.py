@@ -68,10 +68,13 @@ class LedgerKnowledge:
         *,
         raw: bool,
         tables: Collection[str] | None = None,
+        most_bytes: int | None = None,
     ) -> dict[str, Any]:
         """See the port."""
         await self._caught_up()
-        found = await asyncio.to_thread(self._knowledge.query, sql, params, limit, raw=raw, tables=tables)
+        size = {} if most_bytes is None else {"most_bytes": most_bytes}
+        query = self._knowledge.query
+        found = await asyncio.to_thread(query, sql, params, limit, raw=raw, tables=tables, **size)
         return found.to_json()
 
     async def search(self, query: str, k: int, kinds: Sequence[str], *, raw: bool) -> list[dict[str, Any]]:

@@ -7,7 +7,7 @@ propose. Does not know: SQL, files, or how facts are stored.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Any, cast
 
 from runloop.caps.policy import CONTACTS_RAW, KB_DOMAINS
@@ -34,10 +34,13 @@ from runloopd.broker.labels import lowest
 from runloopd.broker.ports import KnowledgePort, MemoryWrite
 from runloopd.broker.quotas import Quotas, check
 
-__all__ = ["KnowledgeOps"]
+__all__ = ["KnowledgeOps", "tables_of"]
 
 MAX_HITS = 50
 MAX_ROWS = 1_000
+MAX_ANSWER_BYTES = 1024 * 1024
+"""Cells of one answer to an agent, together: what it asks for is masked, which takes a second for ten times
+as much."""
 
 _DOMAIN_OF = {
     "contact": "contacts",
@@ -113,7 +116,9 @@ class KnowledgeOps:
                 if all(_may(ask, domain) for domain in domains)
                 for table in names
             ]
-        found = await self._knowledge.query(args.sql, args.params, args.limit, raw=_raw(ask), tables=tables)
+        found = await self._knowledge.query(
+            args.sql, args.params, args.limit, raw=_raw(ask), tables=tables, most_bytes=MAX_ANSWER_BYTES
+        )
         # Rows name no source that could be trusted (a column may be called anything), so none is claimed.
         return Done(value=found)
 
@@ -223,6 +228,13 @@ class KnowledgeOps:
                 hint="propose it under another id, or have the user import it",
                 code="kb.foreign",
             )
+
+
+def tables_of(domains: Collection[str]) -> frozenset[str]:
+    """Tables a query may read that is granted these domains."""
+    return frozenset(
+        table for needed, names in _TABLES.values() if set(needed) <= set(domains) for table in names
+    )
 
 
 def _may(ask: Ask, domain: str) -> bool:

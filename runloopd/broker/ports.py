@@ -366,10 +366,12 @@ class KnowledgePort(BlobPort, FactPort, Protocol):
         *,
         raw: bool,
         tables: Collection[str] | None = None,
+        most_bytes: int | None = None,
     ) -> dict[str, Any]:
         """``{columns: [str], rows: [object], truncated: bool}``; raises :class:`UsageError` for bad SQL.
 
-        ``tables`` None: all of them; else no other table exists for this query.
+        ``tables`` None: all of them; else no other table exists for this query. ``most_bytes`` of cells
+        together; more is refused.
         """
         ...
 

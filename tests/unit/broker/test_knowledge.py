@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from runloop.events import ContactUpserted, DocumentImported
+from runloopd.broker.knowledge_ops import MAX_ANSWER_BYTES
 
 from .world import HEX, World, contact, quotas, within
 
@@ -105,6 +106,26 @@ async def test_sql_that_writes_is_refused(stocked: World) -> None:
 )
 async def test_bounds_of_a_question_are_kept(world: World, op: str, args: dict[str, Any]) -> None:
     assert (await world.call(await world.caller(), op, args)).value["code"] == "op.args"
+
+
+@pytest.mark.requirement("I4.masking.1")
+@pytest.mark.parametrize("right", ["kb_read = true", "kb_read.contacts_raw = true"])
+async def test_an_answer_to_an_agent_has_a_bound_in_bytes_that_is_told(stocked: World, right: str) -> None:
+    caller = await stocked.caller(right)
+    fits = {"sql": "SELECT printf('%.*c', ?, 'a') AS x", "params": [500_000]}
+    assert (await stocked.call(caller, "kb.query", fits)).ok
+    for sql, params in (
+        ("SELECT printf('%.*c', ?, 'a') AS x", [MAX_ANSWER_BYTES + 1]),
+        ("SELECT hex(zeroblob(?)) AS x", [MAX_ANSWER_BYTES]),
+        (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100)"
+            " SELECT printf('%.*c', ?, 'a') AS x FROM n",
+            [MAX_ANSWER_BYTES // 50],
+        ),
+    ):
+        refused = await stocked.call(caller, "kb.query", {"sql": sql, "params": params})
+        assert refused.value["code"] == "kb.limit", refused.value
+        assert str(MAX_ANSWER_BYTES) in refused.value["message"]
 
 
 async def test_rows_that_name_an_event_claim_no_cause(stocked: World) -> None:

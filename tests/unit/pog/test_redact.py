@@ -9,9 +9,10 @@ import time
 from urllib.parse import quote
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pog import redact
 from pog.redact import mask, mask_text
 
 
@@ -218,3 +219,65 @@ def test_a_key_is_hidden_from_its_first_line_to_its_last() -> None:
     assert mask_text("see -----BEGIN PRIVATE KEY-----\nMIIB") == "see [secret]"
     long = f"-----BEGIN PRIVATE KEY-----{'x ' * 10_000}"
     assert mask_text(f"{long}{key}") == f"{long}[secret]"
+
+
+# --- long texts ---------------------------------------------------------------------------------------
+
+tokens = st.sampled_from(
+    [
+        "john.doe@example.com",
+        "john%2Edoe%40example.com",
+        "Bearer abcdefghij0123456789abcd",
+        "bearer",
+        "Bearer",
+        "sk-abcdefghij0123456789",
+        base64.b64encode(b"write to john@example.com").decode(),
+        b"write to john@example.com".hex(),
+        "-----BEGIN RSA PRIVATE KEY-----",
+        "-----END RSA PRIVATE KEY-----",
+        "a plain word",
+        "\u6f22\u5b57",
+        "%41%42",
+        "x" * 30,
+    ]
+)
+separators = st.sampled_from([" ", "  ", "\n", ",", '"', ";", "<", ">", "\u3002", ":", "-", "", "/", "="])
+
+
+@pytest.mark.requirement("I4.masking.1")
+@settings(max_examples=400, deadline=None)
+@given(st.lists(st.tuples(tokens, separators), max_size=40))
+def test_a_long_text_is_masked_in_pieces_as_it_is_in_one(parts: list[tuple[str, str]]) -> None:
+    text = "".join(token + separator for token, separator in parts)
+    whole = mask_text(text)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(redact, "_PIECE", 40)
+        patch.setattr(redact, "_LONGEST", 10**6)
+        assert mask_text(text) == whole
+
+
+@pytest.mark.requirement("I4.masking.1")
+@pytest.mark.parametrize(
+    "text",
+    ["word " * 400_000, "a" * 2_000_000, "@a.b" * 500_000, "%41" * 500_000, "ab12" * 400_000 + " end"],
+    ids=["words", "one run", "signs", "quoted", "hex"],
+)
+def test_no_more_than_a_piece_is_ever_looked_at_in_one_go(text: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_at: list[int] = []
+    original = redact._mask_piece
+
+    def noted(piece: str, emails: bool) -> str:
+        looked_at.append(len(piece))
+        return original(piece, emails)
+
+    monkeypatch.setattr(redact, "_mask_piece", noted)
+    mask_text(text)
+    assert max(looked_at) <= 2 * redact._PIECE + redact._LONGEST
+
+
+def test_a_run_too_long_to_be_text_is_left_out_and_what_stands_around_it_stays() -> None:
+    run = base64.b64encode(bytes(range(256)) * 400).decode()
+    shown = mask_text("before " * 5_000 + run + " after john@example.com " + "behind " * 5_000)
+    assert run[:100] not in shown and shown.count("[long]") == 1
+    assert shown.count("before") == shown.count("behind") == 5_000
+    assert "after j***@e***.com" in shown
