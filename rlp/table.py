@@ -56,6 +56,7 @@ _PARAMS = Option(
     metavar="NAME=VALUE",
 )  # fmt: skip
 _RUN = Argument("run", "run id, or the beginning of one")
+_DETACH = Option("detach", ("-d", "--detach"), "submit, print the run's id, do not follow")
 _AT = Option(
     "at", ("--at",), "what was known then: an event, a day or a time; needs no daemon", "text", None,
     "EVENT|TIME",
@@ -63,8 +64,10 @@ _AT = Option(
 _BACKUP = "folder of a backup"
 _APPROVAL = Argument("approval", "approval id, or the beginning of one")
 _NOTE = Option("note", ("--note",), "a remark that is kept with the decision", "text", "", "TEXT")
-_OPENING = Argument("opening", "name of an opening, or path of a YAML file")
+_OPENING = Argument("opening", "name of an opening, or path of its file")
 
+_SINCE = Option("since", ("--since",), "runs since then: 30d, 12h, or a day", "text", "30d", "TIME")
+_SCHEDULE = Argument("name", "name of the schedule")
 _FOLDER = Argument("folder", "the agent's folder; the current one otherwise", optional=True)
 _KEYS = (
     Option("key", ("--key",), "sign with the private key in this file", "text", None, "FILE"),
@@ -94,19 +97,23 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "run", "run:run", "run an opening and follow it to its end",
         (_OPENING,),
-        (_PARAMS, Option("detach", ("-d", "--detach"), "submit, print the run's id, do not follow")),
+        (_PARAMS, _DETACH),
         "Shows every node as it moves. Whatever would leave the machine is held for a person: asked here on "
         "a terminal, parked elsewhere (exit 5, with the line to type next).",
     ),
     Command(
-        "plan", "plan:plan", "show what a run would do, without running it",
-        (_OPENING,), (_PARAMS,),
+        "plan", "plan:plan", "draw what a run would do, without running it",
+        (_OPENING,), (_PARAMS, Option("mermaid", ("--mermaid",), "as a Mermaid flow chart")),
         "Validates the opening against the installed agents and prints every finding at once, with line and "
         "column.",
     ),
     Command(
         "runs", "runs:runs", "list runs, newest first",
-        (), (Option("limit", ("-n", "--limit"), "at most this many", "number", 20, "N"),),
+        (),
+        (
+            Option("limit", ("-n", "--limit"), "at most this many", "number", 20, "N"),
+            Option("schedule", ("--schedule",), "only what this schedule started", "text", None, "NAME"),
+        ),
     ),
     Command(
         "cancel", "runs:cancel", "end a run",
@@ -127,11 +134,111 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "replay", "replay:replay", "re-execute a run from its record and compare; nothing is sent",
-        (_RUN,), (), "Exit 0 identical, 6 diverged or not fully covered.",
+        (_RUN,),
+        (
+            Option("faults", ("--faults",), "once more for each effect, with a fault there"),
+            Option("every_call", ("--every-call",), "with --faults: at each call, not only at effects"),
+        ),
+        "Exit 0 identical, 6 diverged or not fully covered. With --faults, 6 when a fault would leave a mail "
+        "or a file half done, sent twice, or open.",
+    ),
+    Command(
+        "fork", "fork:fork", "repeat a run from its record up to a point, with something changed",
+        (Argument("run", "RUN@NODE, RUN@msg_ID or RUN@#EVENT; RUN alone repeats all of it"),),
+        (
+            Option("set", ("--set",), "another value for a parameter; NAME:=JSON for other than text",
+                   "texts", metavar="NAME=VALUE"),
+            Option("model", ("--model",), "ask this model there", "text", None, "PATTERN"),
+            Option("agents", ("--agent",), "let another agent serve a node", "texts",
+                   metavar="NODE=AGENT"),
+            Option("deny", ("--deny",), "do without a capability", "texts", metavar="CAPABILITY"),
+            Option("live", ("--live",), "below the point, ask everything anew"),
+            Option("recorded", ("--recorded",), "below the point, ask only what the record lacks (default)"),
+            _DETACH,
+        ),
+        "What is not below a change hears the record alone. What was sent is never sent again, and every "
+        "other word to be sent needs a new yes. 'rlp diff' compares the two.",
+    ),
+    Command(
+        "diff", "diff:diff", "compare two runs, message by message",
+        (Argument("one", "run id, or the beginning of one"), Argument("other", "the other run")),
+        (Option("stat", ("--stat",), "only the figures"),),
+        "Ids, times and idempotency keys are no difference. Exit 0 identical, 6 different.",
+    ),
+    Command(
+        "retry", "fork:retry", "try again what failed in a run, on the record of what did not",
+        (_RUN, Argument("node", "only this node, and what is below it", optional=True)),
+        (_DETACH,),
+        "Makes another run. What was sent is not sent again.",
+    ),
+    Command(
+        "resume", "fork:resume", "follow a run that goes on, and answer what it asks",
+        (_RUN,), (), "As 'rlp run' does, from the run's beginning.",
+    ),
+    Command(
+        "schedule add", "schedule:add", "have an opening run by itself, at a time or when files change",
+        (_SCHEDULE, _OPENING),
+        (
+            Option("cron", ("--cron",), "minute hour day month weekday, or @daily and its kin", "text", None,
+                   "EXPRESSION"),
+            Option("zone", ("--zone",), "time zone of the expression; this machine's otherwise", "text", None,
+                   "ZONE"),
+            Option("watch", ("--watch",), "a folder or file that starts a run when it changes", "texts",
+                   metavar="PATH"),
+            Option("patterns", ("--pattern",), "only files like this count", "texts", metavar="GLOB"),
+            Option("settle", ("--settle",), "how long files must be left alone; 2s otherwise", "text", None,
+                   "TIME"),
+            _PARAMS,
+            Option("missed", ("--missed",), "times that passed unseen: skip, or once for one run", "text",
+                   "skip", "skip|once"),
+            Option("overlap", ("--overlap",), "while a run goes on: skip, or parallel", "text", "skip",
+                   "skip|parallel"),
+        ),
+        "The text of the opening is kept as it is now. Nobody is asked when it runs: what needs a person "
+        "waits for one. A schedule of that name is replaced.",
+    ),
+    Command("schedule list", "schedule:list_", "list what runs by itself"),
+    Command("schedule show", "schedule:show", "show one schedule and the text it runs", (_SCHEDULE,)),
+    Command("schedule rm", "schedule:rm", "remove a schedule; runs it started go on", (_SCHEDULE,)),
+    Command(
+        "schedule pause", "schedule:pause", "have a schedule start nothing for a while",
+        (_SCHEDULE,), (Option("off", ("--off",), "let it go on"),),
+        "What falls due meanwhile is reported, and not made up for.",
+    ),
+    Command(
+        "schedule run-now", "schedule:run_now", "start now what a schedule would start",
+        (_SCHEDULE,), (), "With no more authority than it would have by itself.",
+    ),
+    Command(
+        "schedule next", "schedule:coming", "print the coming due times, with their offset",
+        (Argument("name", "name of the schedule; otherwise of all", optional=True),),
+        (Option("limit", ("-n", "--limit"), "at most this many", "number", 10, "N"),),
     ),
     Command(
         "verify", "verify:verify", "check the ledger's chain, signatures and views; needs no daemon",
-        (), (Option("chain_only", ("--chain-only",), "do not compare the views"),),
+        (Argument("file", "a sealed run to check instead, as 'rlp export-run' makes one", optional=True),),
+        (
+            Option("chain_only", ("--chain-only",), "do not compare the views"),
+            Option("reexecute", ("--reexecute",), "execute the sealed run again, engine and every agent"),
+            Option("key", ("--key",), "insist that the sealed run was sealed with this key", "text", None,
+                   "FINGERPRINT"),
+        ),
+        "Exit 6 when something differs. A sealed run needs no home: nothing of it is kept, and its agents "
+        "run in the sandbox on recorded answers only.",
+    ),
+    Command(
+        "export-run", "seal:export_run", "seal a finished run into one file that a stranger can re-execute",
+        (_RUN,),
+        (
+            Option("output", ("-o", "--output"), "the file; RUN.rlrun here otherwise", "text", None, "FILE"),
+            Option("redact", ("--redact",), "replace secrets, contacts, value:TEXT, field:NODE.PORT[.PATH]",
+                   "texts", metavar="RULES"),
+            Option("salt", ("--salt",), "draw the stand-ins from this text; by chance otherwise", "text",
+                   None, "TEXT"),
+            Option("preview", ("--preview",), "show what would be replaced and what remains; write nothing"),
+        ),
+        "The runs nested in it go along. Rules are separated by commas, or given several times; with any "
+        "of them, secrets are replaced too. A stand-in is the same everywhere, and the run still executes.",
     ),
     Command(
         "approvals", "approvals:approvals", "list what waits for a person",
@@ -299,7 +406,38 @@ COMMANDS: tuple[Command, ...] = (
         ),
         (Option("token", ("--token",), "revocation id of a token", "text", None, "ID"),),
     ),
+    Command(
+        "cap shrink", "whatif:shrink", "the smallest policy under which an agent's recorded runs still pass",
+        (Argument("agent", "name of the agent"),),
+        (
+            _SINCE,
+            Option("output", ("-o", "--output"), "write it to this file, not there yet", "text", None, "FILE"),
+        ),
+        "Every run is driven again under it, from its record and in memory, and every grant that stays is "
+        "one that a run needs. Never more than the agent may do at present. The file is an override, too.",
+    ),
+    Command(
+        "policy test", "whatif:test", "what recorded runs would have been under another policy",
+        (Argument("file", "a policy.caps, or a folder of <agent>.toml"),),
+        (
+            _SINCE,
+            Option("agent", ("--agent",), "the file is this agent's own policy", "text", None, "NAME"),
+            Option("rerun", ("--rerun",), "execute also the runs in which no verdict changes"),
+        ),
+        "With --agent the file stands in for the agent's policy.caps; without, it is an override laid on "
+        "every agent; a folder replaces all overrides. Nothing is performed. Exit 6 when anything would change.",
+    ),
     Command("list", "list_:list_", "list the openings that can be run and the installed agents"),
+    Command(
+        "opening show", "opening:show", "print an opening's definition as YAML or as brace text",
+        (_OPENING,),
+        (
+            Option("yaml", ("--yaml",), "as YAML, which is what is printed otherwise too"),
+            Option("brace", ("--brace",), "as brace text, for a file NAME.opening"),
+        ),
+        "Both are read as the same definition, with the same digest, and --json prints that. Comments of the "
+        "file are not part of it.",
+    ),
     Command(
         "logs", "log:logs", "show what the daemon wrote down",
         (),
@@ -470,10 +608,13 @@ COMMANDS: tuple[Command, ...] = (
 
 GROUPS: dict[str, str] = {
     "kb": "the knowledge base",
+    "schedule": "what runs by itself",
+    "opening": "the text of openings",
     "agent": "agents: what is installed, and who may run",
     "memory": "what agents remember",
     "promise": "what waits for somebody's word",
     "cap": "capabilities of agents",
+    "policy": "policies before they hold",
     "trust": "who may publish agents",
     "daemon": "this user's daemon",
     "config": "configuration",

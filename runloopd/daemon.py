@@ -31,7 +31,15 @@ from runloop.bundle.signature import PublicKey
 from runloop.clock import SystemClock
 from runloop.config import Config, Paths, shipped
 from runloop.errors import NotFoundError, RunloopError
-from runloop.events import AgentTransition, DaemonStarted, DaemonStopped, Draft, Event, Provenance
+from runloop.events import (
+    AgentTransition,
+    DaemonStarted,
+    DaemonStopped,
+    Draft,
+    Event,
+    Provenance,
+    RunStarted,
+)
 from runloop.ids import RunId, run_id_to_int
 from runloop.rmp import topics
 from runloop.rmp.frame import MAX_BODY
@@ -56,6 +64,7 @@ from runloopd.broker.providers.web import Web
 from runloopd.broker.quotas import Quotas
 from runloopd.broker.secrets import SecretStore, keyring_lookup
 from runloopd.broker.statements import Statements
+from runloopd.broker.talk import Talk
 from runloopd.bus.bus import Bus
 from runloopd.bus.consumers import Consumers
 from runloopd.bus.directory import Directory, Hosted
@@ -68,20 +77,26 @@ from runloopd.gateway.agents import AgentMethods
 from runloopd.gateway.bus import BusMethods
 from runloopd.gateway.control import Control
 from runloopd.gateway.describe import Descriptions
+from runloopd.gateway.forks import rows as fork_rows
 from runloopd.gateway.imports import ImportMethods
 from runloopd.gateway.memory import MemoryMethods
 from runloopd.gateway.methods import Row
 from runloopd.gateway.promises import PromiseMethods
 from runloopd.gateway.retractions import rows as retraction_rows
+from runloopd.gateway.triggers import TriggerMethods
 from runloopd.gateway.upkeep import rows as upkeep_rows
+from runloopd.gateway.whatif import rows as whatif_rows
 from runloopd.journal import Journal
 from runloopd.runs.attempts import BusAttempts
-from runloopd.runs.replayer import Replayer
+from runloopd.runs.fork import Forks
+from runloopd.runs.hearing import Branches
+from runloopd.runs.replayer import LedgerSource, Replayer
 from runloopd.runs.service import Runs
 from runloopd.runs.trial import Trial
 from runloopd.runtime.breaker import Breaker
 from runloopd.runtime.indexes import Indexes
 from runloopd.runtime.installer import Installer
+from runloopd.runtime.library import library_digest
 from runloopd.runtime.mailbox import Mailbox
 from runloopd.runtime.orders import AttemptOrder
 from runloopd.runtime.quarantine import KINDS as QUARANTINE_KINDS
@@ -90,6 +105,9 @@ from runloopd.runtime.registry import Registry, read_pins
 from runloopd.runtime.store import Store
 from runloopd.runtime.supervisor import Runtime
 from runloopd.runtime.uses import Usage
+from runloopd.triggers.kernel import WallAlarm
+from runloopd.triggers.record import Record
+from runloopd.triggers.service import Triggers
 
 __all__ = ["Daemon"]
 
@@ -211,6 +229,7 @@ class Daemon:
             name: await asyncio.to_thread(unpack, shipped(place), paths.cache_dir)
             for name, place in RUNNERS.items()
         }
+        branches = Branches(reader=reader, journal=journal, gate=gate)
         attempts = BusAttempts(
             bus=bus,
             mailbox=mailbox,
@@ -223,6 +242,8 @@ class Daemon:
             journal=journal,
             reader=reader,
             quarantine=quarantine,
+            answers=branches.answers,
+            narrowed=branches.narrowed,
         )
         runs = self._runs = Runs(
             bus=bus,
@@ -231,13 +252,14 @@ class Daemon:
             registry=registry,
             approvals=approvals,
             attempts=attempts,
-            replayer=Replayer(reader=reader, registry=registry, runtime=runtime, attempts=attempts),
+            replayer=Replayer(LedgerSource(reader, registry, attempts.prepare), runtime),
             clock=clock,
-            engine_versions=lambda: {"logic": openings_engine.LOGIC, **runtime.engine},
+            engine_versions=lambda: engine_versions(runtime),
             budgets=config.budgets,
             quotas=quotas,
             quarantine=quarantine,
-            parked=gate.promises.parked,
+            parked=gate.parked,
+            talk=gate.talk,
         )
         trial = Trial(
             examine=registry.examine,
@@ -301,7 +323,18 @@ class Daemon:
                 ).rows()
                 + self._bus_rows(bus, journal, scans, lambda: hosted(registry, policies, quarantine))
                 + knowing_rows(journal, knowledge, scans, gate.promises)
+                + self._trigger_rows(journal, scans, knowledge)
                 + list(retraction_rows(retractions))
+                + self._fork_rows(scans, registry, attempts, quotas)
+                + list(
+                    whatif_rows(
+                        reader=scans,
+                        registry=registry,
+                        source=LedgerSource(scans, registry, attempts.prepare),
+                        runtime=runtime,
+                        override=policies.override,
+                    )
+                )
                 + upkeep_rows(
                     Statements(journal=journal, reader=scans), journal, views.rebuild, views.quarantined
                 ),
@@ -312,7 +345,7 @@ class Daemon:
         recall(reader, unfinished, gate, approvals)
         await asyncio.to_thread(installer.sweep)
         desk.resume()
-        await self._state(DaemonStarted(build=BUILD, pid=os.getpid(), recovered_runs=len(unfinished_runs)))
+        await self._begin(unfinished, len(unfinished_runs))
         # Compiling the runner takes seconds, once per build and machine: nobody waits for it who need not.
         self._background(
             approvals.expire_loop(),
@@ -320,10 +353,8 @@ class Daemon:
             knowledge.follow(),
             self._prepare_agents(registry, attempts),
         )
-        await runs.recover()
+        await self._go_on()
         await self._open_door(bus, keyring)
-        # Closed first: while it drains, people can still look and take back.
-        self._stack.push_async_callback(self._close_runs)
         log.info("daemon_started", home=str(paths.home), socket=str(paths.socket), pid=os.getpid())
 
     def _ledger(self, keyring: Keyring) -> Ledger:
@@ -336,6 +367,7 @@ class Daemon:
             clock=self._clock,
             anchor=paths.ledger_anchor,
         )
+        self._head = ledger.head.id
         if ledger.torn_tail:
             log.warning("ledger_tail_cut", file=str(paths.events_db), head=ledger.head.id)
         return ledger
@@ -361,6 +393,7 @@ class Daemon:
                 mint=mint,
                 approvals=approvals,
                 promises=self._own(Promises(journal, self._clock)),
+                talk=Talk(journal, self._clock, self._bus),
                 quotas=quotas,
                 models=self._own(
                     ModelBroker(config.models, secrets=secrets, clock=self._clock, jitter=random.random)
@@ -417,6 +450,37 @@ class Daemon:
         )
         return self._bus_methods.rows()
 
+    def _fork_rows(
+        self, scans: Reader, registry: Registry, attempts: BusAttempts, quotas: Quotas
+    ) -> list[Row]:
+        """Runs that are made of other runs."""
+        forks = Forks(
+            journal=self._journal,
+            reader=scans,
+            registry=registry,
+            quarantine=self._quarantine,
+            prepare=attempts.prepare,
+            engine_versions=lambda: engine_versions(self._runtime),
+            budgets=self._config.budgets,
+            quotas=quotas,
+        )
+        return list(fork_rows(forks, scans))
+
+    def _trigger_rows(self, journal: Journal, scans: Reader, knowledge: LedgerKnowledge) -> list[Row]:
+        """What starts runs by itself; restored and set going once everything else stands."""
+        alarm = self._stack.enter_context(closing(WallAlarm()))
+        self._triggers = Triggers(
+            journal=journal,
+            record=Record(scans, alive=self._head),
+            runs=self._runs,
+            clock=self._clock,
+            alarm=alarm,
+            config=self._config.scheduler,
+            never=(*own_places(self._paths), self._paths.run_dir),
+        )
+        self._trigger_methods = TriggerMethods(self._triggers, knowledge)
+        return [*self._trigger_methods.rows()]
+
     async def _open_door(self, bus: Bus, keyring: Keyring) -> None:
         self._started_ms = self._clock.now_ms()
         server = SocketServer(
@@ -431,9 +495,21 @@ class Daemon:
         )
         await server.start()
         self._later(server.close)
+        # Closed first: while it drains, people can still look and take back.
+        self._stack.push_async_callback(self._close_runs)
+
+    async def _begin(self, unfinished: list[Event], runs: int) -> None:
+        await self._triggers.restore(unfinished)
+        await self._state(DaemonStarted(build=BUILD, pid=os.getpid(), recovered_runs=runs))
+
+    async def _go_on(self) -> None:
+        """What was under way first; then what falls due."""
+        await self._runs.recover()
+        self._background(self._triggers.loop())
 
     async def _close_runs(self) -> None:
         log.info("daemon_draining", runs=len(self._runs.active()))
+        await self._triggers.close()
         await self._runs.close(self._drain_ms)
         await self._state(DaemonStopped(reason="asked to"))
 
@@ -493,6 +569,7 @@ class Daemon:
             "events": self._journal.head_id,
             "views": self._journal.views_cursor,
             "active_runs": self._runs.active(),
+            "schedules": self._trigger_methods.summary(),
             "agents_ready": self._prepared,
             "agents_held": [held["agent"] for held in self._quarantine.show()],
             "workers": self._runtime.workers,
@@ -512,6 +589,11 @@ class Daemon:
     def _asked_to_stop(self, drain: bool) -> None:
         self._drain_ms = DRAIN_MS if drain else 0
         self._stop.set()
+
+
+def engine_versions(runtime: Runtime) -> dict[str, Any]:
+    """What ``run.started`` says of the engine and of where guests run."""
+    return {"logic": openings_engine.LOGIC, **runtime.engine, "library": library_digest()}
 
 
 def hosted(registry: Registry, policies: Policies, quarantine: Quarantine) -> list[Hosted]:
@@ -544,7 +626,7 @@ def knowing_rows(
 
 def recall(reader: Reader, unfinished: list[Event], gate: Gate, approvals: Approvals) -> None:
     """Tell of unfinished runs, and of what the operator asked for outside of any: it lasts until answered."""
-    gate.restore(unfinished)
+    gate.restore(unfinished, in_order(beside(reader, unfinished)))
     outside = [event for event in reader.events(kinds=APPROVAL_KINDS) if event.run is None]
     approvals.restore(in_order((*unfinished, *outside)))
 
@@ -553,6 +635,20 @@ def recalled(retractions: Retractions, reader: Reader, unfinished: list[Event]) 
     """Tell of what was taken back, and of what unfinished runs have heard."""
     retractions.restore(reader.events(kinds=RETRACTION_KINDS), unfinished)
     return retractions
+
+
+def beside(reader: Reader, unfinished: list[Event]) -> Iterator[Event]:
+    """The events of finished runs that are in one tree with an unfinished one: what they used counts."""
+    live = {event.run: event.payload for event in unfinished if isinstance(event.payload, RunStarted)}
+    roots = {
+        run if started.parent is None else started.parent.root
+        for run, started in live.items()
+        if run is not None and (started.parent is not None or "openings" in started.definition)
+    }
+    for root in sorted(roots):
+        for run in (root, *reader.runs_below(root)):
+            if run not in live:
+                yield from reader.events(run=run)
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:

@@ -85,6 +85,9 @@ def _crossing(  # noqa: PLR0911, PLR0912 - one row per kind of event, read like 
     match kind:
         case "message.sent":
             return p["sender"], p["receiver"], f"{p['type']} on {p['topic']}", p["size"]
+        case "message.posted":
+            to = f" to {p['in_reply_to']}" if p["in_reply_to"] else ""
+            return node, p["to"], f"{p['act']} {p['message']}{to}", p["size"]
         case "hostcall.admitted":
             return node, "gate", f"{p['op']} admitted ({p['effect']})", p["request_bytes"]
         case "hostcall.delivered":

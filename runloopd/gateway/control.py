@@ -53,10 +53,12 @@ class Submit(Params, frozen=True, kw_only=True):
     agents_dir: str | None = None
     params: dict[str, Any] = {}
     origin: dict[str, Any] = {}
+    openings: dict[str, str] = {}
 
 
 class ListRuns(Params, frozen=True, kw_only=True):
     limit: int = 50
+    schedule: str | None = None
 
 
 class OneRun(Params, frozen=True, kw_only=True):
@@ -352,12 +354,17 @@ class Control:
                 agents_dir=params.agents_dir,
                 params=params.params,
                 origin=params.origin,
+                openings=params.openings,
             ),
         )
         return {"run": run}
 
     async def _list_runs(self, _: Principal, params: ListRuns) -> Any:
-        runs = await asyncio.to_thread(self._reader.runs, within(params.limit, _MAX_RUNS))
+        limit = within(params.limit, _MAX_RUNS)
+        if params.schedule is None:
+            runs = await asyncio.to_thread(self._reader.runs, limit)
+        else:
+            runs = await asyncio.to_thread(self._reader.runs_by, f"schedule:{params.schedule}", limit)
         waiting = {approval.run for approval in self._approvals.list() if approval.state == "open"}
         waiting.update(run for run, _ in self._parked())
         for run in runs:

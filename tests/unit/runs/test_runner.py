@@ -269,3 +269,32 @@ async def test_a_run_whose_facts_cannot_be_written_stalls_and_does_nothing_more(
     assert isinstance(stage.runner.failure, LedgerWriteError)
     assert ("join", 1) not in stage.attempts.begun
     assert stage.attempts.killed == [("right", 1)]
+
+
+@pytest.mark.requirement("I5.talk.4")
+async def test_who_is_busy_is_told_only_while_nothing_is_being_decided(stage: Stage) -> None:
+    """From this the talk of a run knows when nobody can speak any more."""
+    rested: list[frozenset[str] | None] = []
+
+    def note() -> None:
+        rested.append(stage.runner.busy())
+        stage.attempts._changed.set()
+
+    stage.runner._rested = note
+    assert stage.runner.busy() is None
+    loop = await stage.start()
+    await stage.attempts.until(lambda: len(stage.attempts.begun) == 2)
+    await stage.attempts.until(lambda: bool(rested))
+    assert stage.runner.busy() == {"left", "right"}
+    stage.attempts.fail("left")
+    await stage.attempts.until(lambda: "node:left:2:backoff" in stage.timers())
+    await stage.attempts.until(lambda: rested[-1] == {"right", "node:left:2:backoff"})
+    stage.attempts.succeed("right")
+    await stage.attempts.until(lambda: rested[-1] == {"node:left:2:backoff"})
+    stage.clock.advance(3_000)
+    await stage.attempts.until(lambda: ("left", 2) in stage.attempts.begun)
+    stage.attempts.succeed("left", attempt=2)
+    await stage.attempts.until(lambda: ("join", 1) in stage.attempts.begun)
+    assert frozenset() not in rested, "between left and join nobody is told that all is over"
+    stage.attempts.succeed("join", value={"text": "done"})
+    await asyncio.wait_for(loop, 20)

@@ -1,0 +1,1 @@
+"""Recorded runs driven again in memory: under another policy, and with faults. Nothing is performed."""
