@@ -142,7 +142,7 @@ class Shrink:
             if pin is not None and tape.refusal(answer) is None:
                 tools = rulings.agent(pin).tools
                 uses += needs(answer.call.op, tape.args(answer.call), tape.world(answer), tools)
-        left = effective(present, policy_of(uses, present)).policy
+        left = policy_of(uses, present)
         while (change := await self._changed(calls, agent, left)) is not None:
             left = _given_back(left, present, change)
         for grant in _grants(left):

@@ -20,7 +20,7 @@ import msgspec
 from openings import child
 from openings.definition import Opening
 from openings.demands import AttemptOutcome, Reexecute
-from openings.engine import Command, FinishRun, ScheduleNode, apply, blobs, due, fact, initial
+from openings.engine import CancelNode, Command, ScheduleNode, apply, blobs, due, fact, initial
 from openings.replay import HOST_SIDE
 from openings.state import RUN_TIMER, RunState, base
 from runloop.digest import blob_digest, digest
@@ -172,6 +172,8 @@ class _Play:
         """Recorded answer -> the call here that heard it."""
         self.places: set[Call] = set()
         """Recorded calls whose answers were heard."""
+        self.ending: dict[str, int] = {}
+        """Node -> when its attempt ends that ends as it did."""
         self.result: RunFinished | None = None
         self.allowances = Allowances(self.tape.events)
 
@@ -202,7 +204,14 @@ class _Play:
             key = about(fact(command))
             if key not in self.offered:
                 self.offered.add(key)
-                self._push(self._moment(key), command)
+                self._push(self._due(command, key), command)
+
+    def _due(self, command: Command, key: tuple[Any, ...]) -> Moment:
+        """When a command is stated. A cancellation that the record does not state came too late: the node
+        ended while it was on its way."""
+        if isinstance(command, CancelNode) and key not in self.tape.moments and command.node in self.ending:
+            return max(self.ending[command.node], self.now), AFTER
+        return self._moment(key)
 
     def _moment(self, key: tuple[Any, ...]) -> Moment:
         at, place = self.tape.moments.get(key, (self.now, AFTER))
@@ -219,8 +228,6 @@ class _Play:
             return
         self.offered.discard(about(fact(item)))
         if item not in due(self.state):
-            return
-        if self.stopped and isinstance(item, FinishRun):
             return
         stated = fact(item, now_ms=self.now)
         self._state(stated)
@@ -366,7 +373,9 @@ class _Play:
     def _end(self, finished: NodeFinished, *, heard: Heard | None = None, same: bool = True) -> None:
         """An attempt ends, at the moment it did; another end comes after the last answer it heard."""
         if same:
-            self._push(self._moment(about(finished)), finished)
+            moment = self._moment(about(finished))
+            self.ending[finished.node] = moment[0]
+            self._push(moment, finished)
             return
         last = max((a.event.ts_ms for a in heard.events), default=self.now) if heard is not None else self.now
         self._push((max(last, self.now), AFTER), finished)

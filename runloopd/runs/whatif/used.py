@@ -14,7 +14,7 @@ from typing import Any
 from runloop.bundle.tools import Tool
 from runloop.caps.destination import parse_destination
 from runloop.caps.grants import GrantError, NetRule, Value, join
-from runloop.caps.policy import CAPABILITIES, KB_DOMAINS, Policy
+from runloop.caps.policy import CAPABILITIES, KB_DOMAINS, Policy, effective
 from runloop.errors import RunloopError
 from runloop.ops import OPS
 from runloopd.broker.hindsight import World, private_addresses
@@ -60,13 +60,11 @@ def policy_of(uses: Sequence[Use], present: Policy) -> Policy:
     found: dict[str, Value] = {}
     for name, entry in uses:
         have = present.value(name)
-        if have is False and not (name == "fs_ro" and present.value("fs_rw")):
-            continue
         value = _written(name, entry)
         if value is None:
             value = have
         found[name] = join(found.get(name, False), value, CAPABILITIES[name].covers)
-    return Policy(found)
+    return effective(present, Policy(found)).policy
 
 
 def _written(name: str, entry: Any) -> Value | None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,13 +14,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from openings.definition import Opening
+from openings.definition import Edge, Node, Opening, Retry
 from openings.demands import AttemptOutcome, Reexecute
-from openings.testing import pin
+from openings.expressions import Ref
+from openings.testing import Play, pin
 from openings.testing import started as run_started
-from runloop.caps.policy import Policy, effective, parse_policy
+from runloop.caps.policy import Policy, parse_policy
 from runloop.digest import blob_digest, canonical, digest
-from runloop.events import Event, NodeFinished, NodeScheduled
+from runloop.events import (
+    ActionDecided,
+    ActionRequested,
+    Event,
+    HostcallDelivered,
+    NodeFinished,
+    NodeScheduled,
+    Provenance,
+    RunCancelRequested,
+)
 from runloopd.broker.asks import CapabilityError
 from runloopd.broker.calls import Answer, Caller, HostCall
 from runloopd.broker.hindsight import World, judge
@@ -29,7 +40,7 @@ from runloopd.runs.whatif.simulator import Played, Simulator, ends
 from runloopd.runs.whatif.tape import Tape
 from runloopd.runs.whatif.used import needs, policy_of
 from tests.histories.test_histories import HISTORIES, history
-from tests.unit.runs.test_forks import Stage, graphs, one_search, reached
+from tests.unit.runs.test_forks import CHAIN, Stage, graph, graphs, one_search, reached
 
 # --- the engine, the clock and the people of real histories ---------------------------------------
 
@@ -106,6 +117,69 @@ def _same(tape: Tape, played: Played) -> None:
     assert played.error == tape.finished.error
 
 
+def _told(opening: Opening, script: Callable[[Play], None]) -> Tape:
+    """A record that was made by hand, to its end."""
+    play = Play(opening)
+    play.settle()
+    script(play)
+    play.settle()
+    return Tape(play.events, _no_blob)
+
+
+def _one(**more: Any) -> Opening:
+    return Opening(name="one", nodes=(Node(id="n0", use="agent:a", **more),))
+
+
+def _pair() -> Opening:
+    edge = Edge(source=Ref("n0", ("out",)), node="n1", port="in")
+    return Opening(name="two", nodes=tuple(Node(id=n, use="agent:a") for n in ("n0", "n1")), edges=(edge,))
+
+
+async def test_an_end_that_came_before_a_late_clock_is_no_timeout() -> None:
+    def late(play: Play) -> None:
+        play.now_ms += 1_500
+        play.succeed("n0", out=1)
+        play.settle()
+        play.succeed("n1", out=1)
+
+    tape = _told(replace(_pair(), policy=replace(_pair().policy, timeout_ms=1_000)), late)
+    assert [node.state for node in ends(tape.state()).values()] == ["succeeded", "succeeded"]
+    _same(tape, await _AsRecorded({tape.run: tape}).play(tape, _Nothing()))
+
+
+async def test_a_person_who_said_no_has_said_it_again() -> None:
+    def denied(play: Play) -> None:
+        play.say(ASKED, DENIED, REFUSED)
+        play.fail("n0", retryable=True)
+
+    tape = _told(_one(retry=Retry(max_attempts=2, initial_ms=0)), denied)
+    assert ends(tape.state())["n0"].attempts == 1
+    _same(tape, await _AsRecorded({tape.run: tape}).play(tape, _Nothing()))
+
+
+async def test_what_ended_while_the_run_was_being_cancelled_keeps_its_moment() -> None:
+    def cancelled(play: Play) -> None:
+        play.now_ms += 50
+        play.say(RunCancelRequested(principal="operator:1", reason="enough"))
+        play.now_ms += 10
+        play.succeed("n0", out=1)
+
+    tape = _told(_pair(), cancelled)
+    assert [node.state for node in ends(tape.state()).values()] == ["succeeded", "cancelled"]
+    _same(tape, await _AsRecorded({tape.run: tape}).play(tape, _Nothing()))
+
+
+ASKED = ActionRequested(
+    approval="a1", node="n0", attempt=1, call=0, op="mail.send", effect="send", key="k", args_digest="d",
+    action={}, action_digest="x", content_blob="c", content_type="t", expires_ms=2**50,
+)  # fmt: skip
+DENIED = ActionDecided(approval="a1", node="n0", decision="denied", principal="operator:1", action_digest="x")
+REFUSED = HostcallDelivered(
+    node="n0", attempt=1, call=0, op="mail.send", effect="send", args_digest="d", args_blob="d", ok=False,
+    result_digest="r", result_blob="r", request_bytes=1, response_bytes=1, fuel=1,
+)  # fmt: skip
+
+
 # --- graphs of any shape --------------------------------------------------------------------------
 
 
@@ -176,7 +250,7 @@ def test_a_run_driven_again_is_the_run_it_was_and_a_denial_changes_its_cone_alon
     async def play(folder: Path) -> None:
         stage = Stage(folder, opening, blunt=blunt)
         # What a node asks for is the same whatever it gets: all it could ask is on record.
-        stage.calls = lambda node, given: [("kb.search", {"query": node}), ("time.now", {})]
+        stage.calls = _constant
         try:
             run = await stage.run(run_started(opening, {"p": 1}))
             tape = Tape(list(stage.reader.events(run=run)), stage.reader.blob)
@@ -201,8 +275,6 @@ def test_a_run_driven_again_is_the_run_it_was_and_a_denial_changes_its_cone_alon
 
 
 async def test_what_the_record_does_not_know_stops_the_node_and_what_hangs_on_it(tmp_path: Path) -> None:
-    from tests.unit.runs.test_forks import CHAIN
-
     stage = Stage(tmp_path, CHAIN)
     stage.calls = one_search  # it asks about its input: another input is another question
     try:
@@ -218,11 +290,6 @@ async def test_what_the_record_does_not_know_stops_the_node_and_what_hangs_on_it
 
 
 async def test_an_attempt_that_the_machine_ended_ends_so_again_and_its_retry_too(tmp_path: Path) -> None:
-    from dataclasses import replace
-
-    from openings.definition import Retry
-    from tests.unit.runs.test_forks import CHAIN
-
     retry = Retry(max_attempts=2, initial_ms=0)
     opening = replace(CHAIN, nodes=tuple(replace(node, retry=retry) for node in CHAIN.nodes))
     stage = Stage(tmp_path, opening)
@@ -237,10 +304,71 @@ async def test_an_attempt_that_the_machine_ended_ends_so_again_and_its_retry_too
     _same(tape, played)
 
 
+def _constant(node: str, given: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    return [("kb.search", {"query": node}), ("time.now", {})]
+
+
+async def test_what_came_of_a_call_that_is_not_made_is_not_believed(tmp_path: Path) -> None:
+    opening = graph([], 2, frozenset())  # two nodes without an edge: what one wrote the other read
+    stage = Stage(tmp_path, opening, blunt=frozenset({"n0"}))
+    stage.calls = _constant
+    try:
+        run = await stage.run(run_started(opening, {"p": 1}))
+        events = list(stage.reader.events(run=run))
+        wrote = next(e for e in events if _is_call(e, "n0", 0))
+        events = [
+            msgspec.structs.replace(
+                e, provenance=Provenance(causes=(wrote.id,), node="n1", attempt=1, call=0)
+            )
+            if _is_call(e, "n1", 0)
+            else _with(e, Provenance(node="n0", attempt=1, call=0))
+            if e is wrote
+            else e
+            for e in events
+        ]
+        tape = Tape(events, stage.reader.blob)
+        _same(tape, await _Guests(stage).play(tape, _Nothing()))
+        played = await _Guests(stage).play(tape, _Deny(frozenset({"n0"})))
+    finally:
+        await stage.close()
+    (stop,) = played.stops
+    assert (stop.node, stop.call, stop.kind) == ("n1", 0, "cause")
+    assert played.outcome is None
+
+
+def _with(event: Event, provenance: Provenance) -> Event:
+    return msgspec.structs.replace(event, provenance=provenance)
+
+
+def _is_call(event: Event, node: str, call: int) -> bool:
+    payload = event.payload
+    return isinstance(payload, HostcallDelivered) and (payload.node, payload.call) == (node, call)
+
+
+async def test_no_clock_ends_what_stopped_for_want_of_an_answer(tmp_path: Path) -> None:
+    opening = replace(
+        CHAIN,
+        nodes=tuple(replace(node, timeout_ms=1_000) for node in CHAIN.nodes),
+        policy=replace(CHAIN.policy, timeout_ms=60_000),
+    )
+    stage = Stage(tmp_path, opening)
+    stage.calls = one_search
+    try:
+        run = await stage.run(run_started(opening, {"p": 1}))
+        tape = Tape(list(stage.reader.events(run=run)), stage.reader.blob)
+        _same(tape, await _Guests(stage).play(tape, _Nothing()))
+        played = await _Guests(stage).play(tape, _Deny(frozenset({"n0"})))
+    finally:
+        await stage.close()
+    assert [stop.node for stop in played.stops] == ["n1"]
+    assert played.nodes["n1"].state == "running"
+    assert played.outcome is None
+
+
 # --- verdicts -------------------------------------------------------------------------------------
 
 OPS = frozenset(
-    {"http.fetch", "mail.send", "kb.search", "kb.query", "model.complete", "fs.read", "msg.reply"}
+    {"time.now", "http.fetch", "mail.send", "kb.search", "kb.query", "model.complete", "fs.read", "msg.reply"}
 )
 ALL = parse_policy('[capabilities]\nkb_read = true\n"kb_read.contacts_raw" = true\n')
 
@@ -266,6 +394,8 @@ HITS = {"items": [{"kind": "note", "id": "1"}]}
 @pytest.mark.parametrize(
     ("caps", "op", "args", "world", "kind"),
     [
+        pytest.param("", "time.now", {}, World(ok=True, value={"now_ms": 1}), "denied", id="flag"),
+        pytest.param('fs_ro = ["/a"]', "fs.list", {"path": "/a"}, None, "denied", id="undeclared"),
         pytest.param('net = ["a.example", "b.example"]', "http.fetch", FETCH, PAGE, "allowed", id="net"),
         pytest.param('net = ["a.example"]', "http.fetch", FETCH, PAGE, "denied", id="redirect"),
         pytest.param('net = [{hosts=["a.example","b.example"], paths=["/x"]}]', "http.fetch", FETCH, PAGE,
@@ -276,7 +406,8 @@ HITS = {"items": [{"kind": "note", "id": "1"}]}
         pytest.param('mail = ["x@a.org"]', "mail.send",
                      {"to": ["x@a.org"], "bcc": ["y@a.org"], "subject": "", "body": ""},
                      World(ok=True, value={}), "denied", id="bcc"),
-        pytest.param('model = ["openai:*"]', "model.complete", {"messages": [{"role": "user", "content": ""}]},
+        pytest.param('model = ["openai:*"]', "model.complete",
+                     {"messages": [{"role": "user", "content": ""}]},
                      World(ok=True, value={"provider": "rules", "model": "t"}), "open", id="model"),
         pytest.param('kb_read = ["contacts"]', "kb.search", {"query": "q"},
                      World(ok=True, value=HITS, grants=ALL), "open", id="search"),
@@ -285,8 +416,10 @@ HITS = {"items": [{"kind": "note", "id": "1"}]}
         pytest.param('kb_read = ["notes"]', "kb.search", {"query": "x@a.org", "kinds": ["note"]},
                      World(ok=True, value=HITS, grants=ALL), "open", id="masked"),
         pytest.param('kb_read = ["notes"]\n"kb_read.contacts_raw" = true', "kb.query",
-                     {"sql": "select * from contacts"}, World(ok=True, value={}, grants=ALL), "open", id="query"),
-        pytest.param('fs_ro = ["/a/b"]', "fs.read", {"path": "/a/bc"}, World(ok=True, value={}), "denied", id="fs"),
+                     {"sql": "select * from contacts"}, World(ok=True, value={}, grants=ALL), "open",
+                     id="query"),
+        pytest.param('fs_ro = ["/a/b"]', "fs.read", {"path": "/a/bc"}, World(ok=True, value={}), "denied",
+                     id="fs"),
         pytest.param('talk = ["talk/x"]', "msg.reply",
                      {"message": "msg_0", "act": "inform", "content": 1},
                      World(ok=True, value={}, to="node/other"), "denied", id="reply"),
@@ -308,14 +441,15 @@ USES: tuple[tuple[str, dict[str, Any], World], ...] = (
     ("model.complete", {"messages": []}, World(ok=True, value={"provider": "p", "model": "m"})),
 )  # fmt: skip
 WIDE = parse_policy(
-    '[capabilities]\nnet = ["*.example", {hosts=["[::1]"], allow_http=true}]\nfs_ro = ["/srv"]\nmail = true\nmodel = true\ntime = true\n'
+    '[capabilities]\nnet = ["*.example", {hosts=["[::1]"], allow_http=true}]\n'
+    'fs_ro = ["/srv"]\nmail = true\nmodel = true\ntime = true\n'
 )
 
 
 @pytest.mark.requirement("I5.whatif.3")
 async def test_what_was_used_is_written_down_exactly_and_lets_in_exactly_that() -> None:
     uses = [use for op, args, world in USES for use in needs(op, args, world, ())]
-    least = effective(WIDE, policy_of(uses, WIDE)).policy
+    least = policy_of(uses, WIDE)
     assert least.to_json() == {
         "fs_ro": ["/srv/in"],
         "net": [
@@ -334,4 +468,4 @@ async def test_what_was_used_is_written_down_exactly_and_lets_in_exactly_that() 
 def test_what_is_not_granted_at_present_is_never_written_down() -> None:
     uses = [use for op, args, world in USES for use in needs(op, args, world, ())]
     none = parse_policy('[capabilities]\nnet = ["other.example"]\n')
-    assert effective(none, policy_of(uses, none)).policy.empty
+    assert policy_of(uses, none).empty
