@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from pog import sql
 from pog.anchor import Anchor, read_anchor, write_anchor
-from pog.chain import GENESIS, Row, head_statement, linker, relink, setting
+from pog.chain import GENESIS, Row, head_statement, linker, relink_row
 from pog.connection import LEDGER, check_identity, connect_writer, make_tables
 from pog.errors import LedgerCorruptError, LedgerUncertainError, LedgerWriteError
 from pog.insert import insert, is_one
@@ -256,6 +256,14 @@ class Ledger:
             finally:
                 os.close(log)
 
+    def sign_head(self) -> int:
+        """Sign the newest event, unless that is done; its id. Raises :class:`LedgerWriteError`."""
+        with self._mutex:
+            self._ensure_usable()
+            if self._key is not None and self._head.id > self._signed_up_to:
+                self._write([], [], [], self._head, self._clock.now_ms())
+            return self._head.id
+
     def keep_anchor(self) -> None:
         """Write the anchor of the newest signed head, if that is still to be done."""
         with self._anchor_mutex:
@@ -402,7 +410,7 @@ class Ledger:
         cursor = self._connection.execute(self._sql["rows_after"], (signed_id, -1))
         for row in map(Row._make, cursor):
             expected += 1
-            if row.id != expected or row.prev_hash != prev_hash or row.hash != _relink(row, prev_hash):
+            if row.id != expected or row.prev_hash != prev_hash or row.hash != relink_row(row, prev_hash):
                 raise _corrupt(self._path, expected, "it does not chain to the event before it")
             prev_hash = row.hash
         return int(signed_id)
@@ -446,11 +454,6 @@ class Ledger:
             hint="rlp verify",
             event=anchor.id,
         )
-
-
-def _relink(row: Row, prev_hash: bytes) -> bytes:
-    place = setting(row.actor, row.kind, row.version, row.scope, row.run)
-    return relink(prev_hash, row.id, row.ts_ms, place, row.payload.encode(), row.provenance.encode())
 
 
 def _sync_log(path: Path) -> None:

@@ -176,6 +176,16 @@ class Journal:
             self._to_fold.put(_NUDGE)
         await waiter.done
 
+    async def sign_head(self) -> int:
+        """Have the newest event signed now; its id. Raises :class:`LedgerWriteError`."""
+
+        def sign() -> int:
+            head = self._ledger.sign_head()
+            self._ledger.keep_anchor()
+            return head
+
+        return await asyncio.to_thread(sign)
+
     async def close(self) -> None:
         """Commit what waits, bring the views up to date, close both files. May be called twice."""
         if self._closed:

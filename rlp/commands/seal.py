@@ -41,7 +41,10 @@ SUFFIX = ".rlrun"
 def export_run(
     session: Session, *, run: str, output: str | None, redact: Sequence[str], salt: str | None, preview: bool
 ) -> Exit:
-    """Seal a finished run, and the runs nested in it, into one file. Reads the ledger; needs no daemon."""
+    """Seal a finished run, and the runs nested in it, into one file.
+
+    Reads the ledger. The daemon is needed only where no head has been signed since the run ended.
+    """
     from pog.sealed.rules import classes, parse_rules
 
     rules = parse_rules(redact)
@@ -105,7 +108,14 @@ def _told(session: Session, report: Mapping[str, Any]) -> None:
             where = f"event {place['event']}" if "event" in place else f"blob {place['blob'][:16]}"
             console.data(f"  {place['kind']:<7} {place['places']:>4} in {where}")
         for kind, count in redacted["values"].items():
-            console.say(f"rlp: replaced {count} values of the class {kind}, in {counts.get(kind, 0)} places")
+            found = counts.get(kind, 0)
+            if not found:
+                console.say(f"rlp: nothing of the class {kind} was found")
+                continue
+            console.say(
+                f"rlp: replaced {count} value{'' if count == 1 else 's'} of the class {kind}, "
+                f"in {found} place{'' if found == 1 else 's'}"
+            )
         console.say(f"rlp: replaced {redacted['hashes']} hashes that could confirm a guess")
         left = ", ".join(f"{count} {name}" for name, count in report["remains"].items() if count)
         console.say(f"rlp: stand-ins or left as they are: {left or 'nothing of these classes'}")
@@ -127,7 +137,17 @@ def _content(session: Session, wish: str, key: Ed25519PrivateKey) -> tuple[Conte
         raise NotFoundError("this home has no ledger", hint="rlp run OPENING", code="run.absent")
     with closing(Reader(paths.events_db)) as reader:
         run = reader.find_run(wish)
-        content = read_run(reader, run, bundles=_bundles(paths.kept_dir), prices=_prices(session))
+
+        def read() -> Content:
+            return read_run(reader, run, bundles=_bundles(paths.kept_dir), prices=_prices(session))
+
+        try:
+            content = read()
+        except FailedError as error:
+            if error.named_code != "seal.head":
+                raise
+            session.ask("kb.sign")
+            content = read()
         known = _known(session, reader)
     if content.head.public_key != key.public_key().public_bytes_raw().hex():
         raise FailedError(
@@ -271,9 +291,11 @@ def verify_file(session: Session, path: Path, *, reexecute: bool, key: str | Non
         "sealed": None if examined.sealed is None else _facts(examined.sealed),
         "reexecution": None,
     }
+    named = None
     if examined.sealed is not None:
         print_ = fingerprint(examined.sealed.key)
-        if key is not None and _hex(key) not in (_hex(print_), examined.sealed.key):
+        named = None if key is None else _hex(key) in (_hex(print_), examined.sealed.key)
+        if named is False:
             what = f"it is sealed with the key {print_}, not with {key}"
             report["findings"].append({"what": what, "member": "signature.json"})
             report["ok"] = False
@@ -283,7 +305,7 @@ def verify_file(session: Session, path: Path, *, reexecute: bool, key: str | Non
     if session.json:
         session.console.json(report)
     else:
-        _show(session, report)
+        _show(session, report, named)
     return Exit.OK if report["ok"] else Exit.DIVERGED
 
 
@@ -353,7 +375,7 @@ def _compiled(session: Session) -> dict[str, str] | None:
     return None
 
 
-def _show(session: Session, report: Mapping[str, Any]) -> None:
+def _show(session: Session, report: Mapping[str, Any], named: bool | None) -> None:
     console = session.console
     for finding in report["findings"]:
         console.data(f"BAD  {_place(finding)}: {finding['what']}", "red")
@@ -367,7 +389,10 @@ def _show(session: Session, report: Mapping[str, Any]) -> None:
     console.data(
         f"  holds    {sealed['events']} events, {sealed['blobs']} blobs, {', '.join(sealed['agents'])}"
     )
-    console.data(f"  key      {sealed['key']}; compare it with what the sender tells you")
+    advice = "compare it with what the sender tells you"
+    if named is not None:
+        advice = "the one you named" if named else "not the one you named"
+    console.data(f"  key      {sealed['key']}; {advice}")
     if sealed["redacted"] is None:
         console.data(f"  head     #{sealed['head']['id']} {sealed['head']['hash'][:16]}, signed")
     else:

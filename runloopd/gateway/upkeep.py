@@ -1,4 +1,4 @@
-"""The operator's hand on the ledger of a running daemon: state a fact, fold the views anew.
+"""The operator's hand on the ledger of a running daemon: state a fact, fold the views anew, sign the head.
 
 Knows: the shapes of the methods. Does not know: how it is done (``broker.statements``, ``pog``).
 """
@@ -31,7 +31,7 @@ def rows(
     rebuild: Callable[[], int],
     quarantined: Callable[[], Sequence[object]],
 ) -> list[Row]:
-    """``kb.write_event`` and ``kb.rebuild``."""
+    """``kb.write_event``, ``kb.rebuild`` and ``kb.sign``."""
 
     async def write_event(principal: Principal, params: WriteEvent) -> Any:
         event = await statements.state(principal.label, params.kind, params.payload, params.causes)
@@ -42,7 +42,11 @@ def rows(
         events = await asyncio.to_thread(rebuild)
         return {"events": events, "quarantined": len(await asyncio.to_thread(quarantined))}
 
+    async def sign(_: Principal, __: Nothing) -> Any:
+        return {"event": await journal.sign_head()}
+
     return [
         ("kb.write_event", WriteEvent, write_event, True),
         ("kb.rebuild", Nothing, rebuild_views, True),
+        ("kb.sign", Nothing, sign, True),
     ]

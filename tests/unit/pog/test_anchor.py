@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 import pog.ledger
 from pog.anchor import read_anchor, write_anchor
-from pog.chain import GENESIS, Row, link
+from pog.chain import GENESIS, Row, relink_row
 from pog.errors import LedgerCorruptError, LedgerWriteError
 from pog.maintain import verify
 from runloop.events import DaemonStarted, DaemonStopped, Draft, MemoryUpdated
@@ -47,18 +47,7 @@ def forge(path: Path, event_id: int, old: str, new: str) -> None:
         prev = GENESIS
         rows = connection.execute(f"SELECT {', '.join(Row._fields)} FROM events ORDER BY id").fetchall()
         for row in map(Row._make, rows):
-            own = link(
-                prev,
-                event_id=row.id,
-                ts_ms=row.ts_ms,
-                actor=row.actor.encode(),
-                kind=row.kind.encode(),
-                version=row.version,
-                scope=row.scope.encode(),
-                run=None if row.run is None else row.run.encode(),
-                payload=row.payload.encode(),
-                provenance=row.provenance.encode(),
-            )
+            own = relink_row(row, prev)
             connection.execute("UPDATE events SET hash = ?, prev_hash = ? WHERE id = ?", (own, prev, row.id))
             prev = own
         connection.execute("DELETE FROM heads WHERE event_id >= ?", (event_id,))
@@ -76,6 +65,18 @@ def test_a_signing_writes_the_anchor_whole_and_private(store: Store, anchor: Pat
         assert not read.signed_by(Ed25519PrivateKey.generate().public_key())
         assert stat.S_IMODE(anchor.stat().st_mode) == 0o600
         assert [path.name for path in anchor.parent.iterdir()] == ["ledger.head"]
+
+
+def test_the_head_is_signed_when_somebody_asks_and_only_once(store: Store, anchor: Path) -> None:
+    with store.ledger(anchor=anchor) as ledger:
+        memory = MemoryUpdated(namespace="n", key="k", value=1, entry_version=1)
+        ledger.append([Draft(payload=memory, actor="daemon")])
+        assert read_anchor(anchor) is None
+        assert ledger.sign_head() == ledger.sign_head() == ledger.head.id == 1
+        read = read_anchor(anchor)
+        assert read is not None and (read.id, read.hash) == (1, ledger.head.hash)
+    with closing(sqlite3.connect(store.events_db)) as connection:
+        assert connection.execute("SELECT count(*) FROM heads").fetchone() == (1,)
 
 
 @pytest.mark.requirement("L2")
