@@ -7,7 +7,6 @@ are judged by the same code.
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -16,6 +15,7 @@ from openings.definition import Place
 from openings.expressions import json_type
 from openings.scan import Scanner, Unreadable
 from openings.source import MAX_BYTES, MAX_FINDINGS, Desk
+from runloop.spelling import nearest
 
 __all__ = ["BODY", "LIMITS", "SUFFIX", "TOP", "compose", "is_brace"]
 
@@ -133,13 +133,13 @@ class _Reader:
             raise text.refuse(f"a statement of {what}", f"write one of: {', '.join(handlers)}")
         handler = handlers.get(word.group())
         if handler is None:
-            close = difflib.get_close_matches(word.group(), handlers, n=1, cutoff=0.5)
+            close = nearest(word.group(), handlers, cutoff=0.5)
             known = ", ".join(handlers) + (", or an edge: node.port -> node.port" if edge else "")
             raise Unreadable(
                 start,
                 f"unknown word '{word.group()[:64]}' in {what}",
                 "no statement begins with it",
-                f"did you mean '{close[0]}'?" if close else f"use one of: {known}",
+                f"did you mean '{close}'?" if close else f"use one of: {known}",
             )
         text.offset = word.end()
         return handler

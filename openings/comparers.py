@@ -17,7 +17,7 @@ from openings import child
 from openings.certificate import Diverged, Divergence, DivergenceCode
 from openings.definition import Opening, Retry
 from openings.engine import fold
-from openings.talk import posted
+from openings.talk import SPEAKING, posted
 from openings.transcript import AttemptRecord
 from openings.validate import complete
 from runloop.digest import blob_digest, digest
@@ -38,7 +38,6 @@ from runloop.events import (
     encode_payload,
 )
 from runloop.ids import child_run_id
-from runloop.ops import Args, MsgPublish, MsgReply, MsgRequest
 
 __all__ = [
     "Frame",
@@ -310,13 +309,6 @@ def said(where: str, made: Sequence[Frame], recorded: Sequence[Event]) -> None:
             diverge(where, what, "", one.body_digest, code="replay.missing")
 
 
-_SPOKEN: Mapping[str, type[Args]] = {
-    "msg.publish": MsgPublish,
-    "msg.request": MsgRequest,
-    "msg.reply": MsgReply,
-}
-
-
 def post(
     event: Event,
     recorded: MessagePosted,
@@ -328,12 +320,12 @@ def post(
     earlier: Callable[[str], MessagePosted | None],
 ) -> None:
     """A message to others of the run is what the call says that posted it; only time comes from outside."""
-    if call is None or said is None or said.op not in _SPOKEN:
+    if call is None or said is None or said.op not in SPEAKING:
         what = f"no host call posts {recorded.message}"
         diverge(where, what, recorded.content_digest, "", event=event.id)
     try:
         made, _ = posted(
-            msgspec.convert(said.args, _SPOKEN[said.op]),
+            msgspec.convert(said.args, SPEAKING[said.op]),
             lineage=lineage,
             node=recorded.node,
             attempt=recorded.attempt,
@@ -351,10 +343,26 @@ def post(
         diverge(where, what, digest(before), digest(after), event=event.id, call=call)
 
 
-def unposted(where: str, calls: Mapping[str, int], record: AttemptRecord) -> None:
-    """No message that is said again, and was taken, is missing in the record. ``calls``: message -> call."""
+def _answered(payload: Payload) -> tuple[str, str, str] | None:
+    """A call and its answer, apart from where it stands; None for a refusal."""
+    if not isinstance(payload, HostcallDelivered) or not payload.ok:
+        return None
+    return payload.op, payload.args_digest, payload.result_digest
+
+
+def unposted(
+    where: str, calls: Mapping[str, int], record: AttemptRecord, before: Sequence[AttemptRecord] = ()
+) -> None:
+    """No message that is said again, and was taken, is missing in the record. ``calls``: message -> call.
+
+    ``before``: the node's earlier attempts. What one of them said is not said again: its answer, which names
+    the message, is heard once more.
+    """
+    known = {_answered(one.payload) for each in before for one in each.answers.values()}
     for message, call in calls.items():
         answer = record.answers.get(call)
-        if answer is not None and isinstance(answer.payload, HostcallDelivered) and answer.payload.ok:
+        if answer is None or _answered(answer.payload) in known - {None}:
+            continue
+        if isinstance(answer.payload, HostcallDelivered) and answer.payload.ok:
             what = f"the message {message} that host call {call} posts is not in the record"
             diverge(where, what, "", message, code="replay.missing", event=answer.id, call=call)

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
-from openings.definition import Node, Opening, template_params
+from openings.definition import Node, Opening
 from openings.state import base
+from openings.template import template_params
 
 __all__ = ["below", "is_within", "successors", "using_param"]
 

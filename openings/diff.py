@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from openings.definition import Opening
-from openings.following import Order
+from openings.order import Order
 from openings.places import RANK, Fact, Place, Told, facts, heard, mark, spent, started
 from runloop.errors import UsageError
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Literal, TypeVar
 
-from openings.definition import Edge, Opening, Place, Success, template_params
+from openings.definition import Edge, Opening, Place, Success
 from openings.expressions import Condition, ExpressionError, Ref
 from openings.source import Desk, suggest
 from openings.table import Table
+from openings.template import template_params
 
 __all__ = ["ARTIFACTS", "EDGE", "MODES", "edges", "saves", "success", "templates"]
 

@@ -5,15 +5,15 @@ A live run, the recovery of a crashed one and a replay are these same functions,
 changes nothing and a command lost in a crash is simply due again. The runner states each command as a fact
 (:func:`fact`), and only the committed fact moves the state.
 
-Knows: order, fan-in, guards, retries, time limits, cancelling, success. Does not know: how an attempt is
-made, who is asked for approval, what time it is.
+Knows: order, fan-in, guards, retries, time limits, cancelling. Does not know: whether a run succeeded
+(``outcome``), how an attempt is made, who is asked for approval, what time it is.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -30,11 +30,13 @@ from openings.commands import (
     blobs,
     fact,
 )
-from openings.definition import Opening, fill
+from openings.definition import Opening
 from openings.errors import EngineError
-from openings.expressions import evaluate, json_type
+from openings.expressions import json_type
 from openings.moves import Moves, backoff_ms, mapped_list
+from openings.outcome import FORK_DIVERGED, finish, why_ending
 from openings.state import RUN_TIMER, TERMINAL, NodeRun, NodeState, RunState, bits, item_id, item_of
+from openings.template import fill
 from runloop.digest import digest
 from runloop.events import (
     ActionDecided,
@@ -83,9 +85,6 @@ __all__ = [
 
 LOGIC = 1
 """Version of what these functions decide; recorded in ``run.started`` as ``engine.logic``."""
-
-FORK_DIVERGED = "fork.divergence"
-"""Code of the failure that ends a fork as failed, whatever else became of it."""
 
 MAX_ITEMS = 10_000
 """Items of one mapped node; a longer list fails the node."""
@@ -305,7 +304,7 @@ def due(state: RunState, *, room: int | None = None) -> list[Command]:
     if state.opening is None or state.finished:
         return []
     if not state.open:
-        return [_finish(state)]
+        return [finish(state)]
     if state.ending:
         return [_cancel(state, name) for name in _open(state)]
     commands: list[Command] = []
@@ -435,11 +434,7 @@ def _schedule(state: RunState, node: NodeRun) -> ScheduleNode:
 
 
 def _cancel(state: RunState, name: str) -> CancelNode:
-    return CancelNode(node=name, attempt=state.executing.get(name), reason=_why_ending(state))
-
-
-def _why_ending(state: RunState) -> str:
-    return state.cancel if state.cancel is not None else f"the run took longer than {state.timeout_ms} ms"
+    return CancelNode(node=name, attempt=state.executing.get(name), reason=why_ending(state))
 
 
 # --- mapped nodes ---------------------------------------------------------------------------------
@@ -482,70 +477,6 @@ def _gather(state: RunState, name: str) -> GatherNode:
 def _stopped(state: RunState, name: str) -> str:
     node, _ = item_of(name)
     return f"{state.items[node].failed} items of {node} failed"
-
-
-# --- the end --------------------------------------------------------------------------------------
-
-
-def _finish(state: RunState) -> FinishRun:
-    outputs = {
-        f"{node.id}.{port}": digest(list(values))
-        for node in _declared(state)
-        if node.state is NodeState.SUCCEEDED
-        for port, values in node.ports.items()
-    }
-    outcome, clause, error = _outcome(state)
-    return FinishRun(
-        outcome=outcome, clause=clause, outputs=outputs, output_digest=digest(outputs), error=error
-    )
-
-
-def _outcome(
-    state: RunState,
-) -> tuple[Literal["succeeded", "failed", "cancelled"], str | None, GuestError | None]:
-    if state.lineage != state.run and (state.cancel or "").startswith(f"{FORK_DIVERGED}: "):
-        message = str(state.cancel).removeprefix(f"{FORK_DIVERGED}: ")
-        return "failed", None, GuestError(code=FORK_DIVERGED, message=message)
-    if any(node.state is NodeState.CANCELLED for node in _declared(state)):
-        if state.cancel is not None:
-            return "cancelled", None, GuestError(code="run.cancelled", message=state.cancel)
-        return "failed", None, GuestError(code="run.timeout", message=_why_ending(state))
-    held, clause, reason = _success(state)
-    failed = _first_failure(state)
-    if held:
-        return "succeeded", clause, failed
-    return "failed", None, failed or GuestError(code="run.unsuccessful", message=reason)
-
-
-def _success(state: RunState) -> tuple[bool, str | None, str]:
-    """Whether the run succeeded, the clause that says so, and otherwise why not."""
-    assert state.opening is not None
-    success = state.opening.success
-    if success is None or not success.clauses:
-        return _first_failure(state) is None, None, "a node failed"
-    judged = [(clause, evaluate(clause, state.lookup)) for clause in success.clauses]
-    reasons = "; ".join(judgement.reason for _, judgement in judged if not judgement)
-    if success.mode == "all_of":
-        return not reasons, " and ".join(str(clause) for clause in success.clauses), reasons
-    held = next((str(clause) for clause, judgement in judged if judgement), None)
-    return held is not None, held, reasons
-
-
-def _first_failure(state: RunState) -> GuestError | None:
-    for node in _declared(state):
-        if node.state is NodeState.FAILED and node.error is not None:
-            return GuestError(
-                code=node.error.code,
-                message=f"{node.id}: {node.error.message}",
-                retryable=node.error.retryable,
-            )
-    return None
-
-
-def _declared(state: RunState) -> Iterator[NodeRun]:
-    """The declared nodes, in their order."""
-    assert state.opening is not None
-    return (state.nodes[node.id] for node in state.opening.nodes)
 
 
 # --- for people -----------------------------------------------------------------------------------

@@ -84,5 +84,6 @@ class Exchanges:
                 earlier=self._posts.get,
             )
             compared += 1
-        compare.unposted(where, calls, self._transcript.of(*key))
+        before = [self._transcript.of(key[0], attempt) for attempt in range(1, key[1])]
+        compare.unposted(where, calls, self._transcript.of(*key), before)
         return compared

@@ -23,7 +23,7 @@ from runloop.events import (
     RunStarted,
 )
 
-__all__ = ["HOST_SIDE", "demand_of", "foreseen", "is_host_side"]
+__all__ = ["HOST_SIDE", "demand_of", "foreseen", "is_cut", "is_host_side"]
 
 HOST_SIDE = frozenset({"guest.breach", "guest.crashed", "guest.deadline"})
 """Ends of an attempt that the wall clock or the machine decided, not the guest: its calls can be compared,
@@ -33,6 +33,11 @@ its end cannot."""
 def is_host_side(finished: NodeFinished) -> bool:
     """Whether the guest did not come to its end by itself; one that burnt no fuel never even began."""
     return finished.error is not None and (finished.error.code in HOST_SIDE or finished.fuel == 0)
+
+
+def is_cut(finished: NodeFinished) -> bool:
+    """Whether the clock or the machine ended the attempt, or it never began: no guest repeats that."""
+    return finished.status == "timed_out" or is_host_side(finished)
 
 
 def foreseen(events: Sequence[Event]) -> Iterator[Reexecute]:
@@ -46,8 +51,7 @@ def foreseen(events: Sequence[Event]) -> Iterator[Reexecute]:
     for event in events:
         payload = event.payload
         if isinstance(payload, NodeFinished):
-            cut = payload.status == "timed_out" or is_host_side(payload)
-            ends.setdefault((payload.node, payload.attempt), None if cut else payload)
+            ends.setdefault((payload.node, payload.attempt), None if is_cut(payload) else payload)
         elif isinstance(payload, NodeCancelled) and payload.attempt is not None:
             ends.setdefault((payload.node, payload.attempt), None)
     for event in events:

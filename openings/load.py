@@ -6,7 +6,6 @@ Knows: which syntax a text is in, where openings are found. Does not know: the s
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -18,6 +17,7 @@ from openings.errors import Finding, OpeningError
 from openings.expressions import Ref
 from openings.source import MAX_BYTES, Desk
 from runloop.errors import NotFoundError
+from runloop.spelling import nearest
 
 __all__ = [
     "MAX_BYTES",
@@ -125,10 +125,10 @@ def find(name_or_path: str, dirs: Sequence[Path]) -> Path:
     known = catalogue(dirs)
     if name_or_path in known:
         return known[name_or_path]
-    close = difflib.get_close_matches(name_or_path, known, n=1)
+    close = nearest(name_or_path, known)
     raise NotFoundError(
         f"there is no opening called {name_or_path!r}",
-        hint=f"did you mean {close[0]}?" if close else "'rlp list' shows the openings there are",
+        hint=f"did you mean {close}?" if close else "'rlp list' shows the openings there are",
         code="opening.not_found",
         known=sorted(known),
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from immutables import Map
 
-from openings.definition import Opening, Retry, fill
+from openings.definition import Opening, Retry
 from openings.errors import EngineError
 from openings.state import (
     EXECUTING,
@@ -30,6 +30,7 @@ from openings.state import (
     item_id,
     item_of,
 )
+from openings.template import fill
 from runloop.digest import digest
 
 __all__ = ["Moves", "backoff_ms", "mapped_list"]

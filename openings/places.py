@@ -1,7 +1,7 @@
 """What there is to compare in a run: every fact that is part of what happened, at its place.
 
 Left out is what is no part of it: ids, times, idempotency keys, fuel, the frames' sizes. Knows the kinds of
-events. Does not know the other run (``openings.diff``), or what follows from what (``openings.following``).
+events. Does not know the other run (``openings.diff``), or what follows from what (``openings.order``).
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from openings.replay import HOST_SIDE
+from openings.foresee import HOST_SIDE
 from runloop.errors import UsageError
 from runloop.events import (
     ActionDecided,

@@ -11,6 +11,7 @@ from typing import Any
 
 from openings.definition import Edge, Node, Opening
 from openings.drawing import ASCII, draw
+from openings.durations import written
 
 __all__ = ["Plan", "layers", "plan"]
 
@@ -110,10 +111,12 @@ def _terms(node: Node) -> str:
     terms = []
     if node.for_each is not None:
         terms.append(f"for each of {node.for_each.port}, {node.for_each.concurrency} at a time")
+        if node.for_each.max_failed:
+            terms.append(f"{node.for_each.max_failed} may fail")
     if node.timeout_ms is not None:
-        terms.append(f"at most {node.timeout_ms} ms")
+        terms.append(f"at most {written(node.timeout_ms)}")
     if node.retry.max_attempts > 1:
-        terms.append(f"{node.retry.max_attempts} attempts, {node.retry.initial_ms} ms apart")
+        terms.append(f"{node.retry.max_attempts} attempts, {written(node.retry.initial_ms)} apart")
     if node.budget_tokens is not None:
         terms.append(f"{node.budget_tokens} tokens")
     return f"  ({', '.join(terms)})" if terms else ""

@@ -36,12 +36,14 @@ from openings.certificate import (
     Mismatch,
     ReplayReport,
 )
+from openings.commands import Command
 from openings.comparers import Frame, Said
 from openings.demands import AttemptOutcome, Demand, NestedOutcome, Outcome, Reexecute, ReplayNested
-from openings.engine import LOGIC, Command, apply, fact, fresh, initial
+from openings.engine import LOGIC, apply, fresh, initial
 from openings.errors import EngineError
 from openings.exchanges import Exchanges
 from openings.foresee import HOST_SIDE, demand_of, foreseen, is_host_side
+from openings.offers import Offers
 from openings.state import RunState, base
 from openings.transcript import Key, Transcript, match, recorded_calls
 from runloop.digest import canonical, digest
@@ -91,12 +93,15 @@ Walk = Generator[Demand, Outcome, str]
 """One event's part of a replay; gives how the event was covered."""
 
 
-def replay(events: Sequence[Event]) -> Generator[Demand, Outcome, ReplayReport]:
+def replay(
+    events: Sequence[Event], machine: Mapping[str, Any] | None = None
+) -> Generator[Demand, Outcome, ReplayReport]:
     """Replay the events of one run, all of them, in ledger order. See the module.
 
-    A demand is answered with the outcome of its kind.
+    A demand is answered with the outcome of its kind. ``machine``: ``sandbox`` and ``wasmtime`` of whoever
+    executes them, as ``run.started`` has them of the recorded run; None: the same.
     """
-    return _Replay(events).walk()
+    return _Replay(events, machine or {}).walk()
 
 
 _ENGINE_FACTS = (
@@ -116,11 +121,12 @@ class _Replay:
     """One walk through a record."""
 
     events: Sequence[Event]
+    machine: Mapping[str, Any] = field(default_factory=dict)
+    elsewhere: str | None = None
+    """The run was executed by another sandbox: what comes out the same, to the last instruction, is the same;
+    of what does not, nobody can say whether guest or sandbox is why."""
     state: RunState = field(default_factory=initial)
-    offered: dict[tuple[Any, ...], list[tuple[Command, Payload]]] = field(default_factory=dict)
-    """What the engine asked for at any moment so far and no fact has stated yet, with the fact that would, by
-    what it is about. A fact may be stated a little after it fell due, when others came between (the engine is
-    level-triggered), never before."""
+    offers: Offers = field(default_factory=Offers)
     run: str = ""
     started: RunStarted | None = None
     unknown_engine: bool = False
@@ -199,6 +205,7 @@ class _Replay:
     def _start(self, event: Event, started: RunStarted) -> None:
         self.run, self.started = event.run or "", started
         self.exchanges.lineage = started.lineage or self.run
+        self.elsewhere = _elsewhere(started.engine, self.machine)
         if why := _unknown(started.engine):
             self.unknown_engine = True
             self._gap(why, extra=True)
@@ -225,8 +232,7 @@ class _Replay:
             compare.diverge(
                 f"event {event.id}", what, digest(encode_payload(event.payload)), "", event=event.id
             )
-        for command in fresh(before, self.state):
-            self._offer(command)
+        self.offers.add(fresh(before, self.state))
 
     # --- what the engine stated -------------------------------------------------------------------
 
@@ -245,21 +251,12 @@ class _Replay:
                 return covered
         return "gap" if self.unknown_engine else "reexecuted"
 
-    def _offer(self, command: Command) -> None:
-        would = fact(command)
-        offers = self.offered.setdefault(_about(would), [])
-        if all(command != other for other, _ in offers):
-            offers.append((command, would))
-
     def _stated(self, event: Event) -> Command:
         """The command a recorded fact states; ends the replay when the engine does not give it."""
-        recorded = compare.comparable(event.payload)
-        offers = self.offered.get(_about(event.payload), [])
-        for place, (command, would) in enumerate(offers):
-            if compare.comparable(would) == recorded:
-                del offers[place]
-                return command
-        raise compare.unstated(event, _named(event.payload), offers[0][1] if offers else None)
+        command = self.offers.take(event.payload)
+        if command is None:
+            raise compare.unstated(event, _named(event.payload), self.offers.instead(event.payload))
+        return command
 
     def _artifact(self, event: Event, artifact: ArtifactCreated) -> str:
         """A saved output: its bytes are those of the value the node gave."""
@@ -292,9 +289,15 @@ class _Replay:
         outcome = cast(AttemptOutcome, (yield demand))
         if outcome.reason is not None:
             return self._close(key, self._gap(f"{where}: {outcome.reason}"))
+        return self._judge_whole(event, key, finished, outcome)
+
+    def _judge_whole(self, event: Event, key: Key, finished: NodeFinished, outcome: AttemptOutcome) -> str:
         self.counts["attempts"] += 1
-        self._compare(event, finished, outcome, where)
-        return self._close(key, "reexecuted", outcome, whole=True)
+        try:
+            self._compare(event, finished, outcome, _where(*key))
+            return self._close(key, "reexecuted", outcome, whole=True)
+        except Diverged as found:
+            return self._close(key, self._of_elsewhere(found))
 
     def _cut(self, event: Event, node: str, attempt: int) -> Walk:
         """An attempt that was cut off: it must at least ask for what is recorded, in that order."""
@@ -308,7 +311,17 @@ class _Replay:
             return self._close(key, self._gap(f"{_where(*key)}: no agent is pinned to it"))
         if not demand.recorded and not demand.frames:
             return self._close(key, "substituted")  # it left nothing that could be compared
-        return self._judge_cut(key, demand, cast(AttemptOutcome, (yield demand)))
+        outcome = cast(AttemptOutcome, (yield demand))
+        try:
+            return self._judge_cut(key, demand, outcome)
+        except Diverged as found:
+            return self._close(key, self._of_elsewhere(found))
+
+    def _of_elsewhere(self, found: Diverged) -> str:
+        """A difference that another sandbox may have made is none that could be told: it is a gap."""
+        if self.elsewhere is None:
+            raise found
+        return self._gap(f"{found.divergence.where}: {found.divergence.what}; {self.elsewhere}")
 
     def _demand(self, key: Key, expected: NodeFinished | None) -> Reexecute | None:
         assert self.started is not None
@@ -442,6 +455,16 @@ def _unknown(engine: Mapping[str, Any]) -> str | None:
     return None
 
 
+def _elsewhere(engine: Mapping[str, Any], machine: Mapping[str, Any]) -> str | None:
+    """In which way the recorded run was executed by another sandbox than this; None: it was not."""
+    other = [
+        f"{name} {engine[name]}, here {machine[name]}"
+        for name in ("sandbox", "wasmtime")
+        if name in engine and name in machine and engine[name] != machine[name]
+    ]
+    return f"the run was executed by another sandbox ({'; '.join(other)})" if other else None
+
+
 FLAGS: frozenset[str] = frozenset()
 """Ways to decide otherwise, apart from :data:`openings.engine.LOGIC`, that this build knows and honours."""
 
@@ -450,18 +473,8 @@ def _where(node: str, attempt: int) -> str:
     return f"node {node} attempt {attempt}"
 
 
-def _about(payload: Payload) -> tuple[Any, ...]:
-    """What a fact is about, to find the command that should have stated it."""
-    return (
-        payload.kind,
-        getattr(payload, "node", None),
-        getattr(payload, "attempt", None),
-        getattr(payload, "timer", None),
-    )
-
-
 def _named(payload: Payload) -> str:
-    """The same, in words."""
+    """What a fact is about, in words."""
     node, attempt = getattr(payload, "node", None), getattr(payload, "attempt", None)
     if node is not None:
         return f"{node}" if attempt is None else f"{node} attempt {attempt}"

@@ -12,6 +12,7 @@ from bisect import bisect_right
 from typing import Any
 
 from openings.definition import Place
+from openings.durations import DURATION, milliseconds
 from openings.source import MAX_DEPTH, Desk, number
 
 __all__ = ["Scanner", "Unreadable"]
@@ -22,9 +23,6 @@ _SINGLE = re.compile(r"'[^'\x00-\x1f]*'")
 _NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?(?![A-Za-z0-9_.])")
 _WORD = re.compile(r"[^\s{}\[\](),;:=\"'#<>!?$.]+")
 _CHUNK = re.compile(r"[^\s{};#]+")
-_DURATION = re.compile(r"(?:[0-9]+(?:ms|[smhd]))+(?![A-Za-z0-9_])")
-_PART = re.compile(r"([0-9]+)(ms|[smhd])")
-_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 _MONEY = re.compile(r"\$[0-9]+(?:\.[0-9]{1,6})?(?![A-Za-z0-9_.])")
 _WORDS = {"true": True, "false": False, "null": None}
 _SURROGATE = re.compile("[\ud800-\udfff]")
@@ -144,12 +142,12 @@ class Scanner:
 
     def duration(self) -> int:
         """Milliseconds."""
-        found = self.try_(_DURATION)
+        found = self.try_(DURATION)
         if found is None:
             raise self.refuse("a duration", "write a number and a unit, as in 500ms, 30s, 10m, 2h or 1d")
         at = self.offset - len(found)
         try:
-            return int(number(str(sum(int(n) * _UNITS[unit] for n, unit in _PART.findall(found)))))
+            return milliseconds(found)
         except ValueError as error:
             raise Unreadable(
                 at, f"{found[:40]} is too long", "it is beyond 2^53-1 ms", "shorten it", "number"

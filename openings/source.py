@@ -7,7 +7,6 @@ the keys mean.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from openings.definition import Origin, Place
 from openings.errors import Finding
 from openings.expressions import Parser, Ref, json_type
 from runloop.digest import MAX_SAFE
+from runloop.spelling import nearest
 
 __all__ = ["MAX_BYTES", "MAX_DEPTH", "MAX_FINDINGS", "MAX_VALUES", "Desk", "compose", "number", "suggest"]
 
@@ -91,9 +91,9 @@ class Desk:
 def suggest(word: str, known: Iterable[str]) -> str:
     """The fix for an unknown word: the nearest known one, or all of them."""
     options = list(known)[:MAX_OPTIONS]
-    close = difflib.get_close_matches(word[:64], options, n=1, cutoff=0.5)
-    if close:
-        return f"did you mean '{close[0]}'?"
+    close = nearest(word, options, cutoff=0.5)
+    if close is not None:
+        return f"did you mean '{close}'?"
     more = ", …" if len(options) > 20 else ""
     return f"use one of: {', '.join(options[:20]) or 'none'}{more}"
 

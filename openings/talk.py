@@ -7,7 +7,7 @@ states what :func:`posted` makes, and a replay compares the record with what it 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from openings.errors import EngineError
 from runloop import speech
@@ -20,8 +20,12 @@ __all__ = ["MESSAGE", "SPEAKING", "message_id", "posted"]
 MESSAGE = "observation.agent.message.v1"
 """Type of the frames that carry messages."""
 
-SPEAKING = ("msg.publish", "msg.reply", "msg.request")
-"""Host calls that say something."""
+SPEAKING: Mapping[str, type[Args]] = {
+    "msg.publish": MsgPublish,
+    "msg.reply": MsgReply,
+    "msg.request": MsgRequest,
+}
+"""Host calls that say something, with their arguments."""
 
 
 def message_id(lineage: str, node: str, attempt: int, call: int) -> str:

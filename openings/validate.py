@@ -173,7 +173,7 @@ def unfit(opening: Opening, params: Mapping[str, Any]) -> Iterator[Finding]:
                 code="opening.unknown_param",
                 what=f"there is no parameter '{name}'",
                 why=f"{opening.name} has {', '.join(opening.params) or 'none'}",
-                fix=suggest(name, opening.params),
+                fix=suggest(name, opening.params) if opening.params else "leave it out",
                 file="<parameters>",
             )
     for name, param in opening.params.items():
@@ -182,7 +182,7 @@ def unfit(opening: Opening, params: Mapping[str, Any]) -> Iterator[Finding]:
                 yield Finding(
                     code="opening.missing_param",
                     what=f"the parameter '{name}' is not given",
-                    why=param.description or "it is required and has no default",
+                    why=param.description.rstrip(".") or "it is required and has no default",
                     fix=f"add '-p {name}=…'",
                     file="<parameters>",
                 )

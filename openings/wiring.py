@@ -9,10 +9,11 @@ from __future__ import annotations
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
-from openings.definition import TEMPLATE, Edge, Node, Opening, Place, PortSpec, PortTable, template_params
+from openings.definition import Edge, Node, Opening, Place, PortSpec, PortTable
 from openings.errors import Finding
 from openings.expressions import Compare, Ref, json_type
 from openings.source import suggest
+from openings.template import TEMPLATE, template_params
 
 __all__ = ["by_with", "finding", "findings", "output", "spot"]
 
@@ -82,16 +83,17 @@ def _agents(
     # Read only where something is missing: to know every agent there is, all their files are looked at.
     uses = (use for use in (*ports, *installed) if use.startswith("agent:")) if missing else ()
     known = sorted({use.removeprefix("agent:") for use in uses})
+    names = sorted({name.partition("@")[0] for name in known})
     for node in missing:
+        name = node.use.removeprefix("agent:")
+        exact = "@" in name
         yield finding(
             opening,
             spot(opening, node, "use"),
             "unknown_agent",
-            f"there is no agent '{node.use.removeprefix('agent:')}'",
-            "it is not installed, or not in that variant or version",
-            suggest(node.use.removeprefix("agent:"), known)
-            if known
-            else "'rlp list' shows the agents there are",
+            f"there is no agent '{name}'",
+            "it is not installed, or not in that variant or version" if exact else "it is not installed",
+            suggest(name, known if exact else names) if known else "'rlp list' shows the agents there are",
         )
 
 
@@ -193,12 +195,17 @@ def _fits(source: PortSpec, accepted: PortSpec) -> bool:
     return source.type == accepted.type or "any" in (source.type, accepted.type)
 
 
+def _a(kind: str) -> str:
+    """The name of a type with its article."""
+    return kind if kind == "any" else f"{'an' if kind == 'object' else 'a'} {kind}"
+
+
 def _misfit(opening: Opening, edge: Edge, source: PortSpec, accepted: PortSpec, place: Place) -> Finding:
     return finding(
         opening,
         (*place, "to"),
         "type",
-        f"{edge.source} gives a {source.type}, {edge.node}.{edge.port} takes a {accepted.type}",
+        f"{edge.source} gives {_a(source.type)}, {edge.node}.{edge.port} takes {_a(accepted.type)}",
         "the types do not fit",
         "connect another port, or put a node between them",
     )

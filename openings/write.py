@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import Any
 
 from openings.definition import Edge, Node, Opening, Param, Policy, Retry
+from openings.durations import written
 from openings.expressions import Compare, Condition
 
 __all__ = ["to_brace", "to_yaml"]
@@ -22,7 +23,6 @@ _PLAIN = re.compile(r"[A-Za-z][A-Za-z0-9_. ()<>=]*[A-Za-z0-9_)]\Z|[A-Za-z]\Z")
 _USE = re.compile(r"[a-z]+:[A-Za-z0-9._@+-]*[A-Za-z0-9]\Z")
 _WORDS = frozenset({"true", "false", "null", "yes", "no", "on", "off", "y", "n"})
 _UNPRINTABLE = re.compile("[\x7f-\x9f\u2028\u2029\ufeff\ufffe\uffff]")
-_UNITS = (("d", 86_400_000), ("h", 3_600_000), ("m", 60_000), ("s", 1_000), ("ms", 1))
 _DEFAULT = Retry()
 _GROWS = 2
 """What a wait that grows is multiplied by, if nothing else is said."""
@@ -211,7 +211,7 @@ def _brace_param(name: str, param: Param) -> str:
 def _brace_policy(policy: Policy) -> list[str]:
     lines = []
     if policy.timeout_ms is not None:
-        lines.append(f"timeout {_duration(policy.timeout_ms)}")
+        lines.append(f"timeout {written(policy.timeout_ms)}")
     if policy.budget_tokens is not None:
         lines.append(f"budget {policy.budget_tokens} tokens")
     if (usd := _usd(policy)) is not None:
@@ -229,7 +229,7 @@ def _brace_node(node: Node) -> list[str]:
     if node.retry != _DEFAULT:
         lines.append(f"retry {_brace_retry(node.retry)};")
     if node.timeout_ms is not None:
-        lines.append(f"timeout {_duration(node.timeout_ms)};")
+        lines.append(f"timeout {written(node.timeout_ms)};")
     if node.budget_tokens is not None:
         lines.append(f"budget {node.budget_tokens} tokens;")
     if node.tags:
@@ -243,11 +243,11 @@ def _brace_retry(retry: Retry) -> str:
     constant = retry.multiplier == 1
     words = [str(retry.max_attempts)]
     if not constant or retry.initial_ms:
-        words.append(f"{'every' if constant else 'from'} {_duration(retry.initial_ms)}")
+        words.append(f"{'every' if constant else 'from'} {written(retry.initial_ms)}")
     if not constant and retry.multiplier != _GROWS:
         words.append(f"times {_json(retry.multiplier)}")
     if retry.max_ms != max(_DEFAULT.max_ms, retry.initial_ms):
-        words.append(f"at most {_duration(retry.max_ms)}")
+        words.append(f"at most {written(retry.max_ms)}")
     if retry.jitter != _DEFAULT.jitter:
         words.append(f"jitter {_json(retry.jitter)}")
     return " ".join(words)
@@ -259,11 +259,3 @@ def _brace_success(opening: Opening) -> list[str]:
     mode = opening.success.mode.removesuffix("_of")
     clauses = [f"  {_expression(clause)};" for clause in opening.success.clauses]
     return [f"success {mode} {{", *clauses, "}"]
-
-
-def _duration(ms: int) -> str:
-    """In the largest unit that divides it."""
-    for unit, size in _UNITS:
-        if ms and ms % size == 0:
-            return f"{ms // size}{unit}"
-    return "0ms"

@@ -34,6 +34,7 @@ __all__ = [
     "linker",
     "payload_decoder",
     "relink",
+    "relink_row",
     "setting",
     "text_row",
 ]
@@ -128,6 +129,16 @@ def _setting(actor: bytes, kind: bytes, version: int, scope: bytes, run: bytes |
     return framed(
         actor, kind, version.to_bytes(8, "big", signed=True), scope, b"" if run is None else b"=" + run
     )
+
+
+def relink_row(row: Row, prev_hash: bytes) -> bytes:
+    """The hash a row should have behind ``prev_hash``.
+
+    Raises :class:`UnicodeEncodeError` for a lone surrogate, :class:`OverflowError` or :class:`struct.error`
+    for a number beyond eight bytes.
+    """
+    place = setting(row.actor, row.kind, row.version, row.scope, row.run)
+    return relink(prev_hash, row.id, row.ts_ms, place, row.payload.encode(), row.provenance.encode())
 
 
 def head_statement(event_id: int, head: bytes, ts_ms: int) -> bytes:

@@ -152,7 +152,9 @@ class Reader:
         if low in found:
             return RunId(low)
         if not found:
-            raise NotFoundError(f"no run is named {prefix!r}", hint="rlp runs", code="run.absent")
+            raise NotFoundError(
+                f"no run is named {prefix!r}", hint="'rlp runs' lists them", code="run.absent"
+            )
         if len(found) > 1:
             raise ConflictError(
                 f"{prefix!r} may be any of {', '.join(found)}",

@@ -22,9 +22,14 @@ def main(argv: list[str] | None = None) -> int:
 
         sys.stdout.write(f"rlp {__version__}\n")
         return 0
-    from rlp.app import run
+    try:
+        from rlp.app import run
 
-    return run(words)
+        return run(words)
+    except KeyboardInterrupt:
+        # While the parts are being loaded: later on, rlp.app says what an interruption left behind.
+        sys.stderr.write("rlp: interrupted\n")
+        return 130
 
 
 def show_help(path: str) -> int:

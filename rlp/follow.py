@@ -1,8 +1,8 @@
 """Following a run: every event once, in ledger order, across dropped frames and daemon restarts.
 
 A frame on the run's topic only says *look*; what is shown comes from the ledger, from the last id seen on.
-So a shed frame, a duplicate or a lost connection changes when something is shown, never what. Knows nothing
-of how events look.
+So a shed frame, a duplicate or a lost connection changes when something is shown, never what. The runs that
+serve its nodes are followed while they go on. Knows nothing of how events look.
 """
 
 from __future__ import annotations
@@ -11,7 +11,8 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from rlp.session import Session
-from runloop.errors import UnreachableError
+from runloop.errors import NotFoundError, UnreachableError
+from runloop.ids import child_run_id
 from runloop.rmp import topics
 
 if TYPE_CHECKING:
@@ -36,7 +37,10 @@ class Follower:
         self._run = run
         self._on_delta = on_delta
         self._client: BlockingClient | None = None
-        self._last = 0
+        self._seen = {run: 0}
+        """Run -> its last event that was returned: the run, and those inside it that go on."""
+        self._nesting: dict[str, frozenset[str]] = {}
+        """Run -> its nodes that other runs serve."""
         self._behind = True
         """There may be events nobody told us of: at the start, and after every new connection."""
         self._kept: list[dict[str, Any]] = []
@@ -70,7 +74,8 @@ class Follower:
     def _attach(self) -> None:
         client = self._session.client()
         if client is not self._client:
-            client.subscribe(topics.run_events(self._run))
+            for run in self._seen:
+                client.subscribe(topics.run_events(run))
             self._client = client
             self._behind = True
 
@@ -97,10 +102,50 @@ class Follower:
 
     def _fetch(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []
+        waiting = list(self._seen)
+        while waiting:
+            events = self._fetch_of(run := waiting.pop())
+            found += events
+            waiting += self._begun_inside(run, events)
+            if run != self._run and any(event["kind"] == "run.finished" for event in events):
+                del self._seen[run]
+        return sorted(found, key=lambda event: int(event["id"]))
+
+    def _fetch_of(self, run: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = []
         while True:
-            page = self._session.ask("run.events", run=self._run, after=self._last, limit=PAGE)["events"]
+            try:
+                page = self._session.ask("run.events", run=run, after=self._seen[run], limit=PAGE)["events"]
+            except NotFoundError:
+                if run == self._run:
+                    raise
+                return found  # the run that serves the node is just being started
             found += page
             if page:
-                self._last = page[-1]["id"]
+                self._seen[run] = page[-1]["id"]
             if len(page) < PAGE:
                 return found
+
+    def _begun_inside(self, run: str, events: list[dict[str, Any]]) -> list[str]:
+        """Runs that serve attempts which go on: what is over is told by its attempt."""
+        over = {
+            (event["payload"].get("node"), event["payload"].get("attempt"))
+            for event in events
+            if event["kind"] in ("node.finished", "node.cancelled")
+        }
+        begun: list[str] = []
+        for event in events:
+            payload = event["payload"]
+            if event["kind"] == "run.started":
+                nodes = (payload.get("definition") or {}).get("nodes", ())
+                nested = (node["id"] for node in nodes if str(node["use"]).startswith("opening:"))
+                self._nesting[run] = frozenset(nested)
+            elif event["kind"] == "node.scheduled":
+                node, attempt = payload["node"], payload["attempt"]
+                if node.partition("[")[0] in self._nesting.get(run, ()) and (node, attempt) not in over:
+                    inner = child_run_id(run, node, attempt)
+                    self._seen[inner] = 0
+                    if self._client is not None:
+                        self._client.subscribe(topics.run_events(inner))
+                    begun.append(inner)
+        return begun

@@ -17,7 +17,10 @@ from runloop.errors import UsageError
 if TYPE_CHECKING:
     from openings.definition import Opening, PortTable
 
-__all__ = ["Wish", "parameters", "prepare"]
+__all__ = ["EXAMPLES", "Wish", "parameters", "prepare"]
+
+EXAMPLES = {"number": "3", "boolean": "true", "object": """'{"key": "value"}'""", "list": """'["a", "b"]'"""}
+"""What stands behind ``:=`` for a parameter of each type that is written as JSON, quoted for a shell."""
 
 
 class Wish(NamedTuple):
@@ -85,13 +88,17 @@ def parameters(opening: Opening, words: Iterable[str]) -> dict[str, Any]:
         if name in values:
             raise UsageError(f"-p {name} is given twice", hint="keep one", code="cli.param")
         declared = opening.params.get(name)
-        if as_json or (declared is not None and declared.type in ("number", "boolean", "object", "list")):
+        if as_json or (declared is not None and declared.type in EXAMPLES):
             try:
                 values[name] = json.loads(text)
             except ValueError as error:
-                kind = "JSON" if as_json or declared is None else f"a {declared.type} in JSON"
+                known = declared is not None and declared.type in EXAMPLES
+                wanted = declared.type if declared is not None and known else "list"
+                kind = f"{'an' if wanted == 'object' else 'a'} {wanted} in JSON" if known else "JSON"
                 raise UsageError(
-                    f"-p {name}: {text!r} is not {kind}", hint=f"{error}", code="cli.param"
+                    f"-p {name}: {text!r} is not {kind}: {error}",
+                    hint=f"for example -p {name}:={EXAMPLES[wanted]}",
+                    code="cli.param",
                 ) from error
         else:
             values[name] = text

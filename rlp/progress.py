@@ -23,8 +23,13 @@ MAX_RESULT_LINES = 40
 class Progress:
     """Prints the events of one run as they come."""
 
-    def __init__(self, console: Console) -> None:
+    def __init__(self, console: Console, path: str = "") -> None:
+        """``path``: of a run inside the one that is watched, the nodes it lies below, each with a slash."""
         self._console = console
+        self._path = path
+        self._run: str | None = None
+        self._inside: dict[str, Progress] = {}
+        """The runs that serve nodes of this one, and those within them."""
         self._agents: dict[str, str] = {}
         self._since: dict[tuple[str, int], int] = {}
         self._began = 0
@@ -36,10 +41,26 @@ class Progress:
 
     def show(self, event: dict[str, Any]) -> None:
         """Print what the event deserves: nothing, a line, or a draft."""
+        self._run = self._run or event["run"]
+        if event["run"] != self._run:
+            self._show_inside(event)
+            return
         self.tally.take(event)
         handler = getattr(self, "_on_" + event["kind"].replace(".", "_"), None)
         if handler is not None:
             handler(event, event["payload"])
+
+    def _show_inside(self, event: dict[str, Any]) -> None:
+        """An event of a run that serves a node: its lines bear the way to it, its spending is ours."""
+        inner = self._inside.get(event["run"])
+        if inner is None:
+            parent = event["payload"].get("parent") or {}
+            around = self._inside.get(parent.get("run", ""))
+            path = "" if around is None else around._path
+            inner = self._inside[event["run"]] = Progress(self._console, f"{path}{parent.get('node', '?')}/")
+            inner._results = self._results
+        inner.show(event)
+        self.tally.take_inside(event, inner._path)
 
     def stand(self, now_ms: int) -> None:
         """Say where the run stands, until something else is to be said."""
@@ -51,7 +72,7 @@ class Progress:
 
     def _line(self, node: str, text: str, color: str | None = None) -> None:
         agent = self._agents.get(node, "")
-        self._say(f"  {node:<{self._width}}  ", text + (f"  ({agent})" if agent else ""), color)
+        self._say(f"  {self._path + node:<{self._width}}  ", text + (f"  ({agent})" if agent else ""), color)
 
     def _say(self, lead: str, text: str, color: str | None = None) -> None:
         """Foreign text behind words of ours; what is too long for one row goes on behind a mark."""
@@ -64,7 +85,12 @@ class Progress:
         self._began = event["ts_ms"]
         self._agents = {node: pin["name"] for node, pin in payload["agents"].items()}
         self._width = max([8, *map(len, self._agents)])
+        if self._path:
+            return
         self._console.say(f"{payload['opening']}  run {event['run']}", "bold")
+        if fork := payload.get("fork"):
+            where = f" at {', '.join(fork['at'])}" if fork["at"] else ""
+            self._console.say(f"  fork of {fork['run'][:8]}{where}")
         for name in (payload.get("origin") or {}).get("dev") or ():
             self._console.say(f"  dev: {name} is signed with this home's development key only", "yellow")
 
@@ -135,12 +161,16 @@ class Progress:
         self._results.append(f"mail to {', '.join(payload['recipients'])} -> {payload['location']}")
 
     def _on_artifact_created(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        if self._path:
+            return  # what it saves is what its node gives
         self._results.append(f"artifact {payload['name']}  {payload['blob'][:16]}")
         for value in self._outputs.get((str(payload.get("node")), str(payload.get("port"))), []):
             if not _is_draft(value):  # that was shown when it was written
                 self._result(value)
 
     def _on_run_finished(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        if self._path:
+            return  # the node that it serves says how it ended
         good = payload["outcome"] == "succeeded"
         head = f"{payload['outcome']} after {ago(event['ts_ms'] - self._began)}"
         if payload["clause"]:

@@ -103,7 +103,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "plan", "plan:plan", "draw what a run would do, without running it",
-        (_OPENING,), (_PARAMS, Option("mermaid", ("--mermaid",), "as a Mermaid flow chart")),
+        (_OPENING,), (_PARAMS, Option("mermaid", ("--mermaid",), "as a Mermaid chart")),
         "Validates the opening against the installed agents and prints every finding at once, with line and "
         "column.",
     ),
@@ -113,6 +113,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option("limit", ("-n", "--limit"), "at most this many", "number", 20, "N"),
             Option("schedule", ("--schedule",), "only what this schedule started", "text", None, "NAME"),
+            Option("tree", ("--tree",), "each with the runs inside it"),
         ),
     ),
     Command(
@@ -121,7 +122,11 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "trace", "trace:trace", "show who sent what to whom in a run, when, and how big",
-        (_RUN,), (Option("all", ("-a", "--all"), "also timers, capability checks and lifecycle"),),
+        (_RUN,),
+        (
+            Option("all", ("-a", "--all"), "also timers, capability checks and lifecycle"),
+            Option("spans", ("--spans",), "as a tree: what lies inside what, from when to when"),
+        ),
     ),
     Command(
         "why", "why:why", "explain where a prompt would go, and by which rule",
@@ -173,7 +178,7 @@ COMMANDS: tuple[Command, ...] = (
     ),
     Command(
         "resume", "fork:resume", "follow a run that goes on, and answer what it asks",
-        (_RUN,), (), "As 'rlp run' does, from the run's beginning.",
+        (_RUN,), (), "As 'rlp run' does, from the run's beginning; Ctrl-C cancels the run here, too.",
     ),
     Command(
         "schedule add", "schedule:add", "have an opening run by itself, at a time or when files change",
@@ -411,7 +416,7 @@ COMMANDS: tuple[Command, ...] = (
         (Argument("agent", "name of the agent"),),
         (
             _SINCE,
-            Option("output", ("-o", "--output"), "write it to this file, not there yet", "text", None, "FILE"),
+            Option("output", ("-o", "--output"), "write it to this new file", "text", None, "FILE"),
         ),
         "Every run is driven again under it, from its record and in memory, and every grant that stays is "
         "one that a run needs. Never more than the agent may do at present. The file is an override, too.",
@@ -425,7 +430,8 @@ COMMANDS: tuple[Command, ...] = (
             Option("rerun", ("--rerun",), "execute also the runs in which no verdict changes"),
         ),
         "With --agent the file stands in for the agent's policy.caps; without, it is an override laid on "
-        "every agent; a folder replaces all overrides. Nothing is performed. Exit 6 when anything would change.",
+        "every agent; a folder replaces all overrides. Nothing is performed. Exit 6 when anything would "
+        "change.",
     ),
     Command("list", "list_:list_", "list the openings that can be run and the installed agents"),
     Command(

@@ -55,6 +55,14 @@ class Tally:
             case "promise.resolved" | "promise.timed_out":
                 self._asks.pop(payload["promise"], None)
 
+    def take_inside(self, event: dict[str, Any], path: str) -> None:
+        """Add an event of a run inside this one; ``path`` leads to it. Its nodes are not counted: the node
+        that it serves is."""
+        payload = event["payload"]
+        if event["kind"] == "model.called" or "approval" in payload or "promise" in payload:
+            named = {"node": f"{path}{payload['node']}"} if payload.get("node") else {}
+            self.take({**event, "payload": {**payload, **named}})
+
     def _end(self, node: str, status: str) -> None:
         self._working.pop(node, None)
         self._asks = {name: asker for name, asker in self._asks.items() if asker != node}

@@ -260,6 +260,7 @@ class Daemon:
             quarantine=quarantine,
             parked=gate.parked,
             talk=gate.talk,
+            branch=branches.nested,
         )
         trial = Trial(
             examine=registry.examine,

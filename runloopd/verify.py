@@ -36,7 +36,7 @@ from runloop.bundle.runner import RUNNERS, read_pin, unpack
 from runloop.config import shipped
 from runloop.errors import RunloopError, UsageError
 from runloop.ids import RunId
-from runloop.sealed.container import MAX_SEALED_BYTES
+from runloop.sealed.container import MAX_SEALED_BYTES, SealedError
 from runloopd.runs.replayer import Replayer
 from runloopd.runs.sealed.rederive import Otherwise, rederive
 from runloopd.runs.sealed.source import SealedSource
@@ -176,11 +176,24 @@ async def redacted(sealed: Sealed, around: Surroundings, wish: Redaction) -> tup
     return data, {"redacted": note, "report": report}
 
 
+async def _believed(sealed: Sealed, around: Surroundings) -> dict[str, Any]:
+    """As :func:`reexecuted`, of a stranger's file: whoever signed it could write into the open parts of a
+    fact (a policy, a definition) what no daemon writes, and that is no fault of this installation."""
+    try:
+        return await reexecuted(sealed, around)
+    except (TypeError, ValueError, LookupError, AttributeError, ArithmeticError, AssertionError) as error:
+        raise SealedError(
+            f"it says what no run says, and cannot be executed: {type(error).__name__}: {str(error)[:200]}",
+            hint="believe nothing of it, and ask the sender for another",
+            code="sealed.record",
+        ) from error
+
+
 async def _do(wish: Wish) -> dict[str, Any]:
     sealed = opened(read_plain(Path(wish.file), MAX_SEALED_BYTES))
     async with surroundings(wish.cache) as around:
         if wish.redact is None:
-            return {"report": await reexecuted(sealed, around), "engine": around.runtime.engine}
+            return {"report": await _believed(sealed, around), "engine": around.runtime.engine}
         data, made = await redacted(sealed, around, wish.redact)
         await asyncio.to_thread(Path(wish.redact.out).write_bytes, data)
         return made

@@ -35,7 +35,7 @@ def seed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if not (home / "ready").exists():
             with Home(home) as seeded:
                 seeded.rlp("daemon", "start", timeout=300).check()
-                wait_until(seeded.agents_ready, "the runner to be compiled")
+                wait_until(seeded.agents_ready, "the runner to be compiled", patience_s=300)
             (home / "ready").touch()
     return home
 

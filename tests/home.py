@@ -70,6 +70,24 @@ class Home:
     def __exit__(self, *_: object) -> None:
         self.kill()
 
+    # --- agents -----------------------------------------------------------------------------------
+
+    def write_agent(self, name: str, manifest: str, source: str, caps: str = "") -> Path:
+        """Put the source of a Python agent into ``agents/``, and let unsigned ones run.
+
+        ``caps``: the lines of its policy below ``[capabilities]``.
+        """
+        self.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
+        folder = self.path / "agents" / name
+        folder.mkdir(parents=True)
+        (folder / "manifest.toml").write_text(manifest)
+        (folder / "agent.py").write_text(source)
+        (folder / "tools.json").write_text('{"version": 1, "tools": []}')
+        (folder / "policy.caps").write_text(f"[capabilities]\n{caps}")
+        for page in ("README.md", "LICENSE"):
+            (folder / page).write_text("A test's own.")
+        return folder
+
     # --- commands ---------------------------------------------------------------------------------
 
     def rlp(
@@ -195,9 +213,9 @@ def alive(pid: int) -> bool:
         return False
 
 
-def wait_until(holds: Any, what: str) -> None:
+def wait_until(holds: Any, what: str, *, patience_s: float = PATIENCE_S) -> None:
     """Poll until ``holds()`` is true; fail after the bound."""
-    deadline = time.monotonic() + PATIENCE_S
+    deadline = time.monotonic() + patience_s
     while not holds():
-        assert time.monotonic() < deadline, f"waited {PATIENCE_S} s for {what}"
+        assert time.monotonic() < deadline, f"waited {patience_s:g} s for {what}"
         time.sleep(0.02)

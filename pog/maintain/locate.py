@@ -75,8 +75,8 @@ def blame(raw: RawRow) -> tuple[str, str]:
         if relink(raw, candidate) == own:
             return "prev_hash", "one byte of its prev_hash was changed"
     short = sorted(range(9), key=lambda index: len(raw[index]) if isinstance(raw[index], bytes) else 8)
-    for column, candidate in _one_byte_off(raw, short):
-        if relink(candidate, prev_hash) == own:
+    for column, changed in _one_byte_off(raw, short):
+        if relink(changed, prev_hash) == own:
             return column, f"one byte of its {column} was changed"
     longest = misfit(raw) or Row._fields[short[-1]]
     return longest, f"its {longest} is not what was written, or more than one byte of the row was changed"

@@ -13,8 +13,9 @@ prove: that the events in between, of which only hashes are here, say what their
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import msgspec
@@ -48,6 +49,8 @@ from runloop.sealed.container import (
 __all__ = ["Examined", "Finding", "Sealed", "examine", "fingerprint", "opened"]
 
 MAX_FINDINGS = 100
+MAX_LOCATED = 1_000_000
+"""Lines in which damage is looked for column by column."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -223,8 +226,10 @@ class _Check:
         """Which column of which event differs from what ``columns.txt`` says of it."""
         before = len(self.findings)
         at = slices.offsets[EVENTS]
-        lines = bytes(body).split(b"\n")
-        for line, checks in zip(lines, bytes(slices.bodies[COLUMNS]).split(b"\n"), strict=False):
+        pairs = zip(_lines(bytes(body)), _lines(bytes(slices.bodies[COLUMNS])), strict=False)
+        for line, checks in islice(pairs, MAX_LOCATED):
+            if len(self.findings) >= MAX_FINDINGS:
+                return
             number, _, wanted = checks.partition(b" ")
             event = int(number) if number.isdigit() and len(number) < 20 else None
             try:
@@ -248,11 +253,12 @@ class _Check:
     def _events(self, slices: Slices) -> tuple[list[Row], list[Event]]:
         rows: list[Row] = []
         events: list[Event] = []
-        *lines, rest = bytes(slices.bodies[EVENTS]).split(b"\n")
+        body = bytes(slices.bodies[EVENTS])
         at = slices.offsets[EVENTS]
-        if rest or not lines:
+        if not body.endswith(b"\n"):
             self.found("its last line has no end", member=EVENTS, offset=at)
-        for number, line in enumerate(lines):
+            return rows, events
+        for number, line in enumerate(_lines(body[:-1])):
             row, column = read_line(line)
             if row is None or (rows and row.id <= rows[-1].id):
                 what = f"line {number + 1} is no row of a ledger, or not in its place"
@@ -325,6 +331,8 @@ class _Check:
         if [*dict.fromkeys(event.run for event in content.events)] != manifest.runs:
             self.found("its runs are not those of the events", member=MANIFEST)
             return
+        for name in content.bundles.keys() - {agent.bundle for agent in manifest.agents}:
+            self.found("no run names this agent", member=f"{BUNDLES}{name}.tar")
         for event in content.events:
             parent = event.payload.parent if isinstance(event.payload, RunStarted) else None
             nested = event.run != manifest.run
@@ -347,6 +355,15 @@ def _below(slices: Slices, prefix: str) -> list[tuple[str, memoryview]]:
     return [
         (name.removeprefix(prefix), body) for name, body in slices.bodies.items() if name.startswith(prefix)
     ]
+
+
+def _lines(data: bytes) -> Iterator[bytes]:
+    """As ``split`` gives them, one at a time: a file of nothing but line ends would be many gigabytes."""
+    at = 0
+    while (end := data.find(b"\n", at)) >= 0:
+        yield data[at:end]
+        at = end + 1
+    yield data[at:]
 
 
 def _hashes(body: memoryview) -> list[bytes]:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from pog.chain import Row, link
+from pog.chain import Row, relink_row
 from runloop.digest import blob_digest, canonical
 from runloop.errors import RunloopError
 
@@ -64,18 +64,7 @@ def _is_hash(cell: str) -> bool:
 def relinked(row: Row, prev_hash: bytes) -> bytes | None:
     """The hash a row should have behind ``prev_hash``; None where its cells were never a row."""
     try:
-        return link(
-            prev_hash,
-            event_id=row.id,
-            ts_ms=row.ts_ms,
-            actor=row.actor.encode(),
-            kind=row.kind.encode(),
-            version=row.version,
-            scope=row.scope.encode(),
-            run=None if row.run is None else row.run.encode(),
-            payload=row.payload.encode(),
-            provenance=row.provenance.encode(),
-        )
+        return relink_row(row, prev_hash)
     except (ValueError, OverflowError, struct.error):  # a lone surrogate, a number beyond eight bytes
         return None
 

@@ -35,7 +35,8 @@ _HEX = re.compile(r"[0-9A-Fa-f]{8,}")
 _UNITS = {
     "%": re.compile(r"%([0-9A-Fa-f]{2})"),
     "=": re.compile(r"=([0-9A-Fa-f]{2})|=\r?\n"),
-    "\\": re.compile(r"\\+u([0-9A-Fa-f]{4})|\\+[/nrt\"]"),
+    # From the first of the backslashes only: from each of them, a run of many would take its length squared.
+    "\\": re.compile(r"(?<!\\)\\+(?:u([0-9A-Fa-f]{4})|[/nrt\"])"),
 }
 _ESCAPED = {"/": b"/", "n": b"\n", "r": b"\r", "t": b"\t", '"': b'"'}
 _WORD = re.compile(r"[^\W_]+")

@@ -70,10 +70,10 @@ def resume(session: Session, *, run: str) -> Exit:
     shown = session.ask("run.show", run=run)
     name, outcome = str(shown["run"]), shown["outcome"]
     if outcome is not None:
-        good = outcome == "succeeded"
+        again = f"'rlp fork {name[:8]}@<node>'" if outcome == "succeeded" else f"'rlp retry {name[:8]}'"
         raise ConflictError(
             f"run {name} {'was cancelled' if outcome == 'cancelled' else outcome} already",
-            hint=f"rlp {f'fork {name[:8]}@<node>' if good else f'retry {name[:8]}'} makes another run of it",
+            hint=f"{again} makes another run of it",
             code="resume.ended",
         )
     return follow(session, name)

@@ -53,7 +53,7 @@ def verify(session: Session, *, backup: str | None, chain_only: bool) -> Exit:
     from rlp.commands.verify import verify as verify_ledger
 
     if backup is None:
-        return verify_ledger(session, chain_only=chain_only)
+        return verify_ledger(session, file=None, chain_only=chain_only, reexecute=False, key=None)
     from pog.maintain import backup as backups
 
     public = _key(session).public_key()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from rlp.prepare import prepare
+from rlp.prepare import EXAMPLES, prepare
 from rlp.session import Session
 from runloop.exits import Exit
 
@@ -28,6 +28,11 @@ def plan(session: Session, *, opening: str, params: tuple[str, ...], mermaid: bo
         name for name, param in wish.opening.params.items() if param.required and name not in wish.params
     ]
     if missing:
-        words = " ".join(f"-p {name}=..." for name in missing)
+        words = " ".join(
+            f"-p {name}:={EXAMPLES[kind]}"
+            if (kind := wish.opening.params[name].type) in EXAMPLES
+            else f"-p {name}=..."
+            for name in missing
+        )
         session.console.say(f"run it with: rlp run {opening} {words}")
     return Exit.OK

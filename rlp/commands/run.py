@@ -22,6 +22,8 @@ from runloop.exits import Exit
 __all__ = ["follow", "run", "submit"]
 
 SETTLED = ("promise.resolved", "promise.timed_out")
+SUBMIT_S = 300.0
+"""Longest a submission may take: the first one on a machine waits until the runner is compiled."""
 WAIT_S = 1.0
 """Longest silence before the ledger is looked at again, whatever the bus said."""
 REFUSALS = ("approval.", "action.", "cap.", "policy.", "operator.")
@@ -51,6 +53,7 @@ def submit(session: Session, wish: Wish, *, prompt: str | None = None) -> str:
     """Hand the run to the daemon; returns its id."""
     answer = session.ask(
         "run.submit",
+        SUBMIT_S,
         source=wish.source,
         name=wish.opening.name,
         path=str(Path(wish.path).absolute()),
@@ -79,6 +82,8 @@ class _Following:
         """Approvals asked for and not decided: approval id -> payload of ``action.requested``."""
         self._asked: dict[str, dict[str, Any]] = {}
         """Questions to a person that nobody has answered: promise id -> payload of ``promise.created``."""
+        self._of: dict[str, str] = {}
+        """Approval or promise -> the run inside ours that it belongs to."""
         self._undoable: dict[str, dict[str, Any]] = {}
         """Approved by us, in their undo window: approval id -> approval."""
         self._finished: dict[str, Any] | None = None
@@ -110,13 +115,14 @@ class _Following:
 
     def _take(self, event: dict[str, Any]) -> None:
         payload = event["payload"]
-        if self._session.json:
-            self._session.console.json({"event": event})
-        else:
+        if not self._session.json:
             self._progress.show(event)
+        elif event["run"] == self._run:
+            self._session.console.json({"event": event})
         match event["kind"]:
             case "action.requested":
                 self._open[payload["approval"]] = payload
+                self._of[payload["approval"]] = event["run"]
             case "action.decided":
                 self._open.pop(payload["approval"], None)
                 if payload["decision"] != "approved":
@@ -126,12 +132,17 @@ class _Following:
                     self._session.console.say(f"  leaves in {left}; Ctrl-C takes it back")
             case "promise.created" if payload["resolver"] == "operator":
                 self._asked[payload["promise"]] = payload
+                self._of[payload["promise"]] = event["run"]
             case "promise.resolved" | "promise.timed_out":
                 self._asked.pop(payload["promise"], None)
             case "action.claimed":
                 self._undoable.pop(payload["approval"], None)
-            case "run.finished":
+            case "run.finished" if event["run"] == self._run:
                 self._finished = payload
+            case "run.finished":  # nobody waits for an answer in there any more
+                for name in [name for name, of in self._of.items() if of == event["run"]]:
+                    self._open.pop(name, None)
+                    self._asked.pop(name, None)
 
     def _delta(self, delta: dict[str, Any]) -> None:
         if self._session.console.style.verbose and not self._session.json:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 from rlp.output import ago, moment
@@ -11,10 +12,13 @@ from runloop.exits import Exit
 __all__ = ["cancel", "runs"]
 
 
-def runs(session: Session, *, limit: int, schedule: str | None = None) -> Exit:
-    """List runs, newest first; ``schedule``: only those that it started."""
+def runs(session: Session, *, limit: int, schedule: str | None = None, tree: bool = False) -> Exit:
+    """List runs, newest first; ``schedule``: only those that it started. ``tree``: each with the runs inside
+    it, oldest first."""
     only = {} if schedule is None else {"schedule": schedule}
     found: list[dict[str, Any]] = session.ask("run.list", limit=limit, **only)["runs"]
+    if tree:
+        found = [one for each in found for one in _with_those_inside(session, each)]
     session.console.rows(
         found if session.json else [_row(run) for run in found],
         ("run", "opening", "by", "state", "started", "took", "error"),
@@ -23,17 +27,30 @@ def runs(session: Session, *, limit: int, schedule: str | None = None) -> Exit:
     return Exit.OK
 
 
+def _with_those_inside(session: Session, run: dict[str, Any], depth: int = 0) -> Iterator[dict[str, Any]]:
+    yield {**run, "depth": depth}
+    for inner in session.ask("run.show", run=run["run"])["nested"]:
+        yield from _with_those_inside(session, inner, depth + 1)
+
+
 def _row(run: dict[str, Any]) -> dict[str, Any]:
     started, finished = run.get("started_ms"), run.get("finished_ms")
     return {
         "run": run.get("run"),
-        "opening": run.get("opening"),
+        "opening": _placed(run),
         "by": run.get("principal"),
         "state": run.get("outcome") or run.get("state") or "running",
         "started": moment(started) if started else None,
         "took": ago(finished - started) if started and finished else None,
         "error": (run.get("error") or {}).get("message"),
     }
+
+
+def _placed(run: dict[str, Any]) -> str:
+    """The opening; below another run, behind the node that it serves there."""
+    parent, depth = run.get("parent"), run.get("depth", 0)
+    served = f"{'  ' * depth}{parent['node']}: " if parent and depth else ""
+    return f"{served}{run.get('opening')}"
 
 
 def cancel(session: Session, *, run: str, reason: str) -> Exit:

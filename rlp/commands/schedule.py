@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import re
+import json
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from runloop.exits import Exit
 
 __all__ = ["add", "coming", "list_", "pause", "rm", "run_now", "show", "span_ms"]
 
-_UNITS = {"ms": 1, "s": 1_000, "m": 60_000, "h": 3_600_000}
 _COLUMNS = ("schedule", "opening", "when", "next", "state", "fired", "missed", "file")
 
 
@@ -34,6 +33,10 @@ def add(
     """Have an opening run by itself from now on."""
     from rlp.prepare import prepare
 
+    if not watch and (alone := "--pattern" if patterns else "--settle" if settle else None):
+        raise UsageError(f"{alone} says nothing without --watch", hint="name what to watch, or leave it out")
+    if zone and not cron:
+        raise UsageError("--zone says nothing without --cron", hint="name a time, or leave it out")
     wish = prepare(session, opening, params, judge=False)
     said = {
         "trigger": name,
@@ -119,7 +122,7 @@ def show(session: Session, *, name: str) -> Exit:
         "last run": found["last_run"],
         "fired": found["fired"],
         "missed": found["missed"],
-        "parameters": found["params"] or None,
+        "parameters": ", ".join(_param(name, value) for name, value in found["params"].items()),
         "from": _file(found),
     }
     for what, value in said.items():
@@ -128,6 +131,11 @@ def show(session: Session, *, name: str) -> Exit:
     console.data("")
     console.text(found["source"])
     return Exit.OK
+
+
+def _param(name: str, value: Any) -> str:
+    """A parameter as it is typed after ``-p``."""
+    return f"{name}={value}" if isinstance(value, str) else f"{name}:={json.dumps(value, ensure_ascii=False)}"
 
 
 def _file(found: dict[str, Any]) -> str | None:
@@ -174,13 +182,15 @@ def coming(session: Session, *, name: str | None, limit: int) -> Exit:
 
 
 def span_ms(flag: str, text: str) -> int:
-    """A length of time as people write it: ``500ms``, ``2s``, ``1m``."""
-    found = re.match(r"([0-9]{1,9})(ms|s|m|h)\Z", text)
-    if found is None:
+    """A duration as people write it: ``500ms``, ``2s``, ``1m``."""
+    from openings.durations import milliseconds
+
+    try:
+        return milliseconds(text)
+    except ValueError as error:
         raise UsageError(
             f"{flag} {text[:40]!r} is no length of time", hint="such as 500ms, 2s or 1m", code="cli.option"
-        )
-    return int(found[1]) * _UNITS[found[2]]
+        ) from error
 
 
 def _one_of(flag: str, text: str, choices: tuple[str, ...]) -> str:

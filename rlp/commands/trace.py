@@ -1,4 +1,4 @@
-"""``rlp trace``: the ladder of a run, every crossing from whom to whom, when, how big."""
+"""``rlp trace``: the ladder of a run, every crossing from whom to whom; or its tree of spans."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Any
 
 from rlp.output import size
 from rlp.session import Session
+from rlp.spans import spans as tree
 from runloop.exits import Exit
 
 __all__ = ["ladder", "trace"]
@@ -16,10 +17,12 @@ _ALWAYS = ("run.", "node.", "message.", "hostcall.", "action.", "model.", "email
 _DENIED = "denied"
 
 
-def trace(session: Session, *, run: str, all: bool) -> Exit:
-    """Print the ladder."""
+def trace(session: Session, *, run: str, all: bool, spans: bool) -> Exit:
+    """Print the ladder, or the tree of spans."""
     console = session.console
-    rows = list(ladder(_events(session, run), everything=all))
+    if spans:
+        return _tree(session, run)
+    rows = list(_whole(session, run, everything=all))
     if session.json:
         for row in rows:
             console.json(row)
@@ -30,11 +33,13 @@ def trace(session: Session, *, run: str, all: bool) -> Exit:
     console.data(f"run {rows[0]['run']}", "bold")
     left = max(len(row["from"]) for row in rows)
     right = max(len(row["to"]) for row in rows)
+    way = max(len(row["path"]) for row in rows)
     for row in rows:
         arrow = "->" if row["to"] else "  "
         bytes_ = size(row["bytes"]) if row["bytes"] else ""
         console.data(
-            f"{row['at_ms']:>7} ms  {row['from']:<{left}} {arrow} {row['to']:<{right}}  "
+            f"{row['at_ms']:>7} ms  {row['path']:<{way}}{'  ' if way else ''}"
+            f"{row['from']:<{left}} {arrow} {row['to']:<{right}}  "
             f"{bytes_:>9}  {row['what'].replace(row['run'], row['run'][:8])}  #{row['event']}"
         )
     messages = [row for row in rows if row["kind"] == "message.sent"]
@@ -42,6 +47,57 @@ def trace(session: Session, *, run: str, all: bool) -> Exit:
     total = sum(row["bytes"] for row in messages)
     console.say(f"{len(messages)} messages, {size(total)}; {calls} host calls")
     return Exit.OK
+
+
+def _tree(session: Session, run: str) -> Exit:
+    """Each span below the one it lies in."""
+    console = session.console
+    found = tree(_events(session, run))
+    below: dict[str | None, list[dict[str, Any]]] = {}
+    known = {span["span"] for span in found}
+    for span in found:
+        if session.json:
+            console.json(span)
+        inside = span["parent"] if span["parent"] in known else None
+        below.setdefault(inside, []).append(span)
+    if session.json:
+        return Exit.OK
+    stack = [(0, span) for span in reversed(below.get(None, []))]
+    while stack:
+        depth, span = stack.pop()
+        took = "open" if span["end_ms"] is None else f"{span['end_ms'] - span['start_ms']} ms"
+        orphan = (
+            f"  (inside {span['parent']}, which is not on record)" if depth == 0 and span["parent"] else ""
+        )
+        console.data(
+            f"{span['start_ms']:>7} ms  {took:>9}  {'  ' * depth}{span['kind']} {span['name']}"
+            f"{', ' + span['status'] if span['status'] else ''}{orphan}  #{span['event']}"
+        )
+        stack += [(depth + 1, inner) for inner in reversed(below.get(span["span"], []))]
+    console.say(f"{len(found)} spans")
+    return Exit.OK
+
+
+def _whole(session: Session, run: str, *, everything: bool) -> list[dict[str, Any]]:
+    """The rows of a run and of those inside it, in ledger order; ``path`` says where in the tree."""
+    rows: list[dict[str, Any]] = []
+    began: int | None = None
+    waiting = [("", run)]
+    while waiting:
+        path, name = waiting.pop()
+        events = list(_events(session, name))
+        began = events[0]["ts_ms"] if began is None and events else began
+        rows += ({**row, "path": path} for row in ladder(events, everything=everything, began=began))
+        if any(str(node["use"]).startswith("opening:") for node in _nodes(events)):
+            nested = session.ask("run.show", run=name)["nested"]
+            waiting += ((f"{path}{one['parent']['node']}/", one["run"]) for one in nested)
+    return sorted(rows, key=lambda row: int(row["event"]))
+
+
+def _nodes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    started = events[0]["payload"] if events else {}
+    nodes: list[dict[str, Any]] = (started.get("definition") or {}).get("nodes") or []
+    return nodes
 
 
 def _events(session: Session, run: str) -> Iterator[dict[str, Any]]:
@@ -54,10 +110,11 @@ def _events(session: Session, run: str) -> Iterator[dict[str, Any]]:
         run, after = page["run"], page["events"][-1]["id"]
 
 
-def ladder(events: Iterable[dict[str, Any]], *, everything: bool = False) -> Iterator[dict[str, Any]]:
-    """One row per crossing: ``{event, run, at_ms, from, to, kind, what, bytes}``; ``at_ms`` since the
-    first."""
-    began: int | None = None
+def ladder(
+    events: Iterable[dict[str, Any]], *, everything: bool = False, began: int | None = None
+) -> Iterator[dict[str, Any]]:
+    """One row per crossing: ``{event, run, at_ms, from, to, kind, what, bytes}``; ``at_ms`` since ``began``,
+    or the first."""
     for event in events:
         began = event["ts_ms"] if began is None else began
         payload, kind = event["payload"], event["kind"]

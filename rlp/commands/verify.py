@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["show_report", "verify"]
 
 
-def verify(
-    session: Session, *, file: str | None, chain_only: bool, reexecute: bool, key: str | None
-) -> Exit:
+def verify(session: Session, *, file: str | None, chain_only: bool, reexecute: bool, key: str | None) -> Exit:
     """Check chain, signatures, blobs and views, or a sealed run; exit 6 when something differs."""
     from pog import maintain
 

@@ -27,7 +27,7 @@ from runloopd.broker.effects import admitted, bounded, draft
 from runloopd.broker.labels import lowest
 from runloopd.broker.ports import BlobPort, JournalPort
 from runloopd.broker.quotas import Quotas, check
-from runloopd.broker.talk import Post, RunTalk, Talk
+from runloopd.broker.talk import Post, RunTalk, Talk, told
 from runloopd.bus.parts import ComposedFrame
 
 __all__ = ["MAX_RUN_BYTES", "MAX_RUN_MESSAGES", "TalkOps", "judge"]
@@ -184,18 +184,8 @@ class TalkOps:
 
     async def _handed(self, post: Post, *, causes: tuple[int, ...], bare: bool = False) -> Done:
         """What a guest hears of a message: from the ledger, and as untrusted as its sender's words were."""
-        said = post.said
-        item = {
-            "message": said.message,
-            "from": speech.mailbox(said.node),
-            "to": said.to,
-            "act": said.act,
-            "conversation": said.conversation,
-            "in_reply_to": said.in_reply_to,
-            "reply_by_ms": said.reply_by_ms,
-            "content": msgspec.json.decode(await self._blobs.blob(said.content_blob)),
-            "sent_ms": post.sent_ms,
-        }
+        content = msgspec.json.decode(await self._blobs.blob(post.said.content_blob))
+        item = {**told(post.said, content), "sent_ms": post.sent_ms}
         return Done(value=item if bare else {"item": item}, causes=causes, label=post.label)
 
     # --- asking -----------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ from runloopd.bus.parts import ComposedFrame
 from runloopd.bus.principal import Principal
 from runloopd.waiting import first
 
-__all__ = ["Conversation", "Letter", "Post", "RunTalk", "Silence", "Talk", "letter"]
+__all__ = ["Conversation", "Letter", "Post", "RunTalk", "Silence", "Talk", "letter", "told"]
 
 log = structlog.get_logger(__name__)
 
@@ -77,18 +77,22 @@ def letter(agent: str, run: str, said: MessagePosted, content: Any) -> Letter:
     return Letter(
         sender=Principal(kind="agent", name=f"agent:{agent}#{run}/{said.node}/{said.attempt}"),
         topic=topics.run_talk(run, said.to),
-        payload={
-            "run": run,
-            "message": said.message,
-            "from": speech.mailbox(said.node),
-            "to": said.to,
-            "act": said.act,
-            "conversation": said.conversation,
-            "in_reply_to": said.in_reply_to,
-            "reply_by_ms": said.reply_by_ms,
-            "content": content,
-        },
+        payload={"run": run, **told(said, content)},
     )
+
+
+def told(said: MessagePosted, content: Any) -> dict[str, Any]:
+    """A message as its hearers get it, agents and whoever watches the topic alike."""
+    return {
+        "message": said.message,
+        "from": speech.mailbox(said.node),
+        "to": said.to,
+        "act": said.act,
+        "conversation": said.conversation,
+        "in_reply_to": said.in_reply_to,
+        "reply_by_ms": said.reply_by_ms,
+        "content": content,
+    }
 
 
 @dataclass(slots=True)

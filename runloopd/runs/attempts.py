@@ -206,7 +206,9 @@ class BusAttempts:
     ) -> dict[str, Any]:
         await self._quarantine.check(pin.name)
         allowance = await self._allowance(run, this, scheduled, pin)
-        agent = self._registry.pinned(pin)
+        engine = cast(RunStarted, started.payload).engine
+        # A run that outlives its build goes on with what its agents were served when it began.
+        agent = self._registry.pinned(pin, library=engine.get("library"))
         await self.prepare(agent)
         token = await self._node_token(run, this, agent, started, scheduled)
         # Compiling takes its time, and who was stopped meanwhile held no token yet that could be voided.

@@ -6,17 +6,19 @@ Knows: which nodes a change concerns, and what lies below them. Does not know: h
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from openings.cone import below, is_within, using_param
-from openings.definition import Opening
-from runloop.events import RunFork
+from openings.definition import Node, Opening
+from openings.state import base
+from runloop.digest import canonical
+from runloop.events import RunFork, RunStarted
 from runloop.ops import OPS
-from runloopd.runs.recorded import RecordedAnswers
+from runloopd.runs.recorded import RecordedAnswer, RecordedAnswers
 
-__all__ = ["Branch", "asks_for", "tried_anew"]
+__all__ = ["Branch", "Cone", "asks_for", "places_inside", "tried_anew", "tried_anew_inside"]
 
 _ALSO: Mapping[str, frozenset[str]] = {
     "tool.call": frozenset({"tools", "net", "secrets"}),
@@ -43,6 +45,10 @@ class Branch:
     record: RecordedAnswers
     anew: frozenset[str] | None
     """Nodes that are tried anew; None: all."""
+    whole: frozenset[str] | None = None
+    """See :class:`Cone`."""
+    at: tuple[str, ...] = ()
+    """Places that were named in this run; ``node/place`` is inside the run that serves a node."""
     alone_before: tuple[str, int, int] | None = None
     """Node, attempt and call before which it hears the record alone though it is tried anew."""
 
@@ -75,35 +81,106 @@ class Branch:
         return str(found) if found else None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Cone:
+    """What of one run is tried anew; None: everything."""
+
+    anew: frozenset[str] | None
+    whole: frozenset[str] | None
+    """Those of its nodes that are tried anew whatever they start with: they were named, or come after one
+    that was. All of a run that serves such a node is tried anew, too."""
+    alone_before: tuple[str, int, int] | None = None
+
+
+ALL = Cone(anew=None, whole=None)
+NOTHING_ANEW = Cone(anew=frozenset(), whole=frozenset())
+
+Inside = Callable[[str], Iterable[RecordedAnswers]]
+"""Node -> the records of the runs that served it, and of those within them."""
+
+
 def tried_anew(
-    record: RecordedAnswers, opening: Opening, fork: RunFork
-) -> tuple[frozenset[str], tuple[str, int, int] | None]:
+    record: RecordedAnswers, opening: Opening, fork: RunFork, inside: Inside = lambda node: ()
+) -> Cone:
     """The cone of a fork, and the place in it before which the record is heard alone.
 
     In it are the nodes that were named, those that have a changed parameter or agent, those that made a call
     which the changed model or rights are about (unless nodes were named: then only below those), every node
-    the record is cut off in, and all that lies below any of these.
+    the record is cut off in, and all that lies below any of these. A node that another opening serves is in
+    it for what is inside it.
     """
-    changes = fork.changes
-    places = set(using_param(opening, changes.get("set", ()))) | set(changes.get("agents", ()))
+    changed = set(using_param(opening, fork.changes.get("set", ()))) | set(fork.changes.get("agents", ()))
+    return _cone(record, opening, fork, fork.at, changed, inside)
+
+
+def tried_anew_inside(
+    record: RecordedAnswers,
+    started: RunStarted,
+    outer: Branch,
+    inside: Inside = lambda node: (),
+) -> Cone:
+    """The cone within a run that is nested in a fork: what comes of its own parameters that differ, or was
+    named inside it. ``record``: of the run it repeats."""
+    assert started.parent is not None
+    node = started.parent.node
+    if not outer.is_anew(node):
+        return NOTHING_ANEW
+    if outer.whole is None or is_within(node, outer.whole) or not record.run:
+        return ALL
+    before = record.started.params
+    differ = {
+        name
+        for name in {*before, *started.params}
+        if canonical(before.get(name)) != canonical(started.params.get(name))
+    }
+    opening = Opening.from_json(started.definition)
+    at = places_inside(outer.at, node)
+    return _cone(record, opening, outer.fork, at, set(using_param(opening, differ)), inside)
+
+
+def places_inside(at: Iterable[str], node: str) -> tuple[str, ...]:
+    """Of places, those inside the run that serves this node, as that run knows them."""
+    around = (f"{node}/", f"{base(node)}/")
+    return tuple(dict.fromkeys(one.partition("/")[2] for one in at if one.startswith(around)))
+
+
+def _cone(
+    record: RecordedAnswers,
+    opening: Opening,
+    fork: RunFork,
+    at: Sequence[str],
+    changed: set[str],
+    inside: Inside,
+) -> Cone:
+    places = set(changed)
     if not fork.at:
-        places |= {node.id for node in opening.nodes if _concerned(record, node.id, changes)}
+        places |= {node.id for node in opening.nodes if _concerned(record, node, fork.changes, inside)}
     elsewhere = below(opening, places)
     places |= {node.id for node in opening.nodes if not record.is_closed(node.id)}
     alone = None
-    if fork.call is not None and not is_within(fork.at[0], elsewhere):
-        alone = (fork.at[0], record.last_attempt(fork.at[0]), fork.call)
-    return below(opening, places | set(fork.at)), alone
+    if fork.call is not None and at and not is_within(at[0], elsewhere):
+        alone = (at[0], record.last_attempt(at[0]), fork.call)
+    heads = {one.partition("/")[0] for one in at}
+    return Cone(
+        anew=below(opening, places | heads),
+        whole=below(opening, (one for one in at if "/" not in one)),
+        alone_before=alone,
+    )
 
 
-def _concerned(record: RecordedAnswers, node: str, changes: Mapping[str, Any]) -> bool:
+def _concerned(record: RecordedAnswers, node: Node, changes: Mapping[str, Any], inside: Inside) -> bool:
     denied = frozenset(changes.get("deny", ()))
-    for answer in record.of_whole_node(node):
-        if changes.get("model") and answer.call.op == "model.complete":
-            return True
-        if denied and asks_for(answer.call.op) & denied:
-            return True
-    return False
+    if not denied and not changes.get("model"):
+        return False
+    if node.nests is not None:
+        return any(_depends(answer, changes, denied) for each in inside(node.id) for answer in each.answers())
+    return any(_depends(answer, changes, denied) for answer in record.of_whole_node(node.id))
+
+
+def _depends(answer: RecordedAnswer, changes: Mapping[str, Any], denied: frozenset[str]) -> bool:
+    if changes.get("model") and answer.call.op == "model.complete":
+        return True
+    return bool(asks_for(answer.call.op) & denied)
 
 
 def asks_for(op: str) -> frozenset[str]:

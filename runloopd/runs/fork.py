@@ -45,8 +45,9 @@ __all__ = ["ForkWish", "Forks"]
 
 MAX_PARAMS_BYTES = 256 * 1024
 MAX_MODEL_CHARS = 200
-MACHINE = ("sandbox", "wasmtime", "library")
-"""What ``run.started.engine`` says of where guests run; all else is what the engine decides by."""
+MACHINE = ("sandbox", "wasmtime")
+"""What ``run.started.engine`` says of where guests run; all else is what the run was decided by, and what its
+agents were served."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -125,7 +126,7 @@ class Forks:
                 code="retry.goes_on",
             )
         opening = Opening.from_json(started.definition)
-        lost = lost_nodes(opening, RecordedAnswers(events, self._reader.blob))
+        lost = await asyncio.to_thread(lost_nodes, opening, self._record(events), self._record_of)
         if ended.outcome == "succeeded" and node is None:
             hint = f"'rlp retry {run[:8]} {lost[0]}' tries what failed all the same" if lost else None
             raise ConflictError(
@@ -133,7 +134,7 @@ class Forks:
                 hint=hint or f"'rlp fork {run[:8]}@<node> --live' repeats a part of it",
                 code="retry.succeeded",
             )
-        nodes = tuple(each for each in lost if node is None or base(node) in below(opening, (each,)))
+        nodes = tuple(each for each in lost if node is None or _is_of(opening, node, each))
         if node is not None and not nodes:
             raise UsageError(
                 f"node {node!r} did not fail in run {run}",
@@ -150,6 +151,12 @@ class Forks:
         if not events or not isinstance(events[0].payload, RunStarted):
             raise NotFoundError(f"no run {run}", hint="'rlp runs' lists them", code="run.absent")
         return events
+
+    def _record(self, events: Sequence[Event]) -> RecordedAnswers:
+        return RecordedAnswers(events, self._reader.blob)
+
+    def _record_of(self, run: str) -> RecordedAnswers:
+        return self._record(list(self._reader.events(run=run)))
 
     # --- the changes ------------------------------------------------------------------------------
 
@@ -198,7 +205,7 @@ class Forks:
             served[name] = agent
         for name, pin in origin.agents.items():
             if name not in served:
-                served[name] = self._registry.pinned(pin)
+                served[name] = self._registry.pinned(pin, library=origin.engine.get("library"))
         if not changed:
             return opening, served
         fresh = replace(opening, nodes=tuple(changed.get(node.id, node) for node in opening.nodes))
@@ -230,13 +237,14 @@ class Forks:
             await self._prepare(agent)
             await asyncio.to_thread(self._registry.keep, agent)
         same = fresh is opening
+        changes = _still_denied(origin, changes)
         made = RunStarted(
             opening=origin.opening,
             definition=origin.definition if same else fresh.to_json(),
             definition_digest=origin.definition_digest if same else fresh.digest,
             params={**origin.params, **changes.get("set", {})},
             agents={name: agent.pin for name, agent in served.items()},
-            engine={**origin.engine, **_machine(self._engine_versions())},
+            engine=self._engine(origin),
             policy=self._policy(origin, served.values()),
             principal=principal.label,
             origin=_origin(origin, wish, served.values()),
@@ -263,6 +271,15 @@ class Forks:
             "answers": wish.answers,
         }
 
+    def _engine(self, origin: RunStarted) -> dict[str, Any]:
+        """As the origin's, on this machine. Of what is served to agents the origin's is taken if it is kept:
+        where it is not, none of the origin's agents uses it."""
+        here = self._engine_versions()
+        engine = {**origin.engine, **_machine(here)}
+        if "library" in here and not self._registry.has_library(str(engine.get("library"))):
+            engine["library"] = here["library"]
+        return engine
+
     def _policy(self, origin: RunStarted, agents: Any) -> dict[str, Any]:
         """The limits of the origin, and never more than the configuration gives now."""
         policy = dict(origin.policy)
@@ -274,11 +291,38 @@ class Forks:
             policy[name] = ceiling if had is None else min(had, ceiling)
         quotas = policy.get("quotas")
         names = sorted({agent.pin.name for agent in agents})
-        policy["quotas"] = {**self._quotas.to_json(names), **(quotas if isinstance(quotas, dict) else {})}
+        policy["quotas"] = _stricter(quotas if isinstance(quotas, dict) else {}, self._quotas.to_json(names))
         return policy
 
 
 # --- small judgements -----------------------------------------------------------------------------
+
+
+def _still_denied(origin: RunStarted, changes: dict[str, Any]) -> dict[str, Any]:
+    """What a fork goes without, whatever is made of it goes without too: to have the right again, fork the
+    run that had it. A second send would else be no repetition, for the fork's record has none."""
+    before = () if origin.fork is None else origin.fork.changes.get("deny", ())
+    denied = sorted({*changes.get("deny", ()), *before})
+    return {**changes, "deny": denied} if denied else changes
+
+
+def _stricter(had: Mapping[str, Any], now: Mapping[str, Mapping[str, list[int]]]) -> dict[str, Any]:
+    """Quotas by agent and resource, each ``[soft, hard]``: those of the record, within those of now."""
+    made: dict[str, Any] = dict(had)
+    for agent, limits in now.items():
+        recorded = had.get(agent, {})
+        made[agent] = {
+            resource: [min(pair) for pair in zip(limit, recorded.get(resource, limit), strict=True)]
+            for resource, limit in limits.items()
+        }
+    return made
+
+
+def _is_of(opening: Opening, node: str, lost: str) -> bool:
+    """Whether somebody who names a node means a lost one: itself, what it came of, or what is inside it."""
+    if "/" in node:
+        return lost == node or lost.startswith(f"{node}/")
+    return base(node) in below(opening, (lost.partition("/")[0],))
 
 
 def _insist_on_whole(run: str, started: RunStarted) -> None:

@@ -13,7 +13,7 @@ what the gate checks.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any, ClassVar, NoReturn
 
@@ -21,7 +21,9 @@ import msgspec
 import structlog
 
 from openings.definition import Opening
-from openings.replay import HOST_SIDE, Divergence
+from openings.foresee import is_cut
+from openings.outcome import FORK_DIVERGED
+from openings.replay import Divergence
 from pog.reader import Reader
 from runloop.caps.policy import NOTHING, Override, Policy, effective
 from runloop.digest import blob_digest, canonical
@@ -36,6 +38,8 @@ from runloop.events import (
     Payload,
     Provenance,
     RunFinished,
+    RunFork,
+    RunParent,
     RunStarted,
 )
 from runloop.ids import child_run_id
@@ -43,15 +47,15 @@ from runloop.ops import OPS
 from runloopd.broker.calls import Answer, Answerer, Caller, HostCall
 from runloopd.broker.gate import Gate
 from runloopd.journal import Journal
-from runloopd.runs.branch import Branch, asks_for, tried_anew
+from runloopd.runs.branch import Branch, asks_for, places_inside, tried_anew, tried_anew_inside
 from runloopd.runs.recorded import Hearing, RecordedAnswer, RecordedAnswers
 
-__all__ = ["DIVERGED", "Branches"]
+__all__ = ["Branches"]
 
 log = structlog.get_logger(__name__)
 
-DIVERGED = "fork.divergence"
-"""Code of the failure that ends a fork: a node outside the cone left the record."""
+HERE = ("sandbox", "wasmtime")
+"""What ``run.started.engine`` says of this machine; all else is what a run is decided by."""
 
 _STREAMED = frozenset({"model.complete", "msg.subscribe"})
 """Ops whose answer may be a stream, to be read by further calls."""
@@ -112,26 +116,74 @@ class Branches:
     def _found(self, started: Event) -> Branch | None:
         said = started.payload
         assert isinstance(said, RunStarted)
-        if said.fork is not None:
-            record = self._record(said.fork.run, before=started.id)
-            opening = Opening.from_json(said.definition)
-            anew, alone = tried_anew(record, opening, said.fork)
-            return Branch(
-                fork=said.fork, root=started.run or "", record=record, anew=anew, alone_before=alone
-            )
-        if said.parent is None:
+        if said.parent is not None:
+            return self._found_inside(said, said.parent)
+        if said.fork is None:
             return None
-        outer = self.of(said.parent.run)
+        record = self._record(said.fork.run, before=started.id)
+        opening = Opening.from_json(said.definition)
+        cone = tried_anew(record, opening, said.fork, self._inside(record, before=started.id))
+        return Branch(
+            fork=said.fork,
+            root=started.run or "",
+            record=record,
+            anew=cone.anew,
+            whole=cone.whole,
+            at=tuple(said.fork.at),
+            alone_before=cone.alone_before,
+        )
+
+    def _found_inside(self, said: RunStarted, parent: RunParent) -> Branch | None:
+        outer = self.of(parent.run)
         if outer is None:
             return None
-        repeated = child_run_id(outer.record.run, said.parent.node, said.parent.attempt)
-        nested = self._record(repeated, before=self._root_event(outer.root))
+        before = self._root_event(outer.root)
+        record = self._record(child_run_id(outer.record.run, parent.node, parent.attempt), before=before)
+        cone = tried_anew_inside(record, said, outer, self._inside(record, before=before))
         return Branch(
             fork=outer.fork,
             root=outer.root,
-            record=nested,
-            anew=None if outer.is_anew(said.parent.node) else frozenset(),
+            record=record,
+            anew=cone.anew,
+            whole=cone.whole,
+            at=places_inside(outer.at, parent.node),
+            alone_before=cone.alone_before,
         )
+
+    def _inside(self, record: RecordedAnswers, *, before: int) -> Callable[[str], Iterator[RecordedAnswers]]:
+        """Of a node that other runs served: their records, and of those within them."""
+
+        def within(around: RecordedAnswers, keys: Iterable[tuple[str, int]]) -> Iterator[RecordedAnswers]:
+            for node, attempt in keys:
+                found = self._record(child_run_id(around.run, node, attempt), before=before)
+                if found.run:
+                    yield found
+                    opening = Opening.from_json(found.started.definition)
+                    for each in opening.nodes:
+                        if each.nests is not None:
+                            yield from within(found, found.attempts(each.id))
+
+        return lambda node: within(record, record.attempts(node))
+
+    def nested(self, around: RunStarted, made: RunStarted) -> RunStarted:
+        """How a run inside another is stated: inside a fork it is one itself, decided by the same engine as
+        the run it repeats. Elsewhere as it was ``made``."""
+        fork, parent = around.fork, made.parent
+        if fork is None or parent is None:
+            return made
+        engine = {**around.engine, **{name: made.engine[name] for name in HERE if name in made.engine}}
+        repeated = child_run_id(fork.run, parent.node, parent.attempt)
+        if next(self._reader.events(run=repeated, limit=1), None) is None:
+            return msgspec.structs.replace(made, engine=engine)
+        inherited = {name: value for name, value in fork.changes.items() if name in ("model", "deny")}
+        branch = RunFork(
+            run=repeated,
+            at=list(places_inside(fork.at, parent.node)),
+            call=None,
+            changes=inherited,
+            answers=fork.answers,
+        )
+        return msgspec.structs.replace(made, engine=engine, fork=branch)
 
     def _root_event(self, root: str) -> int:
         (started,) = self._reader.events(run=root, limit=1)
@@ -176,7 +228,7 @@ class Branches:
 class ForkDivergedError(DivergenceError):
     """A node outside the cone of what was changed left the record. It is never served live for that."""
 
-    code: ClassVar[str] = DIVERGED
+    code: ClassVar[str] = FORK_DIVERGED
 
     def __init__(self, node: str, attempt: int, what: str) -> None:
         super().__init__(
@@ -199,7 +251,7 @@ def _insist(branch: Branch, caller: Caller, scheduled: Event) -> None:
     if this.input_digest != before.input_digest:
         raise ForkDivergedError(node, attempt, "it starts with another input")
     ended = branch.record.ended(node, attempt)
-    if isinstance(ended, NodeFinished) and branch.repeats(node, attempt) and _by_the_machine(ended):
+    if isinstance(ended, NodeFinished) and branch.repeats(node, attempt) and is_cut(ended):
         raise RecordedEndError(ended)
 
 
@@ -383,13 +435,6 @@ class _Answerer:
         await self._branches.state(self._draft(call, finished, (), None))
         await asyncio.Event().wait()  # until the runner stops the attempt
         raise AssertionError
-
-
-def _by_the_machine(ended: NodeFinished) -> bool:
-    """Whether the clock or the machine ended an attempt, or it never began: no guest repeats that."""
-    if ended.status == "timed_out":
-        return True
-    return ended.error is not None and (ended.error.code in HOST_SIDE or ended.fuel == 0)
 
 
 def _unknown(run: str, op: str) -> RefusedError:

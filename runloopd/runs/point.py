@@ -5,9 +5,10 @@ Knows: the spellings, and what of a node comes before and after an event. Does n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from openings.child import inner
 from openings.cone import below, successors
 from openings.definition import Opening
 from openings.state import base
@@ -22,6 +23,7 @@ from runloop.events import (
     NodeScheduled,
     RunStarted,
 )
+from runloop.ids import child_run_id
 from runloop.spelling import did_you_mean
 from runloopd.runs.recorded import RecordedAnswers
 
@@ -45,6 +47,8 @@ def find_place(opening: Opening, events: Sequence[Event], text: str) -> Place:
 
     Raises :class:`NotFoundError` for what is not in the run, :class:`UsageError` for what is no place.
     """
+    if (path := _inside(opening, text)) is not None:
+        return Place(nodes=(path,))
     if opening.node(base(text)) is not None:
         known = {e.payload.node for e in events if isinstance(e.payload, NodeScheduled)}
         if text != base(text) and text not in known:
@@ -61,6 +65,21 @@ def find_place(opening: Opening, events: Sequence[Event], text: str) -> Place:
             code="fork.place",
         )
     return _place_of(opening, events, event)
+
+
+def _inside(opening: Opening, text: str) -> str | None:
+    """``node/place``: a node of the run that serves a node, at any depth. None for what is no such path."""
+    head, slash, rest = text.partition("/")
+    node = opening.node(base(head))
+    if not slash or node is None or node.nests is None:
+        return None
+    inside = inner(opening, node.nests)
+    if inside is None or (inside.node(base(rest)) is None and _inside(inside, rest) is None):
+        names = [f"{head}/{one.id}" for one in (() if inside is None else inside.nodes)]
+        raise NotFoundError(
+            f"there is no node {text[:80]!r}", hint=did_you_mean(text, names, "") or None, code="fork.place"
+        )
+    return text
 
 
 def _named(events: Sequence[Event], text: str) -> Event | None:
@@ -111,9 +130,30 @@ def _place_of(opening: Opening, events: Sequence[Event], event: Event) -> Place:
     return Place(nodes=(node,), call=where.call)
 
 
-def lost_nodes(opening: Opening, record: RecordedAnswers) -> tuple[str, ...]:
-    """The nodes that failed or were cut off, without those below another such node."""
+def lost_nodes(
+    opening: Opening,
+    record: RecordedAnswers,
+    served: Callable[[str], RecordedAnswers] = lambda run: RecordedAnswers((), lambda digest: b""),
+) -> tuple[str, ...]:
+    """The nodes that failed or were cut off, without those below another such node. Of one that another run
+    served, those that were lost in there, as ``node/lost``.
+
+    ``served``: the record of a run, by its id; one without any event where there is none.
+    """
     lost = [node.id for node in opening.nodes if record.is_lost(node.id)]
     among = frozenset(lost)
     under = below(opening, (edge.node for edge in opening.edges if edge.source.node in among))
-    return tuple(node for node in lost if node not in under)
+    found: list[str] = []
+    for name in lost:
+        if name in under:
+            continue
+        node = opening.node(name)
+        assert node is not None
+        inside = inner(opening, node.nests) if node.nests is not None else None
+        # A fork begins with the first attempt again, and that hears the run which served the first.
+        first = RecordedAnswers((), lambda digest: b"")
+        if inside is not None and record.scheduled(name, 1) is not None:
+            first = served(child_run_id(record.run, name, 1))
+        deeper = lost_nodes(inside, first, served) if inside is not None and first.run else ()
+        found += [f"{name}/{one}" for one in deeper] or [name]
+    return tuple(found)

@@ -12,7 +12,7 @@ asks decides what becomes of a call that the record does not know.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import msgspec
 
 from openings.replay import Divergence, match
 from openings.state import base
+from openings.transcript import AttemptRecord, Key
 from runloop.errors import UsageError
 from runloop.events import (
     ArtifactCreated,
@@ -41,9 +42,6 @@ from runloop.events import (
 __all__ = ["Hearing", "RecordedAnswer", "RecordedAnswers"]
 
 Ended = NodeFinished | NodeCancelled
-Key = tuple[str, int]
-"""Node and attempt."""
-
 COMPANIONS = (ArtifactCreated, MessagePosted)
 """Facts that were stated with an answer and that a run's own folds live on: its artifacts, its talk."""
 
@@ -74,7 +72,7 @@ class RecordedAnswers:
         when others do not begin with ``run.started``.
         """
         self._blob = blob
-        self._calls: dict[Key, dict[int, Event]] = {}
+        self._calls: dict[Key, AttemptRecord] = {}
         self._companions: dict[tuple[str, int, int], list[Event]] = {}
         self._effects: dict[tuple[str, str, int, str], Event] = {}
         self._scheduled: dict[Key, Event] = {}
@@ -133,14 +131,14 @@ class RecordedAnswers:
     def _take_call(self, event: Event, call: HostcallDelivered) -> None:
         key = (call.node, call.attempt)
         if key not in self._calls:
-            self._calls[key] = {}
+            self._calls[key] = AttemptRecord()
             if call.node not in self._attempts:
                 self._names.setdefault(base(call.node), []).append(call.node)
             self._attempts.setdefault(call.node, []).append(call.attempt)
-        calls = self._calls[key]
-        if call.call in calls:
+        answers = self._calls[key].answers
+        if call.call in answers:
             return
-        calls[call.call] = event
+        answers[call.call] = event
         self._begun.pop((call.node, call.attempt, call.call), None)
         alike = self._ordinals.setdefault(key, Counter())
         ordinal = alike[call.op, call.args_digest]
@@ -190,23 +188,29 @@ class RecordedAnswers:
 
     def calls(self, node: str, attempt: int) -> tuple[RecordedAnswer, ...]:
         """The answers of one attempt by number, contiguous from 0, cut at the first gap."""
-        calls = self._calls.get((node, attempt), {})
-        found: list[RecordedAnswer] = []
-        while (event := calls.get(len(found))) is not None:
-            found.append(self._answer(event))
-        return tuple(found)
+        made = self._calls.get((node, attempt))
+        return () if made is None else tuple(map(self._answer, made.calls()))
 
     def of_node(self, node: str) -> tuple[RecordedAnswer, ...]:
         """Every answer to a node, attempt by attempt, in the order of the calls."""
         return tuple(
             self._answer(event)
             for attempt in sorted(self._attempts.get(node, ()))
-            for _, event in sorted(self._calls[node, attempt].items())
+            for _, event in sorted(self._calls[node, attempt].answers.items())
         )
 
     def of_whole_node(self, node: str) -> tuple[RecordedAnswer, ...]:
         """Every answer to a node and, of a mapped one, to its items."""
         return tuple(answer for name in self._names.get(node, ()) for answer in self.of_node(name))
+
+    def answers(self) -> Iterator[RecordedAnswer]:
+        """Every answer there is."""
+        for made in self._calls.values():
+            yield from map(self._answer, made.answers.values())
+
+    def attempts(self, node: str) -> tuple[Key, ...]:
+        """Every attempt of a declared node: itself, or its items."""
+        return tuple(key for key in self._scheduled if base(key[0]) == node)
 
     def last_attempt(self, node: str) -> int:
         """Number of the node's last attempt on record; 0 when there is none."""

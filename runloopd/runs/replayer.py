@@ -11,6 +11,7 @@ ledger of this home, or a file somebody sealed), what counts as the same (``open
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -30,12 +31,12 @@ from openings.replay import (
 )
 from openings.state import base
 from openings.talk import MESSAGE, message_id
-from pog.chain import RawRow
+from pog.chain import RawRow, decode_row, text_row
 from pog.errors import LedgerCorruptError
 from pog.reader import Reader
 from runloop.digest import blob_digest, digest
 from runloop.errors import NotFoundError, RunloopError
-from runloop.events import AgentPin, Event, NodeScheduled, RunFinished, RunStarted
+from runloop.events import AgentPin, Event, NodeFinished, NodeScheduled, RunFinished, RunStarted
 from runloop.ids import RunId, child_run_id
 from runloop.rmp.envelope import encode_envelope, schema_id
 from runloop.rmp.frame import HEADER_LEN
@@ -76,8 +77,11 @@ class Source(Protocol):
         """Ids of the recorded runs whose ``parent.run`` this is, oldest first."""
         ...
 
-    def pinned(self, pin: AgentPin) -> InstalledAgent:
-        """Exactly this agent, its bytes checked now; raises a :class:`RunloopError` that says why not."""
+    def pinned(self, pin: AgentPin, *, library: str | None = None) -> InstalledAgent:
+        """Exactly this agent, its bytes checked now; raises a :class:`RunloopError` that says why not.
+
+        ``library``: digest of what its run was served beside it; None: whatever is served now.
+        """
         ...
 
     async def prepare(self, agent: InstalledAgent) -> None:
@@ -110,9 +114,9 @@ class LedgerSource:
         """See :class:`Source`."""
         return [child for child in _nested(self._reader.events(run=run)) if any(self.rows(child))]
 
-    def pinned(self, pin: AgentPin) -> InstalledAgent:
+    def pinned(self, pin: AgentPin, *, library: str | None = None) -> InstalledAgent:
         """See :class:`Source`."""
-        return self._registry.pinned(pin, serving=False)
+        return self._registry.pinned(pin, serving=False, library=library)
 
     async def prepare(self, agent: InstalledAgent) -> None:
         """See :class:`Source`."""
@@ -127,12 +131,15 @@ class Replayer:
         self._source = source
         self._runtime = runtime
         self._width = width or len(os.sched_getaffinity(0))
-        self._agents: dict[AgentPin, InstalledAgent] = {}
+        self._agents: dict[tuple[AgentPin, str | None], InstalledAgent] = {}
         """Agents whose bytes were checked since the newest replay began."""
+        self._tree: tuple[str, Allowances] | None = None
+        """Root of the tree that was folded last."""
 
     async def replay(self, run: RunId) -> dict[str, Any]:
         """The report as JSON. Raises :class:`NotFoundError` for a run that is not recorded."""
         self._agents.clear()
+        self._tree = None
         outcome = await self.report(run)
         if outcome.report is None:
             raise NotFoundError(f"no run {run}", hint="'rlp runs' lists them")
@@ -150,12 +157,13 @@ class Replayer:
         return NestedOutcome(report=report, events=rows.events)
 
     async def _drive(self, events: list[Event]) -> ReplayReport:
-        allowances = Allowances(events)
-        steps = replay(events)
+        allowances = await asyncio.to_thread(self._allowances, events)
+        library = _library_of(events)
+        steps = replay(events, self._runtime.engine)
 
         async def execute(demand: Reexecute) -> AttemptOutcome:
             answerer = RecordedAnswerer(demand.recorded, self._source.blob, cut_off=demand.interrupted)
-            return await self.reexecute(demand, answerer, allowances.of(demand))
+            return await self.reexecute(demand, answerer, allowances.of(demand), library)
 
         async with Ahead(execute, foreseen(events), width=self._width) as ahead:
             try:
@@ -168,19 +176,38 @@ class Replayer:
             except StopIteration as finished:
                 return cast(ReplayReport, finished.value)
 
+    def _allowances(self, events: Sequence[Event]) -> Allowances:
+        """Of the whole tree that the run is part of: a quota is for all of it."""
+        started = events[0].payload if events else None
+        if not isinstance(started, RunStarted):
+            return Allowances(events)
+        run = events[0].run or ""
+        root = run if started.parent is None else started.parent.root
+        if self._tree is None or self._tree[0] != root or started.parent is None:
+            facts = _burning(self._source, root)
+            if not any(fact.run == run for fact in facts):
+                facts = _burning(self._source, run)  # it lies here without what was around it
+            self._tree = root, Allowances(facts)
+        return self._tree[1]
+
     async def reexecute(
-        self, demand: Reexecute, answerer: Answerer, allowance: Allowance | None = None
+        self,
+        demand: Reexecute,
+        answerer: Answerer,
+        allowance: Allowance | None = None,
+        library: str | None = None,
     ) -> AttemptOutcome:
         """Run one attempt again: its pinned agent on its recorded input; ``answerer`` answers its host calls.
 
-        ``allowance``: what the agent's quota had left of its fuel; None: its own bounds alone. Of the
-        answerer, ``mismatch`` and ``said`` are taken over where it has them: the first call that is not as
-        recorded, and what it said to others. It may raise :class:`AllServed` to end the attempt. What cannot
-        be executed here comes back with a ``reason``.
+        ``allowance``: what the agent's quota had left of its fuel; None: its own bounds alone.
+        ``library``: what its run was served, see :class:`Source`. Of the answerer, ``mismatch`` and ``said``
+        are taken over where it has them: the first call that is not as recorded, and what it said to others.
+        It may raise :class:`AllServed` to end the attempt. What cannot be executed here comes back with a
+        ``reason``.
         """
         scheduled = cast(NodeScheduled, demand.scheduled.payload)
         try:
-            agent = await self._agent(demand.pin)
+            agent = await self._agent(demand.pin, library)
             data = self._source.blob(scheduled.input_blob)
         except LedgerCorruptError as error:
             return AttemptOutcome(mismatch=damaged(None, scheduled.input_blob, error))
@@ -222,20 +249,21 @@ class Replayer:
             mismatch=getattr(answerer, "mismatch", None),
         )
 
-    async def _agent(self, pin: AgentPin) -> InstalledAgent:
+    async def _agent(self, pin: AgentPin, library: str | None) -> InstalledAgent:
         """The agent of a pin, ready; read once for all its attempts."""
-        found = self._agents.get(pin)
+        found = self._agents.get((pin, library))
         if found is None:
-            found = self._source.pinned(pin)
+            found = self._source.pinned(pin) if library is None else self._source.pinned(pin, library=library)
             await self._source.prepare(found)
-            self._agents[pin] = found
+            self._agents[pin, library] = found
         return found
 
 
 class Allowances:
     """What each attempt's quota had left when it was scheduled, folded from the record as it was live."""
 
-    def __init__(self, events: Sequence[Event]) -> None:
+    def __init__(self, events: Iterable[Event]) -> None:
+        """``events``: of the whole tree, in ledger order."""
         self._record = Record(Quotas())
         self._record.fold(event for event in events if event.kind != RunFinished.kind)
 
@@ -246,6 +274,26 @@ class Allowances:
             return None
         limits = self._record.limits(run, demand.pin.name)
         return run.allowance(demand.pin.name, demand.node, demand.attempt, limits)
+
+
+_BURNING = frozenset(kind.kind.encode() for kind in (RunStarted, NodeScheduled, NodeFinished))
+"""What an allowance of fuel is folded from."""
+
+
+def _burning(source: Source, root: str) -> list[Event]:
+    """The facts of a tree of runs that say what was burnt when, in ledger order. Those that cannot be read
+    are left out: whether the record is whole is judged elsewhere."""
+    facts: list[Event] = []
+    waiting = [root]
+    while waiting:
+        events: list[Event] = []
+        for raw in source.rows(waiting.pop()):
+            if raw[3] in _BURNING:
+                with contextlib.suppress(LedgerCorruptError, UnicodeDecodeError):
+                    events.append(decode_row(text_row(raw)))
+        waiting += _nested(events)
+        facts += events
+    return sorted(facts, key=lambda fact: fact.id)
 
 
 def frame_of(letter: Letter) -> Frame:
@@ -264,8 +312,14 @@ def frame_of(letter: Letter) -> Frame:
 
 def _spoken(demand: Reexecute, said: Mapping[int, Said]) -> Iterator[Frame]:
     """The frames that carry what it said to others. Until when an answer counts is of the record; that the
-    message itself is as recorded is compared apart from this."""
-    calls = {message_id(demand.trace, demand.node, demand.attempt, call): one for call, one in said.items()}
+    message itself is as recorded is compared apart from this. What a fork heard that it said, as the run it
+    repeats said it, was carried by no frame."""
+    heard = {call.call for call in demand.recorded if call.recorded_in is not None}
+    calls = {
+        message_id(demand.trace, demand.node, demand.attempt, call): one
+        for call, one in said.items()
+        if call not in heard
+    }
     for post in demand.posts:
         one = calls.get(post.message)
         if one is None or not isinstance(one.args, dict):
@@ -307,6 +361,13 @@ def _nested(events: Iterable[Event]) -> Iterator[str]:
             nesting = {node.id for node in opening.nodes if node.nests is not None}
         elif isinstance(event.payload, NodeScheduled) and base(event.payload.node) in nesting:
             yield child_run_id(event.run or "", event.payload.node, event.payload.attempt)
+
+
+def _library_of(events: Sequence[Event]) -> str | None:
+    """The digest that a run recorded of what its agents were served beside their own modules."""
+    started = events[0].payload if events else None
+    library = started.engine.get("library") if isinstance(started, RunStarted) else None
+    return library if isinstance(library, str) else None
 
 
 def _unbounded(agent: InstalledAgent) -> Allowance:

@@ -100,15 +100,19 @@ class Runs:
         quarantine: Quarantine,
         parked: Callable[[], Collection[tuple[str, str]]] = tuple,
         talk: Talk | None = None,
+        branch: Callable[[RunStarted, RunStarted], RunStarted] = lambda around, nested: nested,
     ) -> None:
-        """``parked``: run and node of every guest that waits for a promise or a message."""
+        """``parked``: run and node of every guest that waits for a promise or a message. ``branch``: see
+        :class:`Children`."""
         self._bus = bus
         self._journal = journal
         self._reader = reader
         self._registry = registry
         self._approvals = approvals
         self._attempts = attempts
-        self._children = Children(journal=journal, reader=reader, engine_versions=engine_versions)
+        self._children = Children(
+            journal=journal, reader=reader, engine_versions=engine_versions, branch=branch
+        )
         self._replayer = replayer
         self._clock = clock
         self._engine_versions = engine_versions
@@ -128,11 +132,13 @@ class Runs:
 
     async def recover(self) -> int:
         """Take up every unfinished run of the ledger; returns how many."""
+        await asyncio.to_thread(self._registry.keep_library)
         unfinished = self._reader.unfinished_runs()
         for run in unfinished:
-            await self._journal.append(
-                Draft(payload=RunResumed(reason="the daemon started"), actor="daemon", run=run)
-            )
+            first = next(self._reader.events(run=run, limit=1)).id
+            resumed = RunResumed(reason="the daemon started")
+            stamp = Provenance(causes=(first,))
+            await self._journal.append(Draft(payload=resumed, actor="daemon", run=run, provenance=stamp))
         await self._recover_nested(unfinished)
         for run in unfinished:
             # The listener has already met this run without a runner; give it the whole history at once.

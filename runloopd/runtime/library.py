@@ -13,9 +13,12 @@ from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.resources import files
 
-from runloop.digest import digest
+import msgspec
 
-__all__ = ["library_digest", "served_beside", "uses_library"]
+from runloop.digest import canonical, digest
+from runloop.errors import UsageError
+
+__all__ = ["library_digest", "library_source", "read_library", "served_beside", "uses_library"]
 
 _ROOTS = ("collab", "speech")
 _IMPORT = re.compile(
@@ -49,14 +52,31 @@ def library_digest() -> str:
     return digest(dict(_library()))
 
 
-def served_beside(modules: Mapping[str, str]) -> dict[str, str]:
+def library_source() -> bytes:
+    """The sources as they are kept, so that runs they served outlive their next version."""
+    return canonical(dict(_library()))
+
+
+def read_library(data: bytes, named: str) -> Mapping[str, str]:
+    """Kept sources. Raises :class:`UsageError` where the bytes are not those that were ``named``."""
+    try:
+        found = msgspec.json.decode(data, type=dict[str, str])
+    except msgspec.DecodeError:
+        found = {}
+    if digest(found) != named:
+        raise UsageError(f"the kept library {named[:12]} is damaged", code="library.damaged")
+    return found
+
+
+def served_beside(modules: Mapping[str, str], library: Mapping[str, str] | None = None) -> dict[str, str]:
     """What an agent with these modules is served, its own included. A module of the same name in its bundle
-    comes before ours."""
+    comes before ours. ``library``: other sources than the present ones, see :func:`read_library`."""
+    ours = _library() if library is None else library
     served = dict(modules)
     roots: set[str] = set()
     while wanted := _imported(served.values()) - roots:
         roots |= wanted
-        for name, source in _library().items():
+        for name, source in ours.items():
             if name.split(".")[1] in wanted:
                 served.setdefault(name, source)
     return served

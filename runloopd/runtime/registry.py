@@ -16,10 +16,11 @@ next attempt.
 from __future__ import annotations
 
 import contextlib
+import re
 import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -50,7 +51,7 @@ from runloop.errors import (
 )
 from runloop.events import AgentPin
 from runloop.spelling import did_you_mean
-from runloopd.runtime.library import served_beside
+from runloopd.runtime.library import library_digest, library_source, read_library, served_beside
 from runloopd.runtime.orders import MIB, GuestLimits
 
 __all__ = [
@@ -148,6 +149,8 @@ class InstalledAgent:
     """Its own component; None: the shared runner executes ``modules``."""
     modules: dict[str, str] | None
     """Source by module name, of a language that has a runner; None for a component."""
+    beside: frozenset[str] = frozenset()
+    """Those of its modules that are not of its bundle: ``runtime.library`` serves them."""
     limits: GuestLimits
     tools: tuple[Tool, ...] = ()
     """What its ``tools.json`` offers it."""
@@ -204,6 +207,8 @@ class Refusal:
         """For ``agents.list`` and ``doctor``."""
         return {"place": self.place, "name": self.name, "reason": self.reason, "hint": self.hint}
 
+
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 
 Objection = Callable[[Installation], RunloopError | None]
 """Asked at every start: why an installed agent must not run any more (its key was revoked), or None."""
@@ -280,6 +285,51 @@ class Registry:
                 hint="make room, or make the directory writable",
                 code="agent.keep",
             ) from error
+
+    def keep_library(self) -> None:
+        """Keep the sources that are served to agents now; does nothing when they are kept already."""
+        if self._kept is None:
+            return
+        place = self._library_path(library_digest())
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if not place.exists():
+                with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".new-", delete=False) as fresh:
+                    fresh.write(library_source())
+                Path(fresh.name).replace(place)
+        except OSError as error:
+            raise FailedError(
+                f"the library of agents cannot be kept in {place.parent}: {error.strerror}",
+                hint="make room, or make the directory writable",
+                code="agent.keep",
+            ) from error
+
+    def has_library(self, named: str) -> bool:
+        """Whether agents can be served what this digest names."""
+        if named == library_digest():
+            return True
+        if self._kept is None or _DIGEST.fullmatch(named) is None:
+            return False
+        return self._library_path(named).is_file()
+
+    def _library_path(self, named: str) -> Path:
+        assert self._kept is not None
+        return self._kept.parent / "libraries" / f"{named}.json"
+
+    def _as_served(self, agent: InstalledAgent, library: str | None) -> InstalledAgent:
+        """The agent with the library that it had in the run that pinned it."""
+        if library is None or library == library_digest() or not agent.beside:
+            return agent
+        if not self.has_library(library):
+            raise NotFoundError(
+                f"{agent.manifest.name} uses {', '.join(sorted(agent.beside))} as another Runloop served it "
+                f"(library {library[:12]}, here {library_digest()[:12]}), and that is not kept here",
+                hint="use the build of Runloop that made the run",
+                code="agent.library",
+            )
+        kept = read_library(self._library_path(library).read_bytes(), library)
+        modules = {name: text for name, text in (agent.modules or {}).items() if name not in agent.beside}
+        return replace(agent, modules=served_beside(modules, kept))
 
     def beside(self, folder: Path) -> Registry:
         """The same registry, looking first in ``folder``: the ``agents`` of where a user stands."""
@@ -379,12 +429,13 @@ class Registry:
         if installation is not None and (objection := self._objection(installation)) is not None:
             raise objection
 
-    def pinned(self, pin: AgentPin, *, serving: bool = True) -> InstalledAgent:
+    def pinned(self, pin: AgentPin, *, serving: bool = True, library: str | None = None) -> InstalledAgent:
         """Exactly the agent a run pinned, its bytes checked again now.
 
         ``serving``: it is about to act, so whoever objects to it is heard; False to repeat what it did.
-        Raises :class:`NotFoundError` when no such bundle is left, :class:`DivergenceError` when it was pinned
-        with another runner or component than the present one.
+        ``library``: digest of the modules that the run's agents were served beside their own, where it says
+        so. Raises :class:`NotFoundError` when no such bundle or library is left, :class:`DivergenceError`
+        when it was pinned with another runner or component than the present one.
         """
         if serving:
             self.object_to(pin)
@@ -405,7 +456,7 @@ class Registry:
                     expected=pin.component_digest,
                     actual=agent.pin.component_digest,
                 )
-            return agent
+            return self._as_served(agent, library)
         raise NotFoundError(
             f"the agent {pin.name} {pin.version} of this run was changed or removed "
             f"(bundle {pin.bundle_digest[:12]})",
@@ -530,6 +581,8 @@ class Registry:
         tools = parse_tools(_file(files, manifest.tools, folder), origin=str(folder / manifest.tools))
         language = INTERPRETED.get(manifest.language)
         component = _file(files, manifest.entrypoint, folder) if language is None else None
+        own = None if language is None else _modules(files, manifest, language, folder)
+        modules = served_beside(own) if own is not None and manifest.language == "python" else own
         pinned = digest in self._trusted
         return InstalledAgent(
             manifest=manifest,
@@ -549,7 +602,8 @@ class Registry:
             policy_text=policy_text,
             policy=parse_policy(policy_text, origin=str(folder / manifest.caps)),
             component_path=folder / manifest.entrypoint if language is None else None,
-            modules=None if language is None else _modules(files, manifest, language, folder),
+            modules=modules,
+            beside=frozenset(modules or ()) - frozenset(own or ()),
             tools=tools,
             limits=GuestLimits(
                 fuel=manifest.limits.fuel,
@@ -654,4 +708,4 @@ def _modules(
             fix=f"add {entry.removesuffix(language.suffix)}{language.suffix}",
         )
         raise ManifestError(str(folder / MANIFEST), [finding])
-    return served_beside(modules) if manifest.language == "python" else modules
+    return modules

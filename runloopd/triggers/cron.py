@@ -12,7 +12,6 @@ together is due once.
 
 from __future__ import annotations
 
-import difflib
 import os
 import zoneinfo
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from pathlib import Path
 from cronsim import CronSim, CronSimError
 
 from runloop.errors import UsageError
+from runloop.spelling import nearest
 
 __all__ = ["Cron", "local_zone", "zone_named"]
 
@@ -36,6 +36,15 @@ _NAMED = {
     "@midnight": "0 0 * * *",
     "@hourly": "0 * * * *",
 }
+_MISTAKES = {
+    "Bad second": "its second is not from 0 to 59",
+    "Bad minute": "its minute is not from 0 to 59",
+    "Bad hour": "its hour is not from 0 to 23",
+    "Bad day-of-month": "its day-of-month is not from 1 to 31, or its months have no such day",
+    "Bad month": "its month is not from 1 to 12, or JAN to DEC",
+    "Bad day-of-week": "its day-of-week is not from 0 to 7, or SUN to SAT, or from #1 to #5 of a month",
+}
+"""What cronsim says of a field, and what we say."""
 _SOON_S = 26 * 3600
 """A change of clocks within this time may repeat times of the wall clock that have just passed."""
 _EPOCH = datetime(1970, 1, 1)
@@ -62,7 +71,7 @@ class Cron:
         try:
             self._cron = CronSim(self.expression, _EPOCH)
         except CronSimError as error:
-            raise _wrong(expression, str(error)) from error
+            raise _wrong(expression, _MISTAKES.get(str(error), str(error))) from error
         if next(self._walls(datetime(2000, 1, 1)), None) is None:
             raise _wrong(expression, "no date ever fits it")
 
@@ -239,10 +248,10 @@ def zone_named(name: str) -> zoneinfo.ZoneInfo:
             return zoneinfo.ZoneInfo(name)
     except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
         pass
-    close = difflib.get_close_matches(name, _zones(), n=1, cutoff=0.5)
+    close = nearest(name, _zones(), cutoff=0.5)
     raise UsageError(
         f"there is no time zone {name[:80]!r}",
-        hint=f"did you mean {close[0]}?" if close else "names are like Europe/Berlin or UTC",
+        hint=f"did you mean {close}?" if close else "names are like Europe/Berlin or UTC",
         code="schedule.zone",
     )
 

@@ -172,18 +172,10 @@ def handle(task, host):
 def prepared(home: Home, size: int) -> None:
     """The agent, and quotas that let one agent take every turn."""
     home.env |= {
-        "RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS": "true",
         "RUNLOOP__QUOTAS__TURNS": str(2 * size),
         "RUNLOOP__QUOTAS__WALL_MS": "100000000",
     }
-    folder = home.path / "agents" / "noop"
-    folder.mkdir(parents=True)
-    (folder / "manifest.toml").write_text(MANIFEST)
-    (folder / "agent.py").write_text(SOURCE)
-    (folder / "tools.json").write_text('{"version": 1, "tools": []}')
-    (folder / "policy.caps").write_text("[capabilities]\n")
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("A benchmark's own.")
+    home.write_agent("noop", MANIFEST, SOURCE)
     home.rlp("daemon", "start", timeout=300).check()
     while not home.agents_ready():
         time.sleep(0.2)  # the compiler is no part of it

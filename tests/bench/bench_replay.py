@@ -56,14 +56,7 @@ def connected(home: Home) -> BlockingClient:
 
 def install(home: Home, nodes: int) -> Path:
     """The agent and a wide opening: one first, then all others side by side, in one layer."""
-    folder = home.path / "agents" / "tick"
-    folder.mkdir(parents=True)
-    (folder / "manifest.toml").write_text(MANIFEST)
-    (folder / "agent.py").write_text(AGENT)
-    (folder / "tools.json").write_text('{"version": 1, "tools": []}')
-    (folder / "policy.caps").write_text("[capabilities]\nrandom = true\n")
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("Of a benchmark.")
+    home.write_agent("tick", MANIFEST, AGENT, "random = true\n")
     lines = ["version: 0", "name: wide", "nodes:"]
     lines += [f"  - {{id: n{index}, use: 'agent:tick'}}" for index in range(nodes)]
     lines += ["edges:"] + [f"  - {{from: n0.out, to: n{index}.in}}" for index in range(1, nodes)]
@@ -124,7 +117,6 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=240)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="b") as folder, Home(Path(folder)) as home:
-        home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
         path = install(home, asked.nodes)
         home.rlp("daemon", "start", timeout=300).check()
         wait_until(home.agents_ready, "the agents to be compiled")

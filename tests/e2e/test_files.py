@@ -45,15 +45,7 @@ def handle(task: Task, host: Host) -> Result:
 
 
 def keeper(home: Home, *roots: Path, name: str = "fs_rw") -> None:
-    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
-    folder = home.path / "agents" / "keeper"
-    folder.mkdir(parents=True)
-    (folder / "manifest.toml").write_text(MANIFEST)
-    (folder / "agent.py").write_text(SOURCE)
-    (folder / "tools.json").write_text('{"version": 1, "tools": []}')
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("A test's own.")
-    (folder / "policy.caps").write_text(f"[capabilities]\n{name} = {json.dumps([str(r) for r in roots])}\n")
+    home.write_agent("keeper", MANIFEST, SOURCE, f"{name} = {json.dumps([str(r) for r in roots])}\n")
 
 
 def run(home: Home, asks: dict[str, Any], code: int = 0) -> Any:

@@ -78,15 +78,7 @@ artifacts: {save: [last.out]}
 
 @pytest.fixture
 def adding(home: Home) -> Home:
-    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
-    folder = home.path / "agents" / "adder"
-    folder.mkdir(parents=True)
-    (folder / "manifest.toml").write_text(MANIFEST)
-    (folder / "agent.py").write_text(SOURCE)
-    (folder / "tools.json").write_text('{"version": 1, "tools": []}')
-    (folder / "policy.caps").write_text("[capabilities]\npromises = true\n")
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("A test's own.")
+    home.write_agent("adder", MANIFEST, SOURCE, "promises = true\n")
     (home.path / "openings").mkdir()
     (home.path / "openings" / "inner.yaml").write_text(INNER)
     (home.path / "openings" / "outer.yaml").write_text(OUTER)
@@ -169,3 +161,27 @@ def test_a_tree_of_runs_survives_kill_at_any_depth_and_nothing_is_started_twice(
     assert sorted(started) == sorted({root, *(child_run_id(root, f"each[{i}]", 1) for i in range(3))})
     scheduled = [(e.run, e.payload.node, e.payload.attempt) for e in adding.events("node.scheduled")]  # type: ignore[attr-defined]
     assert len(scheduled) == len(set(scheduled)) == 5 + 6
+
+
+@pytest.mark.requirement("I5.engine.7")
+def test_a_run_is_shown_with_the_runs_inside_it(adding: Home) -> None:
+    shown = adding.rlp(
+        "run", str(adding.path / "openings" / "outer.yaml"), "-p", "xs=[1, 2]", "--no-input"
+    ).check()
+    assert "each[1]/second" in shown.err
+    (root,) = roots(adding)
+    listed = adding.rlp("runs", "--json").check().ndjson
+    assert [row["run"] for row in listed] == [root]
+    tree = adding.rlp("runs", "--tree", "--json").check().ndjson
+    assert [row["depth"] for row in tree] == [0, 1, 1]
+    assert [row["parent"]["node"] for row in tree[1:]] == ["each[0]", "each[1]"]
+    assert "each[1]: inner" in adding.rlp("runs", "--tree").check().out
+
+    rows = adding.rlp("trace", root, "--json").check().ndjson
+    assert {row["path"] for row in rows} == {"", "each[0]/", "each[1]/"}
+    assert [row["event"] for row in rows] == sorted(row["event"] for row in rows)
+    frames = [row for row in rows if row["kind"] == "message.sent"]
+    assert {row["run"] for row in frames if row["path"] == "each[1]/"} == {child_run_id(root, "each[1]", 1)}
+    assert "each[1]/  daemon" in adding.rlp("trace", root).check().out
+    fork = adding.rlp("fork", root, "--no-input").check()
+    assert f"fork of {root[:8]}" in fork.err

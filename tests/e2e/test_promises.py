@@ -51,15 +51,7 @@ def handle(task: Task, host: Host) -> Result:
 
 @pytest.fixture
 def patient(home: Home) -> Home:
-    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
-    folder = home.path / "agents" / "patient"
-    folder.mkdir(parents=True)
-    (folder / "manifest.toml").write_text(MANIFEST)
-    (folder / "agent.py").write_text(SOURCE)
-    (folder / "tools.json").write_text('{"version": 1, "tools": []}')
-    (folder / "policy.caps").write_text('[capabilities]\npromises = true\nmemory = ["team"]\n')
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("A test's own.")
+    home.write_agent("patient", MANIFEST, SOURCE, 'promises = true\nmemory = ["team"]\n')
     return home
 
 

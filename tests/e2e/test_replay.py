@@ -215,24 +215,17 @@ CHANGED = {
 
 
 def unsigned(home: Home, name: str, body: str) -> None:
-    folder = home.path / "agents" / name
-    folder.mkdir(parents=True)
-    (folder / "manifest.toml").write_text(
+    manifest = (
         f'name = "{name}"\nversion = "0.1.0"\nlanguage = "python"\nentrypoint = "agent:handle"\n'
         'description = "Says one thing."\nops = ["random.bytes"]\n\n[ports.out.out]\ntype = "any"\n'
     )
-    (folder / "agent.py").write_text(AGENT.replace("{body}", body))
-    (folder / "tools.json").write_text('{"version": 1, "tools": []}')
-    (folder / "policy.caps").write_text("[capabilities]\nrandom = true\n")
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("A test's own.")
+    home.write_agent(name, manifest, AGENT.replace("{body}", body), "random = true\n")
 
 
 @pytest.mark.requirement("I5.replay.3")
 def test_an_agent_that_was_changed_under_the_name_of_the_recorded_one_is_told_in_three_ways(
     home: Home,
 ) -> None:
-    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
     for name, body in BODIES.items():
         unsigned(home, name, body)
         (home.path / f"{name}.yaml").write_text(

@@ -6,7 +6,14 @@ from typing import Any
 
 import pytest
 
-from runloop.events import HostcallDelivered, NodeExpanded, NodeFinished, NodeGathered, RunStarted
+from runloop.events import (
+    HostcallDelivered,
+    NodeExpanded,
+    NodeFinished,
+    NodeGathered,
+    QuotaExceeded,
+    RunStarted,
+)
 from tests.e2e.forging import Change, forged, without
 from tests.e2e.test_nested import adding, begin, roots
 from tests.home import Home
@@ -73,3 +80,22 @@ def test_attempts_that_fail_and_are_waited_for_replay_inside_a_tree_too(adding: 
     assert report["identical"]
     assert report["runs"] == len(adding.events("run.started"))
     assert not [e for e in adding.events("hostcall.delivered") if isinstance(e.payload, HostcallDelivered)]
+
+
+@pytest.mark.requirement("I5.replay.10")
+def test_a_nested_attempt_that_the_quota_of_the_whole_tree_cut_is_cut_again(adding: Home) -> None:
+    begin(adding, [1]).check()
+    ends = [e.payload for e in adding.events("node.finished") if isinstance(e.payload, NodeFinished)]
+    burnt = [end.fuel for end in ends if end.fuel]
+    adding.rlp("daemon", "stop").check()
+    # Enough for the agent's first two attempts, and for half of the third: the second one in the nested run.
+    adding.env["RUNLOOP__QUOTAS__FUEL"] = str(burnt[0] + burnt[1] + burnt[2] // 2)
+    begin(adding, [1])
+    root = roots(adding)[-1]
+    exceeded = [e for e in adding.events("quota.exceeded") if isinstance(e.payload, QuotaExceeded)]
+    assert exceeded
+    assert exceeded[0].run != root
+    report = adding.rlp("replay", root, "--json").check().json
+    assert report["identical"], report
+    part = adding.rlp("replay", str(exceeded[0].run), "--json").check().json
+    assert part["identical"], part

@@ -74,17 +74,7 @@ def there() -> Iterator[Path]:
 
 @pytest.fixture
 def teller(home: Home) -> Home:
-    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
-    folder = home.path / "agents" / "teller"
-    folder.mkdir(parents=True)
-    (folder / "manifest.toml").write_text(MANIFEST)
-    (folder / "agent.py").write_text(SOURCE)
-    (folder / "tools.json").write_text('{"version": 1, "tools": []}')
-    (folder / "policy.caps").write_text(
-        '[capabilities]\nkb_read = true\nmodel = true\nmemory = ["private"]\n'
-    )
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("A test's own.")
+    home.write_agent("teller", MANIFEST, SOURCE, 'kb_read = true\nmodel = true\nmemory = ["private"]\n')
     return home
 
 

@@ -65,15 +65,7 @@ def handle(task: Task, host: Host) -> Result:
 
 
 def agent(home: Home, name: str, source: str, caps: str = "talk = true\n") -> None:
-    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
-    folder = home.path / "agents" / name
-    folder.mkdir(parents=True)
-    (folder / "manifest.toml").write_text(MANIFEST.format(name=name))
-    (folder / "agent.py").write_text(source)
-    (folder / "tools.json").write_text('{"version": 1, "tools": []}')
-    (folder / "policy.caps").write_text(f"[capabilities]\n{caps}")
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("A test's own.")
+    home.write_agent(name, MANIFEST.format(name=name), source, caps)
 
 
 def run(home: Home, nodes: Mapping[str, tuple[str, Mapping[str, Any]]], *flags: str, more: str = "") -> Done:

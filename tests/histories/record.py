@@ -138,16 +138,8 @@ nodes: [{id: who, use: "agent:teller", with: {do: DO}}]
 
 def teller(home: Home, **openings: str) -> None:
     """The agent of these stories, and the openings they are about."""
-    home.env["RUNLOOP__SECURITY__ALLOW_UNSIGNED_AGENTS"] = "true"
-    folder = home.path / "agents" / "teller"
-    folder.mkdir(parents=True)
+    home.write_agent("teller", MANIFEST, AGENT, "promises = true\nmemory = true\n")
     (home.path / "openings").mkdir(exist_ok=True)
-    caps = "[capabilities]\npromises = true\nmemory = true\n"
-    files = {"manifest.toml": MANIFEST, "agent.py": AGENT, "policy.caps": caps}
-    for name, text in {**files, "tools.json": '{"version": 1, "tools": []}'}.items():
-        (folder / name).write_text(text)
-    for page in ("README.md", "LICENSE"):
-        (folder / page).write_text("Of a history.")
     for name, text in openings.items():
         (home.path / "openings" / f"{name}.yaml").write_text(text)
 

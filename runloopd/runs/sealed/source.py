@@ -57,9 +57,9 @@ class SealedSource:
         """See :class:`Source`."""
         return self._children.get(run, ())
 
-    def pinned(self, pin: AgentPin) -> InstalledAgent:
+    def pinned(self, pin: AgentPin, *, library: str | None = None) -> InstalledAgent:
         """See :class:`Source`."""
-        return self._registry.pinned(pin, serving=False)
+        return self._registry.pinned(pin, serving=False, library=library)
 
     async def prepare(self, agent: InstalledAgent) -> None:
         """See :class:`Source`."""

@@ -105,8 +105,8 @@ class _Overlay:
         made = self.made.get(digest)
         return self._source.blob(digest) if made is None else made
 
-    def pinned(self, pin: AgentPin) -> InstalledAgent:
-        return self._source.pinned(pin)
+    def pinned(self, pin: AgentPin, *, library: str | None = None) -> InstalledAgent:
+        return self._source.pinned(pin, library=library)
 
 
 _Memo = dict[tuple[str, str, int, str], tuple[AttemptOutcome, Heard]]

@@ -506,8 +506,8 @@ class TriggerFired(Payload, frozen=True, kw_only=True):
     starts: str
     """The run it starts; recovery starts it when the daemon died in between."""
     cause: dict[str, Any]
-    """``{cron}``, ``{paths: [changed…], count, hop}`` or ``{by}``: the schedule, the files that changed, or who
-    asked for a run now."""
+    """``{cron}``, ``{paths: [changed…], count, hop}`` or ``{by}``: the schedule, the files that changed, or
+    who asked for a run now."""
 
 
 class TriggerMissed(Payload, frozen=True, kw_only=True):

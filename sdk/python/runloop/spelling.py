@@ -14,9 +14,10 @@ _MOST = 128
 """Letters of a foreign word that are compared: the cost grows with them, and no word of ours is as long."""
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that comes closest; None when none is close."""
-    found = difflib.get_close_matches(word[:_MOST], list(known), n=1)
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.6) -> str | None:
+    """The known word that comes closest; None when none is close. ``cutoff``: how close it must be, from 0 to
+    1; names that people type from memory want less than keys that they copy."""
+    found = difflib.get_close_matches(word[:_MOST], list(known), n=1, cutoff=cutoff)
     return found[0] if found else None
 
 

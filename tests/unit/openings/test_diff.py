@@ -23,9 +23,9 @@ from runloop.events import (
     GuestError,
     HostcallDelivered,
     MessageSent,
-    ModelCalled,
     NodeFinished,
 )
+from tests.unit.pog.facts import model_called
 
 PAIR = Opening(
     name="pair",
@@ -131,23 +131,7 @@ def asked_and_paid(run: str) -> list[Any]:
         ActionDecided(
             approval="ap_1", node="a", decision="approved", principal="operator:1", action_digest=digest("z")
         ),
-        ModelCalled(
-            node="a",
-            attempt=1,
-            call=0,
-            provider="p",
-            model="m",
-            generated=True,
-            request_digest=digest("x"),
-            answer_digest=digest("y"),
-            input_tokens=1,
-            output_tokens=1,
-            estimated=False,
-            reserved_micro_usd=5,
-            cost_micro_usd=5,
-            price_version="1",
-            finish="stop",
-        ),
+        model_called(cost=5, node="a", call=0),
     ]
 
 

@@ -92,9 +92,11 @@ def faithful(demand: Reexecute) -> AttemptOutcome:
     )
 
 
-def drive(events: list[Event], guest: Guest = faithful) -> tuple[ReplayReport, list[Reexecute]]:
+def drive(
+    events: list[Event], guest: Guest = faithful, machine: dict[str, Any] | None = None
+) -> tuple[ReplayReport, list[Reexecute]]:
     demands: list[Reexecute] = []
-    steps = replay(events)
+    steps = replay(events, machine)
     try:
         demand = next(steps)
         while True:
@@ -180,6 +182,38 @@ def test_an_attempt_is_demanded_with_its_pin_input_and_answers(recorded: Play) -
     assert [call.call for call in second.recorded] == [0, 1]
     assert second.expected is not None
     assert not second.interrupted
+
+
+@pytest.mark.requirement("I5.replay.12")
+@pytest.mark.parametrize("machine", [{"sandbox": 1, "wasmtime": "51"}, {"sandbox": 2, "wasmtime": "50"}])
+def test_another_sandbox_that_burns_the_same_fuel_is_believed_and_one_that_does_not_is_no_divergence(
+    recorded: Play, machine: dict[str, Any]
+) -> None:
+    same, _ = drive(recorded.events, machine=machine)
+    assert same.identical
+
+    def slower(demand: Reexecute) -> AttemptOutcome:
+        good = faithful(demand)
+        return replace(good, fuel=good.fuel + 1) if demand.node == "draft" else good
+
+    at_home, _ = drive(recorded.events, slower, {"sandbox": 1, "wasmtime": "50"})
+    assert at_home.divergence is not None
+    elsewhere, demands = drive(recorded.events, slower, machine)
+    assert elsewhere.divergence is None
+    assert not elsewhere.identical
+    assert elsewhere.coverage.not_covered == 1
+    (gap,) = elsewhere.gaps
+    assert gap.startswith(
+        "node draft attempt 1: its fuel is not the recorded one; the run was executed by another"
+    )
+    assert demands[-1].node == "send"
+
+    def lost(demand: Reexecute) -> AttemptOutcome:
+        return replace(faithful(demand), mismatch=Left("replay.arguments", 0))
+
+    asked_otherwise, _ = drive(recorded.events, lost, machine)
+    assert asked_otherwise.divergence is None
+    assert len(asked_otherwise.gaps) == 6
 
 
 # --- what differs ---------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from openings.definition import fill, template_params
+from openings.template import fill, template_params
 
 PARAMS = {"name": "Ann", "n": 3, "list": [1, {"a": None}], "yes": True, "evil": "{{params.name}}"}
 

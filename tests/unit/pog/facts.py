@@ -116,24 +116,25 @@ def delivered(node: str = "draft", call: int = 0, result: bytes = b"{}", **more:
     return HostcallDelivered(**(fields | more))
 
 
-def model_called(answer: bytes = b"Dear John", cost: int = 7) -> ModelCalled:
-    return ModelCalled(
-        node="draft",
-        attempt=1,
-        call=1,
-        provider="rules",
-        model="template",
-        generated=False,
-        request_digest=ZERO,
-        answer_digest=blob_digest(answer),
-        input_tokens=3,
-        output_tokens=4,
-        estimated=False,
-        reserved_micro_usd=0,
-        cost_micro_usd=cost,
-        price_version="1",
-        finish="stop",
-    )
+def model_called(answer: bytes = b"Dear John", cost: int = 7, **more: Any) -> ModelCalled:
+    fields: dict[str, Any] = {
+        "node": "draft",
+        "attempt": 1,
+        "call": 1,
+        "provider": "rules",
+        "model": "template",
+        "generated": False,
+        "request_digest": ZERO,
+        "answer_digest": blob_digest(answer),
+        "input_tokens": 3,
+        "output_tokens": 4,
+        "estimated": False,
+        "reserved_micro_usd": 0,
+        "cost_micro_usd": cost,
+        "price_version": "1",
+        "finish": "stop",
+    }
+    return ModelCalled(**(fields | more))
 
 
 MAIL = b"To: john.doe@example.com\r\nSubject: Q4\r\n\r\nDear John\r\n"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 from collections.abc import Callable
 from typing import Any
 
@@ -21,7 +22,7 @@ from runloop.digest import blob_digest, canonical
 from runloop.errors import FailedError, NotFoundError, UsageError
 from runloop.events import RunParent
 from runloop.ids import child_run_id
-from runloop.sealed.container import SealedError, take_apart
+from runloop.sealed.container import SealedError, bundle_tar, take_apart
 
 from . import facts
 from .conftest import Store
@@ -176,6 +177,17 @@ def starts(data: bytes) -> range:
     return range(0, len(data), 4096) if len(data) > 4096 else range(0)
 
 
+def smuggle(members: dict[str, bytes], files: dict[str, bytes]) -> None:
+    """Put one more agent where it belongs by its name."""
+    rest = {name: members.pop(name) for name in ("chain.bin", "columns.txt", "events.jsonl")}
+    every = [(name, data) for name, data in members.items() if name.startswith("bundles/")]
+    every.append((f"bundles/{bundle_digest(files)}.tar", bundle_tar(files)))
+    for name, data in sorted(every):
+        members.pop(name, None)
+        members[name] = data
+    members.update(rest)
+
+
 def edit_line(members: dict[str, bytes], number: int, change: Callable[[list[Any]], None]) -> None:
     lines = members["events.jsonl"].split(b"\n")
     cells = json.loads(lines[number])
@@ -207,13 +219,36 @@ def test_even_the_holder_of_the_key_cannot_put_other_words_into_an_event(store: 
         (lambda members: members.update({"chain.bin": members["chain.bin"][:-32]}), "chain"),
         (lambda members: members.update({"events.jsonl": b"[" * 100_000 + b"\n"}), "no row of a ledger"),
         (lambda members: members.update({"events.jsonl": b""}), "no end|no row"),
+        (lambda members: smuggle(members, {"agent.py": b"nobody's"}), "no run names this agent"),
     ],
-    ids=["a-blob-less", "a-blob-more", "chain-cut", "deep-json", "no-events"],
+    ids=["a-blob-less", "a-blob-more", "chain-cut", "deep-json", "no-events", "an-agent-more"],
 )
 def test_what_the_key_signed_is_still_looked_into(
     store: Store, sealed: bytes, change: Callable[[dict[str, bytes]], None], what: str
 ) -> None:
     assert re.search(what, first_finding(resealed(store, sealed, change))["what"])
+
+
+@pytest.mark.requirement("I5.seal.3", "W8")
+@pytest.mark.parametrize("damaged", [False, True], ids=["as-signed", "with-another-digest"])
+def test_a_file_of_nothing_but_line_ends_takes_no_more_than_a_few_times_its_size(
+    store: Store, sealed: bytes, damaged: bool
+) -> None:
+    """Split into a list, each of the ends would take eight times the memory that it has in the file."""
+    size = 1024 * 1024
+    ends = b"\n" * size
+    data = resealed(
+        store, sealed, lambda members: members.update({"columns.txt": ends, "events.jsonl": ends})
+    )
+    if damaged:
+        data = data[: data.rindex(ends)] + b"x" + data[data.rindex(ends) + 1 :]
+    tracemalloc.start()
+    try:
+        assert examine(data).sealed is None
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 12 * size
 
 
 @pytest.mark.requirement("I5.seal.3", "W8")

@@ -121,3 +121,11 @@ def test_rules_are_separated_by_commas_but_for_a_value() -> None:
     rules = parse_rules(["secrets,contacts", "value:a, b", "field:draft.out.*.to"])
     assert (rules.contacts, rules.values, rules.fields) == (True, ("a, b",), ("draft.out.*.to",))
     assert rules.named == ["secrets", "contacts", "value", "field:draft.out.*.to"]
+
+
+def test_a_stranger_s_mail_full_of_backslashes_is_read_in_one_go() -> None:
+    """Were each of them tried as the first of its run, this would take hours (it did): a mail in a run could
+    keep it from ever being exported."""
+    text = "\\" * 400_000
+    assert list(decoded_texts(text)) == [text]
+    assert list(decoded_texts(text + "u0041 is A")) == [text + "u0041 is A", "A is A"]

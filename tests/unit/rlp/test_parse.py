@@ -81,9 +81,9 @@ def test_options_stand_anywhere_and_in_every_spelling() -> None:
 
 
 def test_flags_join_and_numbers_stick() -> None:
-    assert call("runs", "-qvn5").values == {"limit": 5}
+    assert call("runs", "-qvn5").values == {"limit": 5, "schedule": None, "tree": False}
     assert call("runs", "-qv").globals["quiet"] is True
-    assert call("runs").values == {"limit": 20}
+    assert call("runs").values == {"limit": 20, "schedule": None, "tree": False}
 
 
 def test_a_global_value_between_words_is_no_command() -> None:
@@ -219,3 +219,14 @@ def test_help_imports_nothing_of_ours_or_anybody_elses() -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
     assert done.stderr.strip() == "['__future__', 'rlp', 'rlp.__main__']"
+
+
+def test_an_interruption_while_the_parts_are_loaded_is_no_traceback(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(words: list[str]) -> int:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("rlp.app.run", interrupted)
+    assert main(["runs"]) == 130
+    assert capsys.readouterr().err == "rlp: interrupted\n"

@@ -161,6 +161,7 @@ def test_every_finding_comes_at_once_and_nothing_is_submitted(
         (("run", "compose_email", "-p", "recipient"), "is not NAME=VALUE"),
         (("run", "compose_email", "-p", "a=1", "-p", "a=2"), "is given twice"),
         (("run", "compose_email", "-p", "topic:={"), "is not JSON"),
+        (("run", "compose_email", "-p", "topic:={"), "for example -p topic:="),
         (("run", "compose_email", "-p", "recipient=john", "-p", "topic=x", "-p", "ton=dry"), "ton"),
     ],
 )

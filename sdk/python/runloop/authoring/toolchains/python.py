@@ -12,6 +12,7 @@ import sys
 import warnings
 from collections.abc import Iterator, Mapping
 from functools import cache
+from importlib import resources
 from pathlib import Path
 from typing import ClassVar
 
@@ -191,9 +192,19 @@ def preloaded() -> frozenset[str]:
     )
 
 
+@cache
+def served() -> frozenset[str]:
+    """Modules of the SDK that an agent is given as source when it imports them."""
+    found = {"runloop.speech", "runloop.collab"}
+    for one in (resources.files("runloop") / "collab").iterdir():
+        if one.name.endswith(".py") and one.name != "__init__.py":
+            found.add(f"runloop.collab.{one.name.removesuffix('.py')}")
+    return frozenset(found)
+
+
 def _imports(path: str, tree: ast.Module, own: set[str]) -> list[LintFinding]:
     packages = {".".join(name.split(".")[:end]) for name in own for end in range(1, name.count(".") + 1)}
-    known = preloaded() | own | packages
+    known = preloaded() | served() | own | packages
     findings = []
     for name, line in _imported(tree, path):
         if name in known:

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from itertools import chain
 from typing import Any
 
 from openings.cone import using_param
 from openings.definition import Opening
 from openings.places import INSIDE, RANK, Place
+from openings.plan import layers
 from openings.state import base, item_of
 
 __all__ = ["Order"]
@@ -26,7 +28,7 @@ class Order:
 
     def __init__(self, opening: Opening) -> None:
         self._opening = opening
-        self._depth = {node: depth for depth, node in enumerate(_sorted(opening))}
+        self._depth = {node: depth for depth, node in enumerate(chain(*layers(opening)))}
         self._upstream = {
             node.id: frozenset(edge.source.node for edge in opening.inbound(node.id))
             for node in opening.nodes
@@ -109,15 +111,3 @@ class Order:
         for node, _ in within:
             order = order._inner(node)
         return order
-
-
-def _sorted(opening: Opening) -> list[str]:
-    """Nodes in order of the edges, declared order among equals."""
-    left = {node.id: {edge.source.node for edge in opening.inbound(node.id)} for node in opening.nodes}
-    found: list[str] = []
-    while left:
-        ready = [node for node, sources in left.items() if not sources & left.keys()] or list(left)[:1]
-        for node in ready:
-            del left[node]
-        found += ready
-    return found
