@@ -10,7 +10,7 @@ WORKERS ?= 3
 ROUNDS ?= 10
 FRAMES ?= 10000000
 
-.PHONY: help setup run test explore fuzz check lint types arrows bench lock clean
+.PHONY: help setup run test explore crash fuzz check lint types arrows bench lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
@@ -43,6 +43,9 @@ test: $(VENV)/.dev ## Run the whole test suite with coverage
 explore: $(VENV)/.dev ## Let the property tests look for new counter-examples, ROUNDS times
 	@for round in $$(seq $(ROUNDS)); do \
 	  HYPOTHESIS_PROFILE=explore $(BIN)/pytest --quiet --numprocesses=$(WORKERS) -m hypothesis || exit; done
+
+crash: $(VENV)/.dev ## Kill two runs at every write of theirs, WORKERS at a time
+	@$(BIN)/python -m tests.crash $(WORKERS)
 
 fuzz: $(VENV)/.dev ## Fuzz the frame reader, guided by coverage, until FRAMES are judged
 	@$(PIP) --require-hashes --target .fuzz --upgrade -r requirements/fuzz.txt

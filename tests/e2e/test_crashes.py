@@ -1,34 +1,31 @@
-"""kill -9 at every hop: after a restart the run goes on where it was, and nothing is sent twice."""
+"""kill -9 at every write of a run: after a restart it goes on where it was, and nothing is done twice.
+
+Before each write, that is with all done that was to be done since the write before it, and nothing of it on
+record; and right after the writes that stand around effects. ``make crash`` does all of both runs; here the
+second one dies at the first write of each sort.
+"""
 
 from __future__ import annotations
 
+import fcntl
 import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
-from runloop.events import ActionDecided, NodeFinished, RunFinished
-from tests.home import ROOT, Home, example_paths, wait_gone, wait_until
+from tests.e2e.stories import COMPOSE, EVERYTHING
+from tests.home import ROOT, Home, wait_gone, wait_until
+from tests.killing import Death, Ground, Nursery, Story, Survey
 
-HOPS = [
-    ("run.started", 1),
-    ("token.issued", 1),
-    ("node.scheduled", 1),
-    ("message.sent", 1),
-    ("agent.transition", 1),
-    ("hostcall.delivered", 1),
-    ("message.sent", 2),
-    ("node.finished", 1),
-    ("node.scheduled", 3),
-    ("hostcall.admitted", 1),
-    ("model.called", 1),
-    ("action.requested", 1),
-    ("action.decided", 1),
-    ("action.claimed", 1),
-    ("email.sent", 1),
-    ("node.finished", 5),
-    ("run.finished", 1),
-]
+LANES = 6
+EFFECTS = (
+    "action.claimed", "action.decided", "action.requested", "email.sent", "hostcall.admitted",
+    "memory.updated", "message.posted", "promise.created", "promise.resolved", "run.finished", "run.started",
+    "timer.fired",
+)  # fmt: skip
+"""Kinds right after whose write a daemon dies too, before anybody is told of it."""
 
 
 class Mortal:
@@ -54,64 +51,65 @@ class Mortal:
         assert self.process.returncode == -9, (self.home.path / "mortal.log").read_text()
 
 
-def open_approvals(home: Home) -> list[str]:
-    return [str(item["approval"]) for item in home.rlp("approvals", "--json").check().ndjson]
-
-
-@pytest.mark.requirement("C5", "L6", "I2.engine.6", "I2.faults.3")
-@pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize(("kind", "nth"), HOPS, ids=[f"{kind}-{nth}" for kind, nth in HOPS])
-def test_a_daemon_killed_at_a_hop_continues_the_run_and_sends_one_mail(
-    home: Home, kind: str, nth: int, moment: str
-) -> None:
-    home.rlp("import", *map(str, example_paths())).check()
-    home.rlp("daemon", "stop").check()
-    wait_gone_daemon(home)
-
-    mortal = Mortal(home, kind, nth, moment)
-    flags = ["-p", "recipient=john", "-p", "topic=Q4 plan"]
-    code = home.rlp("run", "compose_email", *flags, "--no-input", env={"RUNLOOP_NO_AUTOSTART": "1"}).code
-    if code == 5:  # it lived to ask
-        (approval,) = open_approvals(home)
-        home.rlp("approve", approval)
-    mortal.wait_dead()
-
-    home.rlp("daemon", "start").check()
-    if not home.events("run.started"):
-        assert (kind, moment) == ("run.started", "before")
-        assert code == 3
-        return
-
-    def settled() -> bool:
-        return bool(open_approvals(home) or home.events("run.finished"))
-
-    wait_until(settled, "the run to ask or to finish")
-    for approval in open_approvals(home):
-        home.rlp("approve", approval).check()
-    wait_until(lambda: bool(home.events("run.finished")), "the run to finish")
-
-    (finished,) = home.events("run.finished")
-    assert isinstance(finished.payload, RunFinished)
-    assert finished.payload.outcome == "succeeded"
-    assert finished.payload.error is None
-    assert len(home.outbox()) == 1
-    ended = [e.payload for e in home.events("node.finished")]
-    assert sorted(p.node for p in ended if isinstance(p, NodeFinished)) == [
-        "contacts",
-        "context",
-        "draft",
-        "review",
-        "send",
-    ]
-    decided = [e.payload for e in home.events("action.decided")]
-    assert [p.decision for p in decided if isinstance(p, ActionDecided)] == ["approved"]
-    run = finished.run
-    assert run is not None
-    assert "identical" in home.rlp("replay", run).check().out
-    home.rlp("daemon", "stop").check()
-    home.rlp("verify").check()
-
-
 def wait_gone_daemon(home: Home) -> None:
     for pid in home._holders():
         wait_gone(pid)
+
+
+@pytest.fixture(scope="session")
+def nursery() -> Iterator[Nursery]:
+    with Nursery() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def ground(seed: Path, nursery: Nursery) -> Ground:
+    """Prepared once per test session, by whoever comes first."""
+    path = seed.parent / "ground"
+    with (seed.parent / "ground.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not (path / "ready").exists():
+            Ground.prepared(path, seed, (COMPOSE, EVERYTHING), nursery)
+            (path / "ready").touch()
+    return Ground(path)
+
+
+def surveyed(story: Story, ground: Ground, nursery: Nursery, tmp: pytest.TempPathFactory) -> Survey:
+    return Survey(ground, nursery, story, tmp.mktemp("k"))
+
+
+def around_effects(ground: Ground, story: Story) -> list[Death]:
+    """Right after the first write of every sort that has an effect's mark in it."""
+    return [
+        Death(1, sign, "after")
+        for sign in ground.signs(story)
+        if not set(EFFECTS).isdisjoint(sign.removeprefix("nested ").split("+"))
+    ]
+
+
+@pytest.mark.requirement("C5", "L6", "I2.engine.6", "I2.faults.3", "I5.crash.1")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lane", range(LANES))
+def test_a_run_killed_at_any_of_its_writes_goes_on_and_sends_one_mail(
+    lane: int, ground: Ground, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    survey = surveyed(COMPOSE, ground, nursery, tmp_path_factory)
+    survey.every_write(1 + lane, LANES)
+    for death in around_effects(ground, COMPOSE)[lane::LANES]:
+        survey.die(death)
+    assert not survey.failures, "\n".join(survey.failures)
+    assert survey.died * LANES > ground.facts(COMPOSE).total()
+
+
+@pytest.mark.requirement("I5.engine.5", "I5.crash.2")
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("lane", range(LANES))
+def test_a_tree_of_runs_killed_at_each_sort_of_its_writes_goes_on_and_does_nothing_twice(
+    lane: int, ground: Ground, nursery: Nursery, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    survey = surveyed(EVERYTHING, ground, nursery, tmp_path_factory)
+    deaths = [Death(1, sign) for sign in ground.signs(EVERYTHING)] + around_effects(ground, EVERYTHING)
+    for death in deaths[lane::LANES]:
+        survey.die(death)
+    assert not survey.failures, "\n".join(survey.failures)
+    assert survey.died > len(deaths) // LANES // 2, "which writes there are depends on the clock, but not so"
