@@ -525,11 +525,17 @@ LANGUAGE = (
 
 TREES = (
     _met("I5.engine.1", "A mapped node serves each item like a node, in order, no more at a time than may."),
-    _met("I5.engine.2", "A nested opening is a run of its own, found by its attempt, tried again as another."),
+    _met(
+        "I5.engine.2", "A nested opening is a run of its own, found by its attempt, tried again as another."
+    ),
     _met("I5.engine.3", "Whatever happens, every run holds, ends, and replays; rebuilt it is the same."),
     _met("I5.engine.4", "What stops an attempt stops the runs that are nested in it."),
     _met("I5.engine.5", "A tree of runs survives kill -9, and nothing of it is started twice."),
     _met("I5.engine.6", "Nested and mapped runs together cannot pass the cap of the whole run."),
+    _met("I5.engine.7", "A run is watched, listed and traced with the runs inside it, each under its path."),
+    _met("I5.crash.1", "Killed at any write, a run ends as if it had not been, with one mail, and replays."),
+    _met("I5.crash.2", "Killed at any sort of write, a tree of runs ends as if not, and does nothing twice."),
+    _met("I5.crash.3", "Limits, drains and depth hold for nested runs, before a restart and after it."),
 )
 
 FORKING = (
@@ -542,6 +548,7 @@ FORKING = (
     _met("I5.fork.7", "Nobody but the operator can make a fork."),
     _met("I5.fork.8", "A daemon killed in the middle of a fork brings it to the same end."),
     _met("I5.fork.9", "What failed is tried again on the record of what did not."),
+    _met("I5.fork.10", "A fork of a tree is a tree of forks; a change or a retry inside keeps to its cone."),
 )
 
 REPLAYING = (
@@ -554,25 +561,81 @@ REPLAYING = (
     _met("I5.replay.7", "No replay touches a provider or a network; one that would is told."),
     _met("I5.replay.8", "Replays under changed surroundings are the same, byte for byte."),
     _met("I5.replay.9", "Golden histories of every kind of run replay on every change."),
+    _met("I5.replay.10", "An attempt that the quota of a whole tree cut is cut again at the same place."),
+    _met(
+        "I5.replay.11",
+        "What agents are served beside their own is kept; its loss is told, and no difference.",
+    ),
+    _met("I5.replay.12", "Another sandbox is believed where it burns the same fuel, and blamed nowhere."),
 )
 
 SEALING = (
     _met("I5.seal.1", "A finished run and all nested in it are one file, the same bytes each time."),
     _met("I5.seal.2", "No byte of a sealed run can be changed unnoticed, and damage is named by its place."),
     _met("I5.seal.3", "A sealed file that is cut, appended to, reordered or hostile is refused by name."),
-    _met("I5.seal.4", "Another user without home, daemon and network executes a sealed run again: identical."),
-    _met("I5.seal.5", "What was redacted is nowhere in the file in any encoding, and the run still executes."),
+    _met(
+        "I5.seal.4", "Another user without home, daemon and network executes a sealed run again: identical."
+    ),
+    _met(
+        "I5.seal.5", "What was redacted is nowhere in the file in any encoding, and the run still executes."
+    ),
     _met("I5.seal.6", "A redaction that would change the run's course, or leave something, writes nothing."),
+)
+
+WHAT_IF = (
+    _met("I5.whatif.1", "A recorded run driven again in memory under what held is the run it was, exactly."),
+    _met(
+        "I5.whatif.2", "History under another policy: each verdict that changes, and what comes of the run."
+    ),
+    _met(
+        "I5.whatif.3", "The smallest policy of an agent passes every recorded run, and no grant is too much."
+    ),
+    _met("I5.whatif.4", "A fault at each effect of a good run tells what would be half done, twice or open."),
+    _met("I5.whatif.5", "Nobody but the operator asks what would have been; nothing is written or sent."),
 )
 
 TALKING = (
     _met("I5.talk.1", "Nodes without an edge talk, ask and answer in time; every word is in the ledger."),
     _met("I5.talk.2", "Killed between a word and its hearing, nothing is lost, heard or said twice."),
-    _met("I5.talk.3", "Who answers what is judged by the host: heard, of the conversation, a fit act, in time."),
+    _met(
+        "I5.talk.3", "Who answers what is judged by the host: heard, of the conversation, a fit act, in time."
+    ),
     _met("I5.talk.4", "A stream ends when nobody can speak any more, and not before."),
     _met("I5.talk.5", "Without the capability nothing is said and nothing heard."),
     _met("I5.talk.6", "A flood of messages ends at the quota of its agent."),
     _met("I5.talk.7", "A message can be made again from the call that said it."),
+    _met("I5.talk.8", "A run of agents that talk is replayed, forked, sealed and executed again."),
+)
+
+COLLAB = (
+    _met("I5.collab.1", "Many are asked, as many are heard as are needed, and nobody is waited for in vain."),
+    _met("I5.collab.2", "A barrier lets nobody through before everybody has come."),
+    _met("I5.collab.3", "A contract net ends done, failed or without a bid, whatever is late or missing."),
+    _met("I5.collab.4", "A vote passes with strictly more than half of all; an even split fails."),
+    _met("I5.collab.5", "An election gives one leader without dice, and everybody the same."),
+    _met("I5.collab.6", "Work that many share comes out in the order of the items, whoever was faster."),
+    _met("I5.collab.7", "Every template of collaboration is run, its talk looked at, and replayed."),
+)
+
+MARKET = (
+    _met("I5.market.1", "The figures are those of the recorded prices, whichever the user puts there."),
+    _met(
+        "I5.market.2", "Whoever fails or is late is named, and the plan is made; a rule stands for a model."
+    ),
+    _met("I5.market.3", "The same order of another run is held for five minutes, at the same moment, too."),
+    _met("I5.market.4", "An order is stated once by its key: over kill -9, a retry, a fork."),
+    _met("I5.market.5", "A run is one trace with one root: every event and every span leads to its start."),
+)
+
+SWARM = (
+    _met("I5.swarm.1", "Readers, planner and patcher work at the same time; the ledger shows it."),
+    _met("I5.swarm.2", "Every word between the agents of the swarm is a message in the ledger."),
+    _met(
+        "I5.swarm.3", "Memory is each agent's own but the shared one; only the patcher writes, in its place."
+    ),
+    _met(
+        "I5.swarm.4", "The diffs apply and do what was asked; what is not certain is refused with a reason."
+    ),
 )
 
 TRIGGERS = (
@@ -599,6 +662,10 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     *FORKING,
     *REPLAYING,
     *SEALING,
+    *WHAT_IF,
     *TALKING,
+    *COLLAB,
+    *MARKET,
+    *SWARM,
     *TRIGGERS,
 )

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from openings.definition import Node, Opening
 from openings.testing import started
-from runloop.events import Event, ModelCalled, Payload, Provenance, RunFinished, RunParent
+from runloop.events import Event, Payload, Provenance, RunFinished, RunParent
 from runloop.ids import child_run_id
 from runloopd.broker.quotas import Hold, Purse, QuotaError, Quotas
 from runloopd.broker.record import Record
+from tests.unit.pog.facts import model_called
 
 ROOT = "00000000-0000-4000-8000-000000000001"
 
@@ -114,26 +115,6 @@ def history(*facts: tuple[str, Payload]) -> list[Event]:
     ]
 
 
-def called(cost: int) -> ModelCalled:
-    return ModelCalled(
-        node="n",
-        attempt=1,
-        call=0,
-        provider="p",
-        model="m",
-        generated=True,
-        request_digest="d",
-        answer_digest="d",
-        input_tokens=1,
-        output_tokens=1,
-        estimated=False,
-        reserved_micro_usd=cost,
-        cost_micro_usd=cost,
-        price_version="1",
-        finish="stop",
-    )
-
-
 def tree() -> tuple[list[str], list[tuple[str, Payload]]]:
     """A run, and two that were nested in it: one is over, one is not."""
     outer = Opening(name="outer", nodes=(Node(id="each", use="opening:inner"),))
@@ -144,7 +125,7 @@ def tree() -> tuple[list[str], list[tuple[str, Payload]]]:
         parent = RunParent(run=ROOT, node=f"each[{index}]", attempt=1, root=ROOT)
         begun = started(inner, budget_micro_usd=100)
         facts.append((run, msgspec.structs.replace(begun, parent=parent)))
-    facts.append((runs[0], called(70)))
+    facts.append((runs[0], model_called(cost=70, node="n")))
     facts.append(
         (runs[0], RunFinished(outcome="succeeded", clause=None, outputs={}, output_digest="d", error=None))
     )

@@ -16,6 +16,8 @@ from runloop.bundle.manifest import ManifestError
 from runloop.caps.policy import CapsError
 from runloop.digest import blob_digest
 from runloop.errors import DivergenceError, NotFoundError, UsageError
+from runloopd.runtime import library
+from runloopd.runtime.library import library_digest
 from runloopd.runtime.registry import AgentReference, AgentRefusedError, Registry, read_pins
 
 AGENTS = Path(__file__).parents[3] / "sdk" / "agents"
@@ -396,3 +398,44 @@ def test_a_kept_bundle_that_was_altered_is_not_used(make: Make, tmp_path: Path) 
     (tmp_path / "kept" / agent.bundle_digest / "agent.py").write_text("evil = 1\n")
     with pytest.raises(NotFoundError):
         registry.pinned(agent.pin)
+
+
+SPEAKING = "from runloop import speech\n\ndef handle(task, host): return {}\n"
+
+
+@pytest.mark.requirement("I5.replay.11")
+def test_a_run_keeps_the_library_its_agents_were_served_and_its_loss_is_told(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, plain = make(**{"agent.py": SPEAKING}), make("other")
+    kept = tmp_path / "store" / "kept"
+    registry = Registry([folder.parent], pins={}, runners={"python": RUNNER}, allow_unsigned=True, kept=kept)
+    agent = registry.resolve("agent:echo")
+    assert agent.beside == {"runloop.speech"}
+    registry.keep(agent)
+    registry.keep_library()
+    registry.keep_library()
+    began = library_digest()
+
+    # The next build serves another module of that name.
+    monkeypatch.setattr(library, "_library", lambda: {"runloop.speech": "NEW = 1\n"})
+    monkeypatch.setattr(library, "library_digest", lambda: "0" * 64)
+    monkeypatch.setattr("runloopd.runtime.registry.library_digest", lambda: "0" * 64)
+    assert (registry.pinned(agent.pin).modules or {})["runloop.speech"] == "NEW = 1\n"
+    assert registry.pinned(agent.pin, library=began).modules == agent.modules
+
+    (file,) = (tmp_path / "store").rglob("libraries/*.json")
+    file.write_bytes(file.read_bytes().replace(b"inform", b"infarm"))
+    with pytest.raises(UsageError) as damaged:
+        registry.pinned(agent.pin, library=began)
+    assert damaged.value.named_code == "library.damaged"
+    file.unlink()
+    for absent in (began, "../../x", ""):
+        with pytest.raises(NotFoundError) as caught:
+            registry.pinned(agent.pin, library=absent)
+        assert caught.value.named_code == "agent.library"
+    assert "runloop.speech" in caught.value.message
+    # Whoever is served nothing does not care.
+    other = Registry([plain.parent], pins={}, runners={"python": RUNNER}, allow_unsigned=True)
+    indifferent = other.resolve("agent:echo")
+    assert other.pinned(indifferent.pin, library=began).modules == indifferent.modules

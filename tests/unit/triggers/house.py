@@ -15,7 +15,7 @@ from pog.reader import Reader
 from runloop.config import Scheduler
 from runloop.digest import digest
 from runloop.errors import RefusedError, RunloopError
-from runloop.events import Draft, Event, ModelCalled, Provenance, RunFinished, RunStarted
+from runloop.events import Draft, Event, Provenance, RunFinished, RunStarted
 from runloop.ids import RunId, new_run_id
 from runloop.testing import ManualClock
 from runloopd.bus.principal import Principal
@@ -25,6 +25,7 @@ from runloopd.triggers.orders import Orders
 from runloopd.triggers.record import Record
 from runloopd.triggers.service import Triggers
 from runloopd.triggers.wish import TriggerWish
+from tests.unit.pog.facts import model_called
 
 OPERATOR = Principal(kind="operator", name="operator:1000#1", uid=1000, pid=1)
 MINUTE, HOUR, DAY = 60_000, 3_600_000, 86_400_000
@@ -211,23 +212,7 @@ class House:
 
     async def spend(self, run: str, micro_usd: int) -> None:
         """A model was asked."""
-        called = ModelCalled(
-            node="write",
-            attempt=1,
-            call=1,
-            provider="p",
-            model="m",
-            generated=True,
-            request_digest=digest("q"),
-            answer_digest=digest("a"),
-            input_tokens=1,
-            output_tokens=1,
-            estimated=False,
-            reserved_micro_usd=micro_usd,
-            cost_micro_usd=micro_usd,
-            price_version="1",
-            finish="stop",
-        )
+        called = model_called(cost=micro_usd, node="write")
         await self.journal.append(Draft(payload=called, actor="daemon", run=run))
 
     # --- what it left behind ----------------------------------------------------------------------
