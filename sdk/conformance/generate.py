@@ -265,7 +265,7 @@ def errors() -> list[dict[str, Any]]:
         "UnknownSchema": [
             ("schema 0", frame(body(GENERIC, 1), schema=0), {}),
             ("a gap in the registry", frame(body(GENERIC, 1), schema=99), {}),
-            ("ours, not given out yet", frame(body(GENERIC, 1), schema=5000), {}),
+            ("ours, not given out yet", frame(body(GENERIC, 1), schema=5999), {}),
         ],
         "BodyTooLarge": [
             (

@@ -231,6 +231,7 @@ def test_every_command_of_the_readme_is_one() -> None:
 def test_the_commands_of_the_readme_work_in_its_order(home: Home, tmp_path: Path) -> None:
     shutil.copytree(EXAMPLES, tmp_path / "w")
     shutil.copy(ROOT / "openings" / "library" / "compose_email.yaml", tmp_path / "w" / "my_opening.yaml")
+    shutil.copy(ROOT / "sdk" / "agents" / "mailer" / "policy.caps", tmp_path / "w" / "new.caps")
     for line in lines_of_readme():
         if not line.startswith("rlp "):
             continue
@@ -238,17 +239,18 @@ def test_the_commands_of_the_readme_work_in_its_order(home: Home, tmp_path: Path
             wait_until(lambda: not busy(home), "the runs to end or to wait")
         words = [fill_in(home, words, line) for words in shlex.split(line)[1:]]
         done = home.rlp(*words, cwd=tmp_path / "w")
-        parks = words[0] == "run" or " " in words[0]
+        parks = words[0] in ("run", "fork") or " " in words[0]
         done.check(PARKED if parks else 0)
 
 
 def fill_in(home: Home, word: str, line: str) -> str:
     """What a reader puts in place of ``<id>`` and ``<ref>``: the first run, and the approval it waits for."""
-    if word not in ("<id>", "<ref>"):
+    named, at, place = word.partition("@")
+    if named not in ("<id>", "<ref>"):
         return word
     run = str(home.rlp("runs", "--json").check().ndjson[-1]["run"])
     if not line.startswith("rlp approve "):
-        return run
+        return run + at + place
     waiting = home.rlp("approvals", "--json").check().ndjson
     return next(str(approval["approval"]) for approval in waiting if approval["run"] == run)
 

@@ -177,7 +177,11 @@ def as_a_stranger(folder: Path) -> list[str]:
     """Words before the command: no network, and somebody else, where this process may make it so."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None or shutil.which("unshare") is None:
         return []
-    probe = [sys.executable, "-c", "import runloopd.verify, runloop"]
+    # The first program is still begun with root's rights; whether the stranger may begin one the next shows.
+    again = (
+        "import subprocess, sys; subprocess.run([sys.executable, '-c', 'import runloopd.verify'], check=True)"
+    )
+    probe = [sys.executable, "-c", again]
     other = ["unshare", "--net", "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"]
     if subprocess.run([*other, *probe], capture_output=True, check=False, cwd="/").returncode != 0:
         return []  # this installation lies where only its owner reads

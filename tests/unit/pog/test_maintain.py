@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from pog.chain import GENESIS, Row
+from pog.chain import GENESIS, Row, relink_row
 from pog.errors import LedgerCorruptError, LedgerVersionError
-from pog.ledger import Ledger, _relink
+from pog.ledger import Ledger
 from pog.maintain import Report, verify
 from pog.wal import lost_commits
 from runloop.errors import NotFoundError
@@ -144,7 +144,7 @@ def rewrite(store: Store) -> None:
     prev = GENESIS
     rows = [Row._make(row) for row in connection.execute("SELECT * FROM events ORDER BY id").fetchall()]
     for row in rows:
-        own = _relink(row, prev)
+        own = relink_row(row, prev)
         connection.execute("UPDATE events SET hash = ?, prev_hash = ? WHERE id = ?", (own, prev, row.id))
         prev = own
     connection.commit()
