@@ -47,6 +47,9 @@ async def measure(shape: str, nodes: int) -> tuple[float, int]:
 
 def main(shape: str, nodes: int, folder: Path, journal: str) -> None:
     path = folder / "dbos.sqlite"
+    if journal == "wal":
+        with sqlite3.connect(path) as file:  # kept in the file, whoever opens it next
+            file.execute("PRAGMA journal_mode=wal")
     DBOS(
         config={
             "name": "flow",
@@ -57,8 +60,6 @@ def main(shape: str, nodes: int, folder: Path, journal: str) -> None:
     )
     DBOS.launch()
     with sqlite3.connect(path) as file:
-        if journal == "wal":
-            file.execute("PRAGMA journal_mode=wal")
         mode = file.execute("PRAGMA journal_mode").fetchone()[0]
     seconds, done = asyncio.run(measure(shape, nodes))
     with sqlite3.connect(path) as file:
