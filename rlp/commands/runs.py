@@ -36,7 +36,7 @@ def _with_those_inside(session: Session, run: dict[str, Any], depth: int = 0) ->
 def _row(run: dict[str, Any]) -> dict[str, Any]:
     started, finished = run.get("started_ms"), run.get("finished_ms")
     return {
-        "run": run.get("run"),
+        "run": str(run.get("run"))[:8],
         "opening": _placed(run),
         "by": run.get("principal"),
         "state": run.get("outcome") or run.get("state") or "running",

@@ -308,7 +308,9 @@ def _pass_time(run: Run, moved: AgentTransition, now_ms: int) -> None:
         usage.wall_ms += max(0, now_ms - since)
     asked = usage.waiting.pop(moved.instance, None)
     waited_for = usage.waited_for.get((run.id, moved.node or "", moved.attempt or 0))
-    if asked is not None and not _is_patient(waited_for):
+    # Stopped while it waits, it had no answer: for what it waited, the record does not say, and a person's
+    # silence of hours is nobody's work.
+    if asked is not None and moved.after == "ACTIVE" and not _is_patient(waited_for):
         usage.wall_ms += max(0, now_ms - asked)  # the daemon was busy for it
     if moved.after == "ACTIVE":
         usage.active[moved.instance] = now_ms

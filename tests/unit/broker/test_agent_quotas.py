@@ -178,6 +178,21 @@ async def test_time_counts_in_which_the_agent_or_the_daemon_for_it_is_busy(tmp_p
     await world.stop()
 
 
+async def test_a_daemon_that_stops_while_a_person_is_asked_charges_nobody_for_the_silence(
+    tmp_path: Path,
+) -> None:
+    world = await world_of(tmp_path, wall_ms=1_000)
+    await world.caller()
+    await moved(world, "ACTIVE")
+    world.clock.advance(200)
+    await moved(world, "WAITING")
+    world.clock.advance(86_400_000)
+    await moved(world, "FAULTED")
+    await world.restart()
+    assert world.gate.allowance(RUN, "writer", "draft", 1)[0].wall_left == 800
+    await world.stop()
+
+
 async def test_a_restart_under_another_configuration_changes_nothing_for_a_run_under_way(
     tmp_path: Path,
 ) -> None:
