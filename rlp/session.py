@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from runloop.client import BlockingClient
 
 __all__ = ["Session", "read_credential", "read_key"]
+
+PAGE = 1_000
+"""Events asked for at once."""
 
 KEY_BYTES = 32
 ABSENT = "client.unreachable"
@@ -141,6 +144,16 @@ class Session:
     def ask(self, method: str, timeout_s: float = 30.0, /, **params: Any) -> Any:
         """Call a method of the daemon; raises what the daemon raised."""
         return self.client().call(method, params, timeout_s=timeout_s)
+
+    def events(self, run: str) -> Iterator[dict[str, Any]]:
+        """Every event of a run so far, in ledger order. ``run`` may be the beginning of its id."""
+        after = 0
+        while True:
+            page = self.ask("run.events", run=run, after=after, limit=PAGE)
+            yield from page["events"]
+            if len(page["events"]) < PAGE:
+                return
+            run, after = page["run"], page["events"][-1]["id"]
 
     def hang_up(self) -> None:
         """Close the connection; the next question opens a new one."""

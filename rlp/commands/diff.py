@@ -7,7 +7,6 @@ value is foreign text, and goes through the console's escapes.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from rlp.escape import fold
@@ -20,7 +19,6 @@ if TYPE_CHECKING:
 
 __all__ = ["diff", "told"]
 
-PAGE = 1_000
 MAX_SHOWN = 200
 """Differences in words; all of them are in ``--json``."""
 MAX_VALUE_BYTES = 262_144
@@ -54,7 +52,7 @@ def told(session: Session, run: str, *, depth: int = 0) -> Told:
     from runloop.events import Event, NodeScheduled, RunStarted
     from runloop.ids import child_run_id
 
-    events = [Event.from_json(event) for event in _events(session, run)]
+    events = [Event.from_json(event) for event in session.events(run)]
     if not events or not isinstance(events[0].payload, RunStarted):
         raise NotFoundError(f"no run {run}", hint="'rlp runs' lists them", code="run.absent")
     name = str(events[0].run)
@@ -70,16 +68,6 @@ def told(session: Session, run: str, *, depth: int = 0) -> Told:
                 continue  # the attempt ended before its run began
             children[this.node, this.attempt] = child
     return Told(run=name, events=events, children=children)
-
-
-def _events(session: Session, run: str) -> Iterator[dict[str, Any]]:
-    after = 0
-    while True:
-        page = session.ask("run.events", run=run, after=after, limit=PAGE)
-        yield from page["events"]
-        if len(page["events"]) < PAGE:
-            return
-        run, after = page["run"], page["events"][-1]["id"]
 
 
 # --- for people -----------------------------------------------------------------------------------

@@ -32,7 +32,6 @@ if TYPE_CHECKING:
 __all__ = ["export_run", "verify_file"]
 
 REEXECUTE_S = 3_600.0
-SUFFIX = ".rlrun"
 
 
 # --- out ------------------------------------------------------------------------------------------
@@ -46,6 +45,7 @@ def export_run(
     Reads the ledger. The daemon is needed only where no head has been signed since the run ended.
     """
     from pog.sealed.rules import classes, parse_rules
+    from runloop.sealed.container import SUFFIX
 
     rules = parse_rules(redact)
     key = _ledger_key(session)

@@ -12,7 +12,6 @@ from runloop.exits import Exit
 
 __all__ = ["ladder", "trace"]
 
-PAGE = 1_000
 _ALWAYS = ("run.", "node.", "message.", "hostcall.", "action.", "model.", "email.", "artifact.", "memory.")
 _DENIED = "denied"
 
@@ -52,7 +51,7 @@ def trace(session: Session, *, run: str, all: bool, spans: bool) -> Exit:
 def _tree(session: Session, run: str) -> Exit:
     """Each span below the one it lies in."""
     console = session.console
-    found = tree(_events(session, run))
+    found = tree(session.events(run))
     below: dict[str | None, list[dict[str, Any]]] = {}
     known = {span["span"] for span in found}
     for span in found:
@@ -85,7 +84,7 @@ def _whole(session: Session, run: str, *, everything: bool) -> list[dict[str, An
     waiting = [("", run)]
     while waiting:
         path, name = waiting.pop()
-        events = list(_events(session, name))
+        events = list(session.events(name))
         began = events[0]["ts_ms"] if began is None and events else began
         rows += ({**row, "path": path} for row in ladder(events, everything=everything, began=began))
         if any(str(node["use"]).startswith("opening:") for node in _nodes(events)):
@@ -98,16 +97,6 @@ def _nodes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     started = events[0]["payload"] if events else {}
     nodes: list[dict[str, Any]] = (started.get("definition") or {}).get("nodes") or []
     return nodes
-
-
-def _events(session: Session, run: str) -> Iterator[dict[str, Any]]:
-    after = 0
-    while True:
-        page = session.ask("run.events", run=run, after=after, limit=PAGE)
-        yield from page["events"]
-        if len(page["events"]) < PAGE:
-            return
-        run, after = page["run"], page["events"][-1]["id"]
 
 
 def ladder(

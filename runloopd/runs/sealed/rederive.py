@@ -23,7 +23,7 @@ from openings.demands import AttemptOutcome, Reexecute
 from openings.engine import apply, fresh, initial
 from openings.errors import EngineError
 from openings.state import RunState, base
-from openings.talk import message_id, posted
+from openings.talk import SPEAKING, message_id, posted
 from pog.chain import GENESIS, Row, decode_row, relink, setting
 from pog.sealed.check import Sealed
 from pog.sealed.seal import Content, named_blobs
@@ -55,7 +55,7 @@ from runloopd.broker.quotas import Quotas
 from runloopd.broker.record import Record, effect_key
 from runloopd.runs.replayer import Replayer, Source
 from runloopd.runs.sealed.changed import STRUCTURE, Bytes
-from runloopd.runs.sealed.retold import SPOKEN, Instead, Key, Outputs, Retold, indexed, is_cut
+from runloopd.runs.sealed.retold import Instead, Key, Outputs, Retold, indexed, is_cut
 from runloopd.runtime.supervisor import Runtime
 
 __all__ = ["Otherwise", "Rederived", "rederive"]
@@ -300,7 +300,7 @@ class _Telling:
             if message_id(lineage, payload.node, payload.attempt, call) != payload.message:
                 continue
             made, content = posted(
-                msgspec.convert(said.args, SPOKEN[said.op]),
+                msgspec.convert(said.args, SPEAKING[said.op]),
                 lineage=lineage,
                 node=payload.node,
                 attempt=payload.attempt,

@@ -11,12 +11,12 @@ from typing import Any
 
 import msgspec
 
+from openings import foresee
 from openings.certificate import Divergence
 from openings.comparers import Said
-from openings.foresee import is_host_side
+from openings.talk import SPEAKING
 from runloop.errors import DivergenceError
 from runloop.events import Event, HostcallDelivered, NodeCancelled, NodeFinished
-from runloop.ops import MsgPublish, MsgReply, MsgRequest
 from runloopd.broker.calls import Answer, Answerer, HostCall
 from runloopd.runs.answers import AllServed
 from runloopd.runs.replayer import Source
@@ -24,9 +24,8 @@ from runloopd.runs.sealed.changed import Bytes
 from runloopd.runtime.orders import AttemptOrder, AttemptResult
 from runloopd.runtime.supervisor import Runtime
 
-__all__ = ["SPOKEN", "Instead", "Key", "Outputs", "Retold", "indexed", "is_cut"]
+__all__ = ["Instead", "Key", "Outputs", "Retold", "indexed", "is_cut"]
 
-SPOKEN = {"msg.publish": MsgPublish, "msg.request": MsgRequest, "msg.reply": MsgReply}
 Key = tuple[str, str, int]
 """Run, node and attempt."""
 
@@ -57,7 +56,7 @@ class Retold:
         if self.mismatch is not None or recorded is None:
             return Answer.refusal(DivergenceError("the run goes another way", code="redact.otherwise"))
         self.heard.append(call)
-        if call.op in SPOKEN:
+        if call.op in SPEAKING:
             self.said[call.index] = Said(op=call.op, args=call.args)
         if self._cut_off and len(self.heard) == len(self._calls):
             raise AllServed
@@ -124,6 +123,4 @@ def indexed(
 
 def is_cut(finished: NodeFinished | NodeCancelled) -> bool:
     """Whether it was not the guest that came to this end."""
-    if isinstance(finished, NodeCancelled) or finished.status == "timed_out":
-        return True
-    return is_host_side(finished)
+    return isinstance(finished, NodeCancelled) or foresee.is_cut(finished)

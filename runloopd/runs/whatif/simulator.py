@@ -21,7 +21,7 @@ from openings import child
 from openings.definition import Opening
 from openings.demands import AttemptOutcome, Reexecute
 from openings.engine import CancelNode, Command, ScheduleNode, apply, blobs, due, fact, initial
-from openings.replay import HOST_SIDE
+from openings.foresee import is_host_side
 from openings.state import RUN_TIMER, RunState, base
 from runloop.digest import blob_digest, digest
 from runloop.events import (
@@ -498,8 +498,7 @@ def _fate(tape: Tape, scheduled: NodeScheduled) -> _Fate:
         return _Fate(known=False)
     ended = tape.answers.ended(scheduled.node, scheduled.attempt)
     if isinstance(ended, NodeFinished) and ended.status != "timed_out":
-        by_machine = ended.error is not None and (ended.error.code in HOST_SIDE or ended.fuel == 0)
-        return _Fate(known=True, cut=by_machine, end=ended)
+        return _Fate(known=True, cut=is_host_side(ended), end=ended)
     heard = tape.answers.calls(scheduled.node, scheduled.attempt)
     return _Fate(known=True, cut=True, untold=not heard)
 
