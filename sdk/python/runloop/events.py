@@ -569,6 +569,7 @@ class ModelCalled(Payload, frozen=True, kw_only=True):
     """A model, or the offline rules provider standing in for one, answered."""
 
     kind: ClassVar[str] = "model.called"
+    version: ClassVar[int] = 2
     node: str
     attempt: int
     call: int
@@ -586,6 +587,12 @@ class ModelCalled(Payload, frozen=True, kw_only=True):
     cost_micro_usd: int
     price_version: str
     finish: str
+    route: str = ""
+    """Why this model was asked, in words; empty in records of before."""
+    source: str = "asked"
+    """``asked``, ``cache`` (an equal request was answered before) or ``cassette``."""
+    tool_calls: int = 0
+    """Functions it asked for."""
 
 
 class ActionRequested(Payload, frozen=True, kw_only=True):
@@ -1062,6 +1069,7 @@ def _unchanged(fields: dict[str, Any]) -> dict[str, Any]:
 UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     ("run.started", 1): _unchanged,
     ("hostcall.delivered", 1): _unchanged,
+    ("model.called", 1): _unchanged,
 }
 """``(kind, version)`` -> converter to the next version: pure, from the fields as that version had them (a
 copy it may change) to the fields of the next. Rows are never rewritten. A kind that changes gets a new

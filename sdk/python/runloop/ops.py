@@ -183,9 +183,31 @@ class ArtifactPut(Args, frozen=True, kw_only=True):
     base64: str | None = None
 
 
-class ModelMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    role: Literal["system", "user", "assistant"]
+class ModelTool(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function a model may ask for; it is the agent that calls it, or does not."""
+
+    name: str
+    """``[A-Za-z0-9_-]{1,64}``: what every provider takes."""
+    description: str = ""
+    parameters: dict[str, Any] = {}
+    """JSON Schema of an object."""
+
+
+class ModelToolCall(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A function a model asked for, in an earlier answer that is part of the conversation now."""
+
+    id: str
+    name: str
+    arguments: dict[str, Any] = {}
+
+
+class ModelMessage(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
+    role: Literal["system", "user", "assistant", "tool"]
     content: str
+    tool_calls: list[ModelToolCall] = []
+    """Of an ``assistant`` message: what it asked for."""
+    tool_call_id: str | None = None
+    """Of a ``tool`` message: which call it answers."""
 
 
 class ModelComplete(Args, frozen=True, kw_only=True):
@@ -203,6 +225,10 @@ class ModelComplete(Args, frozen=True, kw_only=True):
     facts: dict[str, Any] = {}
     stream: bool = False
     """True: the answer is ``{stream: handle}``; read it with ``msg.next``."""
+    tools: list[ModelTool] = []
+    """At most 128. What the model asks for is ``tool_calls: [{id, name, arguments}]`` of the answer, each
+    with arguments that are an object; a call that is not one is ``{id, name, malformed: <text>}``."""
+    tool_choice: Literal["auto", "none", "required"] = "auto"
 
 
 class ModelEmbed(Args, frozen=True, kw_only=True):
