@@ -21,6 +21,7 @@ import tempfile
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -53,6 +54,7 @@ from runloop.events import AgentPin
 from runloop.spelling import did_you_mean
 from runloopd.runtime.library import library_digest, library_source, read_library, served_beside
 from runloopd.runtime.orders import MIB, GuestLimits
+from runloopd.runtime.seen import Seen
 
 __all__ = [
     "INTERPRETED",
@@ -240,7 +242,9 @@ class Registry:
         kept: Path | None = None,
         installed: Installations | None = None,
         objection: Objection = _none,
+        seen: Seen[InstalledAgent] | None = None,
     ) -> None:
+        """``seen``: readings shared with another registry that has the same pins and runners."""
         self._dirs = tuple(dirs)
         self._trusted = {digest: name for name, digest in pins.items()}
         self._shipped = frozenset(pins)
@@ -249,6 +253,7 @@ class Registry:
         self._kept = kept
         self._installed = installed if installed is not None else Installations()
         self._objection = objection
+        self._seen = seen if seen is not None else Seen()
 
     @property
     def shipped(self) -> frozenset[str]:
@@ -341,6 +346,7 @@ class Registry:
             kept=self._kept,
             installed=self._installed,
             objection=self._objection,
+            seen=self._seen,
         )
 
     def resolve(self, use: str) -> InstalledAgent:
@@ -440,7 +446,7 @@ class Registry:
         if serving:
             self.object_to(pin)
         kept = [] if self._kept is None else [self._kept / pin.bundle_digest]
-        for folder in (*kept, *self._folders()):
+        for folder in chain(kept, self._folders()):
             try:
                 agent = self._read(folder)
             except RunloopError:
@@ -566,7 +572,11 @@ class Registry:
 
     def _read(self, folder: Path, *, installation: Installation | None = None) -> InstalledAgent:
         """The agent in a folder. The one place where a bundle on disk becomes bytes in memory."""
-        return self.examine(_bundle(folder), folder, installation=installation)
+        return self._seen.of(
+            folder,
+            lambda: self.examine(_bundle(folder), folder, installation=installation),
+            key=installation,
+        )
 
     def examine(
         self, files: Mapping[str, bytes], folder: Path, *, installation: Installation | None = None

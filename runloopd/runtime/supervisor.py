@@ -118,6 +118,7 @@ class Runtime:
         self._prepared: dict[Path, tuple[tuple[int, ...] | None, str]] = {}
         """Path -> the file as it was when it was read, and its digest."""
         self._preparing: dict[str, asyncio.Lock] = {}
+        self._reading: dict[Path, asyncio.Lock] = {}
         self._zygote: ZygoteProcess | None = None
         self._replacing = asyncio.Lock()
         self._layers: dict[str, bool] = {}
@@ -186,6 +187,14 @@ class Runtime:
         known = self._prepared.get(component_path)
         if known is not None and known[0] == identity and known[1] in self._images:
             return known[1]  # the same file, unchanged: a change sets its ctime, which nobody can set back
+        # One at a time: after a crash hundreds of attempts may ask for the same file at once.
+        async with self._reading.setdefault(component_path, asyncio.Lock()):
+            known = self._prepared.get(component_path)
+            if known is not None and known[0] == identity and known[1] in self._images:
+                return known[1]
+            return await self._prepare_file(component_path, identity)
+
+    async def _prepare_file(self, component_path: Path, identity: tuple[int, ...] | None) -> str:
         wasm = await asyncio.to_thread(_read_component, component_path)
         component = await asyncio.to_thread(blob_digest, wasm)
         async with self._preparing.setdefault(component, asyncio.Lock()):
