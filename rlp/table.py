@@ -227,6 +227,8 @@ COMMANDS: tuple[Command, ...] = (
             Option("reexecute", ("--reexecute",), "execute the sealed run again, engine and every agent"),
             Option("key", ("--key",), "insist that the sealed run was sealed with this key", "text", None,
                    "FINGERPRINT"),
+            Option("timeout", ("--timeout",), "stop re-executing after so many seconds", "number", 600,
+                   "SECONDS"),
         ),
         "Exit 6 when something differs. A sealed run needs no home: nothing of it is kept, and its agents "
         "run in the sandbox on recorded answers only.",

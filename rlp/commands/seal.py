@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 
 __all__ = ["export_run", "verify_file"]
 
-REEXECUTE_S = 3_600.0
+REEXECUTE_S = 600
+"""A stranger's agents may compute for ever; who checks them says how long that is worth waiting for."""
 
 
 # --- out ------------------------------------------------------------------------------------------
@@ -276,7 +278,9 @@ def _exists(target: Path) -> ConflictError:
 # --- in -------------------------------------------------------------------------------------------
 
 
-def verify_file(session: Session, path: Path, *, reexecute: bool, key: str | None) -> Exit:
+def verify_file(
+    session: Session, path: Path, *, reexecute: bool, key: str | None, limit_s: int = REEXECUTE_S
+) -> Exit:
     """Check a sealed run byte by byte; with ``reexecute``, execute it again. Exit 6 when anything differs."""
     from pog.sealed.check import examine, fingerprint
     from runloop.bundle.digest import read_plain
@@ -300,7 +304,7 @@ def verify_file(session: Session, path: Path, *, reexecute: bool, key: str | Non
             report["findings"].append({"what": what, "member": "signature.json"})
             report["ok"] = False
         elif reexecute:
-            report["reexecution"] = _process(session, path)["report"]
+            report["reexecution"] = _process(session, path, limit_s=limit_s)["report"]
             report["ok"] = bool(report["reexecution"]["identical"])
     if session.json:
         session.console.json(report)
@@ -331,25 +335,31 @@ def _facts(sealed: Sealed) -> dict[str, Any]:
     }
 
 
-def _process(session: Session, file: Path, *, redact: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def _process(
+    session: Session, file: Path, *, redact: Mapping[str, Any] | None = None, limit_s: int = REEXECUTE_S
+) -> dict[str, Any]:
     """Have ``runloopd.verify`` do something, in a process that has no home and inherits no settings."""
     import msgspec
 
-    kept = {name: os.environ[name] for name in ("PATH", "TMPDIR", "LANG", "LC_ALL") if name in os.environ}
+    kept = {name: os.environ[name] for name in ("PATH", "LANG", "LC_ALL") if name in os.environ}
     wish: dict[str, Any] = {"file": str(file.absolute()), "redact": redact, "cache": _compiled(session)}
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-m", "runloopd.verify"],
-            input=msgspec.json.encode(wish),
-            capture_output=True,
-            cwd="/",
-            env=kept,
-            timeout=REEXECUTE_S,
-            check=False,
-        )
+        # The folder is removed here: a process that has to be killed leaves its own behind.
+        with tempfile.TemporaryDirectory(prefix="rlp-verify-", ignore_cleanup_errors=True) as scratch:
+            done = subprocess.run(
+                [sys.executable, "-I", "-m", "runloopd.verify"],
+                input=msgspec.json.encode(wish),
+                capture_output=True,
+                cwd="/",
+                env=kept | {"TMPDIR": scratch},
+                timeout=limit_s,
+                check=False,
+            )
     except subprocess.TimeoutExpired as error:
         raise FailedError(
-            f"the re-execution took longer than {REEXECUTE_S:g} s", code="verify.deadline"
+            f"the re-execution was not over after {limit_s} s, and was stopped",
+            hint="--timeout SECONDS waits longer",
+            code="verify.deadline",
         ) from error
     try:
         answer = msgspec.json.decode(done.stdout)

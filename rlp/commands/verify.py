@@ -18,14 +18,25 @@ if TYPE_CHECKING:
 __all__ = ["show_report", "verify"]
 
 
-def verify(session: Session, *, file: str | None, chain_only: bool, reexecute: bool, key: str | None) -> Exit:
+def verify(
+    session: Session,
+    *,
+    file: str | None,
+    chain_only: bool,
+    reexecute: bool,
+    key: str | None,
+    timeout: int | None = None,
+) -> Exit:
     """Check chain, signatures, blobs and views, or a sealed run; exit 6 when something differs."""
     from pog import maintain
 
     if file is not None:
-        from rlp.commands.seal import verify_file
+        from rlp.commands.seal import REEXECUTE_S, verify_file
 
-        return verify_file(session, Path(file), reexecute=reexecute, key=key)
+        limit_s = REEXECUTE_S if timeout is None else timeout
+        if limit_s < 1:
+            raise UsageError(f"--timeout {limit_s} is no time to wait", hint="give seconds, 1 or more")
+        return verify_file(session, Path(file), reexecute=reexecute, key=key, limit_s=limit_s)
     if reexecute or key is not None:
         raise UsageError(
             "--reexecute and --key are for sealed runs", hint="name the file: rlp verify --reexecute FILE"

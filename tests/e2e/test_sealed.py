@@ -173,6 +173,20 @@ def test_a_stranger_with_nothing_executes_the_run_again_and_finds_it_identical(
     home.rlp("verify", "--key", report["sealed"]["key"], str(path)).check()
 
 
+def test_who_re_executes_a_file_says_how_long_that_may_take_and_nothing_stays(
+    teller: Home, there: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Starting the sandbox alone takes longer than a second where nothing is compiled yet."""
+    path = exported(teller, tell(teller, "plain words"), "long.rlrun")
+    monkeypatch.setitem(teller.env, "TMPDIR", str(there))
+    monkeypatch.setitem(teller.env, "RUNLOOP_HOME", str(there / "none"))
+    stopped = teller.rlp("verify", "--reexecute", "--timeout", "1", str(path)).check(1)
+    assert "not over after 1 s" in stopped.err
+    assert "--timeout" in stopped.err
+    assert list(there.iterdir()) == []
+    teller.rlp("verify", "--reexecute", "--timeout", "0", str(path)).check(2)
+
+
 def as_a_stranger(folder: Path) -> list[str]:
     """Words before the command: no network, and somebody else, where this process may make it so."""
     if os.geteuid() != 0 or shutil.which("setpriv") is None or shutil.which("unshare") is None:
