@@ -121,6 +121,12 @@ COMMANDS: tuple[Command, ...] = (
         (_RUN,), (Option("reason", ("--reason",), "kept with the run", "text", "asked to", "TEXT"),),
     ),
     Command(
+        "artifact", "artifact:artifact", "list the files a run produced, or print one",
+        (_RUN, Argument("name", "the artifact, as the list names it", optional=True)),
+        (Option("output", ("-o", "--output"), "write it to a new file instead", "text", None, "FILE"),),
+        "A pipe gets its bytes; a terminal sees control characters escaped.",
+    ),
+    Command(
         "trace", "trace:trace", "show who sent what to whom in a run, when, and how big",
         (_RUN,),
         (

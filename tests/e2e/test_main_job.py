@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import email
 import email.policy
+import json
 import re
 import sqlite3
 import subprocess
@@ -239,3 +240,20 @@ def test_after_daemon_stop_nothing_of_it_is_left(home: Home) -> None:
     assert pid is not None
     home.rlp("daemon", "stop").check()
     assert not alive(pid)
+
+
+def test_what_a_run_produced_is_listed_printed_and_written_to_a_new_file(home: Home) -> None:
+    home.play().check(5)
+    run = newest_run(home)
+    assert "no files" in home.rlp("artifact", run).check().err
+    home.rlp("approve", only_approval(home), "--wait").check()
+    kept = home.rlp("artifact", run, "--json").check().ndjson
+    assert [one["name"] for one in kept] == ["draft.out.json"]
+    printed = home.rlp("artifact", run, "draft.out.json").check().out
+    assert json.loads(printed)["subject"] == "Q4 plan"
+    place = home.path / "draft.json"
+    home.rlp("artifact", run, "draft.out.json", "-o", str(place)).check()
+    assert place.read_text() == printed
+    refused = home.rlp("artifact", run, "draft.out.json", "-o", str(place)).check(2)
+    assert "is there already" in refused.err
+    assert "did you mean" in home.rlp("artifact", run, "draft.out.jsn").check(7).err
