@@ -1,57 +1,75 @@
 """Where a prompt goes: a shell line, a wish for an agent, an opening with its parameters, or nowhere.
 
-Knows: rules, tried in a fixed order, each of which says its name, what it saw and why it decided. Does not
-know: models, files or the machine; openings and command names are handed in. Pure, linear, well under 5 ms,
-and free of third-party imports, for it stands in front of every prompt.
-
-The goals of an opening are what it listens for: ``write an email to {recipient} about {topic}``. A word of a
-goal stands for its synonyms, articles do not matter, a ``{slot}`` takes all up to the next word of the goal.
+Knows: rules, tried in a fixed order, each of which says its name, what it saw and why it decided; and, for
+lines that begin with a command's name, a weighing of what was seen (``weights``, learnt from a labelled
+corpus). Does not know: models, files or the machine; openings and command names are handed in. Pure, linear,
+well under 5 ms, and free of third-party imports, for it stands in front of every prompt.
 """
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from collections.abc import Container, Iterable, Mapping
+from typing import Any, Literal, NamedTuple
 
 from openings.deny import denied
+from openings.goals import Choice, Other, Routable, choose, named
+from openings.lexicon import COMMANDS, FIXED
 from openings.shell import parse
+from openings.traits import Seen, look
+from openings.weights import BIAS, WEIGHTS
 
-__all__ = ["COMMANDS", "MAX_PROMPT", "Routable", "Route", "route"]
+__all__ = ["COMMANDS", "MAX_JUDGED", "MAX_PROMPT", "Other", "Routable", "Route", "route"]
 
-MAX_PROMPT = 1_024
-"""Characters; what is longer is a text, and for an agent."""
-_MAX_WORDS = 200
-"""Words that are looked at."""
+MAX_PROMPT = 2_048
+"""Characters of a line; what is longer is a text, and for an agent unless it begins as a shell line does."""
+MAX_JUDGED = 16_384
+"""Characters that are looked through for what must not be run; what is longer is no shell line."""
+_CONTROL = re.compile(
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\x80-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ufeff]"
+)
+"""What a terminal obeys or hides."""
+
+_BLOCK = re.compile(
+    r"(?:for|while|until|if|case|select|function|begin|switch)\b.*[\n;]\s*"
+    r"(?:do|then|done|fi|esac|end|\})(?:\s|;|\Z)",
+    re.DOTALL,
+)
+"""A block of a shell, over several lines or in one."""
+_NO_WORD = re.compile(r"[a-z][-_0-9.][a-z0-9]?")
+"""What no word of a sentence looks like: ``apt-get``, ``my_alias``, ``python3``."""
+_TOLD = {
+    "prose": "the small words of a sentence",
+    "prose_share": "mostly small words",
+    "small_next": "a small word behind it",
+    "plain": "plain words",
+    "verb_next": "a verb behind it",
+    "sentence": "the marks of a sentence",
+    "asks": "a question mark",
+    "everyday": "an everyday word",
+    "apostrophes": "an apostrophe",
+}
+"""What speaks for a sentence, in words."""
+Kind = Literal["shell", "agent", "opening", "denied"]
 
 
-class Routable(Protocol):
-    """What the router wants to know of an opening."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def goals(self) -> Collection[str]: ...
-    @property
-    def params(self) -> Mapping[str, Any]: ...
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Route:
+class Route(NamedTuple):
     """A decision, explained."""
 
-    kind: Literal["shell", "agent", "opening", "denied"]
-    target: str | None = None
-    """Name of the opening; the command of a shell line."""
-    params: Mapping[str, str] = field(default_factory=dict)
-    """Parameters of the opening, as text."""
+    kind: Kind
     rule: str
     """Stable name of the rule that decided."""
-    features: Mapping[str, Any] = field(default_factory=dict)
-    """What was seen."""
     reason: str
     """One sentence for people."""
+    target: str | None = None
+    """Name of the opening; the command of a shell line."""
+    params: Mapping[str, str] = {}
+    """Parameters of the opening, as text."""
+    features: Mapping[str, Any] = {}
+    """What was seen, and how much it weighed."""
+    others: tuple[Other, ...] = ()
+    """Openings that were not taken, the nearest first, each with the reason."""
 
     def to_json(self) -> dict[str, Any]:
         """The route as one JSON object."""
@@ -62,279 +80,127 @@ class Route:
             "rule": self.rule,
             "features": dict(self.features),
             "reason": self.reason,
+            "others": [other._asdict() for other in self.others],
         }
 
 
-_COMMANDS_WORDS = """
-    alias apt apt-get awk bash bat bc bg btop bunzip2 bzip2 cal cargo cat cd chmod chown clear cmake cmp
-    code column comm cp crontab curl cut date dd df diff dig dirname dmesg dnf docker du echo emacs env
-    export fd fg file find free fzf gcc gdb git go grep gunzip gzip head help htop id ifconfig ip jobs
-    journalctl jq kill killall kubectl less ln locate ls lsblk lsof ltrace lynx mail make man md5sum
-    mkdir mkfs more mount mv mypy nano nc ncdu netstat nice nmap node nohup npm npx openssl passwd pgrep
-    ping pip pip3 pkill podman poetry printenv printf ps pwd pytest python python3 read readlink
-    realpath reboot rg rlp rm rmdir rsync ruff rustc scp screen sed seq service set sftp sh sha256sum
-    shutdown sleep sort source split ssh stat strace su sudo systemctl tail tar tee test time timeout
-    tmux top touch tr tree type ulimit umask umount uname uniq unset unzip uptime uv vi vim watch wc
-    wget whereis which who whoami write xargs xz yes zip zsh
-"""
-COMMANDS = frozenset(_COMMANDS_WORDS.split())
-"""What counts as a command when the caller does not know the machine's own."""
-
-_STOP_WORDS = """
-    a about all am an and any are as at be because but by can could did do does for from had has have
-    her him his how i if in into is it its just latest me mine my need next of on or our please she
-    should some somebody someone tell that the their them then there these they this those to us want
-    was we were what when where which whom whose why will with would you your
-"""
-_STOP = frozenset(_STOP_WORDS.split())
-_QUESTIONS_WORDS = """
-    who what when where why how which whose whom is are do does can could should
-"""
-_QUESTIONS = frozenset(_QUESTIONS_WORDS.split())
-_FLAG = re.compile(r"--?[A-Za-z][\w-]*(=.*)?\Z")
-_PATH = re.compile(
-    r"(?:\.{1,2}/|~/|/)\S*|\S+/\S*|[\w.-]+\.[a-z0-9]{1,5}\Z|\.{1,2}\Z|[^\s?]*\*[^\s?]*|\$\w+\Z"
-)
-_NUMBER = re.compile(r"[\d.,]+\Z")
-_ASSIGNMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_]*=\S*\Z")
-
-
-def route(prompt: str, openings: Iterable[Routable] = (), *, commands: Collection[str] = COMMANDS) -> Route:
+def route(  # noqa: PLR0911 - a list of rules, the first that fits
+    prompt: str, openings: Iterable[Routable] = (), *, commands: Container[str] = COMMANDS
+) -> Route:
     """Decide where a prompt goes. Total and pure: equal arguments, equal route."""
     text = prompt.strip()
     if not text:
-        return Route(kind="agent", rule="empty", reason="there is nothing in it")
-    if len(text) > MAX_PROMPT:
-        features = {"characters": len(text)}
-        return Route(kind="agent", rule="long", features=features, reason="it is a text, not a line")
+        return Route("agent", "empty", "there is nothing in it")
     asked = text[1:].strip() if text[0] in "!?" else text
-    why = denied(asked)
+    why = denied(asked[:MAX_JUDGED])
     if why is not None:
-        return Route(kind="denied", target=_command(asked), rule="deny", reason=why)
-    if text[0] == "!":
-        reason = "the prompt begins with '!'"
-        return Route(kind="shell", target=_command(asked), rule="explicit_shell", reason=reason)
+        return Route("denied", "deny", why, _command(asked))
     if text[0] == "?":
-        return Route(kind="agent", rule="explicit_agent", reason="the prompt begins with '?'")
-    return _opening(text, list(openings)) or _plain(text, commands)
+        return Route("agent", "explicit_agent", "the prompt begins with '?'")
+    if _CONTROL.search(text):
+        return Route(
+            "agent", "control", "it holds characters that a terminal obeys or hides; no shell is given it"
+        )
+    if len(text) > MAX_JUDGED:
+        return Route(
+            "agent", "long", "it is longer than is looked through", features={"characters": len(text)}
+        )
+    if text[0] == "!":
+        return Route("shell", "explicit_shell", "the prompt begins with '!'", _command(asked))
+    if len(text) > MAX_PROMPT:
+        return _long(text, commands)
+    return _line(text, list(openings), commands)
 
 
 def _command(line: str) -> str | None:
-    for command in parse(line):
-        words = [word for word in command.argv if not _ASSIGNMENT.match(word)]
+    for command in parse(line[:MAX_JUDGED]):
+        words = [word for word in command.argv if not re.match(r"[A-Za-z_]\w*=", word)]
         if words:
             return words[0]
     return None
 
 
+def _long(text: str, commands: Container[str]) -> Route:
+    """A long line is the shell's when its beginning clearly is: one with much pasted into it."""
+    begins = _plain(text[:MAX_PROMPT], commands)
+    features = {"characters": len(text)}
+    if begins.kind == "shell" and begins.rule != "word":
+        return begins._replace(reason=f"{begins.reason}; it is long", features=features)
+    return Route("agent", "long", "it is a text, not a line", features=features)
+
+
+def _line(text: str, openings: list[Routable], commands: Container[str]) -> Route:
+    plain = _plain(text, commands)
+    called = named(text, openings)
+    if called is not None and (called.name not in commands or text.split(maxsplit=1)[0] != called.name):
+        return Route("opening", "name", f"it is the name of the opening {called.name}", called.name)
+    if plain.kind == "shell" or not openings:  # whoever wrote an opening, it never takes a shell line
+        return plain
+    choice = choose(text, openings)
+    if choice.name is not None:
+        return _opening(choice)
+    if choice.rule == "tie":
+        features = {**plain.features, **choice.features}
+        return plain._replace(rule="tie", reason=choice.reason, features=features, others=choice.others)
+    return plain._replace(others=choice.others)
+
+
+def _opening(choice: Choice) -> Route:
+    return Route(
+        "opening", choice.rule, choice.reason, choice.name, choice.params, choice.features, choice.others
+    )
+
+
 # --- shell or agent -------------------------------------------------------------------------------
 
 
-def _plain(text: str, commands: Collection[str]) -> Route:
+def _plain(text: str, commands: Container[str]) -> Route:
     """The first of the rules that fits; the last one always does."""
-    seen = _features(text, commands)
-    prose, first, asks = seen["prose"], seen["first"], seen["question"]
-    syntax = [name for name in ("flags", "operators") if seen[name]]
-    rules: tuple[tuple[Any, Literal["shell", "agent"], str, str], ...] = (
-        (seen["path_first"] and not asks, "shell", "path", "it begins with the path of a program"),
-        (seen["assignment"] and not prose, "shell", "assignment", "it begins with an assignment"),
-        (seen["command"] and syntax, "shell", "command_syntax", f"a command with {' and '.join(syntax)}"),
-        (
-            seen["command"] and prose and (seen["words"] > 2 or asks),
-            "agent",
-            "prose",
-            f"it begins with the name of a command but reads like a sentence ({prose} such words)",
-        ),
-        (seen["command"], "shell", "command", f"'{first}' is a command"),
-        (
-            seen["operators"] and seen["later_command"] and not prose,
-            "shell",
-            "pipeline",
-            "it joins commands",
-        ),
-        (asks, "agent", "question", "it is a question"),
-        (True, "agent", "prose", f"'{first}' is no command"),
-    )
-    kind, rule, reason = next(rest for fits, *rest in rules if fits)
-    return _route(kind, text, rule, seen, reason)  # type: ignore[arg-type]
-
-
-def _route(kind: Literal["shell", "agent"], text: str, rule: str, seen: dict[str, Any], why: str) -> Route:
-    target = _command(text) if kind == "shell" else None
-    return Route(kind=kind, target=target, rule=rule, features=seen, reason=why)
-
-
-def _features(text: str, commands: Collection[str]) -> dict[str, Any]:
     parsed = parse(text)
-    argv = next((command.argv for command in parsed if command.argv), [])
-    first = next((word for word in argv if not _ASSIGNMENT.match(word)), "")
-    words = text.split()[:_MAX_WORDS]
-    plain = [word.strip(".,;:!?\"'()").casefold() for word in words]
-    return {
-        "first": first[:40],
-        "command": first in commands,
-        "later_command": any(command.argv and command.argv[0] in commands for command in parsed[1:]),
-        "words": len(words),
-        "flags": sum(1 for word in words[1:] if _FLAG.match(word)),
-        "operators": sum(word in {"|", "||", "&&", ">", ">>", "<", "2>&1", "&"} for word in words)
-        + sum(word.endswith(";") for word in words[:-1])
-        + (len(parsed) > 1 and any(command.piped for command in parsed)),
-        "paths": sum(1 for word in words if _PATH.match(word) and not _NUMBER.match(word)),
-        "path_first": bool(re.match(r"(?:\./|\.\./|~/|/)\w", first)),
-        "assignment": bool(words and _ASSIGNMENT.match(words[0])),
-        "prose": sum(word in _STOP for word in plain[1:]),
-        "question": text.endswith("?") or (plain[0] in _QUESTIONS and first not in commands),
-    }
+    seen = look(text, parsed, commands)
+    numbers = dict(seen.numbers)
+    for kind, rule, reason in _rules(seen, numbers):
+        if kind is not None:
+            shown = {"first": seen.first[:40], "command": seen.command, **numbers}
+            return Route(kind, rule, reason, _command(text) if kind == "shell" else None, {}, shown)
+    raise AssertionError("the last rule always fits")
 
 
-# --- openings -------------------------------------------------------------------------------------
-
-_SYNONYMS = (
-    frozenset(["write", "compose", "draft", "send", "prepare"]),
-    frozenset(["email", "e-mail", "mail", "message", "letter"]),
-    frozenset(["about", "regarding", "re", "concerning", "on"]),
-    frozenset(["tell", "inform", "notify"]),
-    frozenset(["by", "via", "per"]),
-    frozenset(["summarize", "summarise", "sum"]),
-    frozenset(["find", "search", "look"]),
-)
-_GROUP = {word: number for number, group in enumerate(_SYNONYMS) for word in group}
-_ARTICLES = frozenset(["a", "an", "the", "my"])
-_POLITE = (
-    "please could you please",
-    "could you please",
-    "can you please",
-    "i would like to",
-    "i'd like to",
-    "i want to",
-    "i need to",
-    "help me to",
-    "could you",
-    "would you",
-    "can you",
-    "help me",
-    "please",
-    "let's",
-    "hey",
-    "now",
-)
-_THANKS = frozenset({"please", "thanks", "thank", "you"})
-_MAX_FILLERS = 2
-"""Words that may stand between two words of a goal: "write a *short friendly* mail"."""
-_SLOT = re.compile(r"\{([a-z][a-z0-9_]{0,63})\}\Z")
+def _rules(seen: Seen, numbers: dict[str, float]) -> Iterable[tuple[Kind | None, str, str]]:
+    prose = numbers.get("prose", 0)
+    if seen.path and not seen.asks:
+        yield "shell", "path", "it begins with the path of a program"
+    if seen.set_first and not prose:
+        yield "shell", "assignment", "it begins with an assignment"
+    if seen.line in FIXED:
+        yield "shell", "command", "it is a command that only reads like a sentence"
+    if seen.command and _BLOCK.match(seen.line):
+        yield "shell", "block", f"'{seen.first[:40]}' begins a block of several lines"
+    if seen.command and _NO_WORD.search(seen.first) and not (seen.asks or numbers.get("verb_next")):
+        yield "shell", "command", f"'{seen.first[:40]}' is a command, and no word of any sentence"
+    if seen.command:
+        yield _weighed(seen, numbers)
+    if numbers.get("operators") and seen.later and not prose and not seen.asks:
+        yield "shell", "pipeline", "it joins commands"
+    if seen.asks:
+        yield "agent", "question", "it is a question"
+    if seen.single:
+        yield "shell", "word", "it is one word: a program's name, or a slip that the shell will report"
+    if numbers.get("flags") and not prose and numbers.get("plain", 0) < 3 and seen.first.isascii():
+        yield "shell", "flags", f"'{seen.first[:40]}' is given options as a program is"
+    yield "agent", "prose", f"'{seen.first[:40]}' is no command"
 
 
-@dataclass(frozen=True, slots=True)
-class _Match:
-    opening: str
-    goal: str
-    params: dict[str, str]
-    fillers: int
-
-    @property
-    def rank(self) -> tuple[int, int, int]:
-        """More parameters first, then more words of the goal, then fewer words passed over."""
-        return len(self.params), len(self.goal.split()), -self.fillers
-
-
-def _opening(text: str, openings: list[Routable]) -> Route | None:
-    words = _courteous(text.split()[:_MAX_WORDS])
-    bare = [_bare(word) for word in words]
-    for opening in openings:
-        if bare in ([opening.name], ["run", opening.name]):
-            reason = f"it is the name of the opening {opening.name}"
-            return Route(kind="opening", target=opening.name, rule="name", reason=reason)
-    best: _Match | None = None
-    for opening in openings:
-        for goal in opening.goals:
-            found = _listen(opening, goal, words, bare)
-            if found is not None and (best is None or found.rank > best.rank):
-                best = found
-    if best is None:
-        return None
-    return Route(
-        kind="opening",
-        target=best.opening,
-        params=best.params,
-        rule="goal",
-        features={"goal": best.goal, "slots": len(best.params), "passed_over": best.fillers},
-        reason=f"it asks what {best.opening} is for: {best.goal}",
-    )
-
-
-def _courteous(words: list[str]) -> list[str]:
-    """The words without courtesies at either end."""
-    changed = True
-    while changed and words:
-        changed = False
-        for phrase in _POLITE:
-            length = len(phrase.split())
-            if " ".join(_bare(word) for word in words[:length]) == phrase and len(words) > length:
-                words, changed = words[length:], True
-    while len(words) > 1 and _bare(words[-1]) in _THANKS:
-        words = words[:-1]
-    return words
-
-
-def _listen(opening: Routable, goal: str, words: list[str], bare: list[str]) -> _Match | None:
-    """Hear a goal in a prompt: walk both once, from left to right."""
-    wanted = [word for word in goal.split() if word.casefold() not in _ARTICLES]
-    params: dict[str, str] = {}
-    fillers = at = 0
-    index = 0
-    while index < len(wanted):
-        slot = _SLOT.match(wanted[index])
-        if slot is None:
-            passed = _reach(wanted[index], bare, at, _MAX_FILLERS if index else 0)
-            if passed is None:
-                return None
-            fillers += passed[1]
-            at = passed[0] + 1
-            index += 1
-            continue
-        end = len(words) if index + 1 == len(wanted) else _find(wanted[index + 1], bare, at + 1)
-        value = "" if end is None else _value(words[at:end])
-        if end is None or not value or slot.group(1) not in opening.params:
-            return None
-        params[slot.group(1)] = value
-        at = end
-        index += 1
-    if at < len(words):
-        return None
-    return _Match(opening.name, goal, params, fillers)
-
-
-def _reach(wanted: str, words: list[str], at: int, allowance: int) -> tuple[int, int] | None:
-    """Where the next word of the goal stands, and how many words were passed over (articles are free)."""
-    passed = 0
-    for position in range(at, len(words)):
-        if _same(wanted, words[position]):
-            return position, passed
-        if words[position] not in _ARTICLES:
-            passed += 1
-            if passed > allowance:
-                return None
-    return None
-
-
-def _find(wanted: str, words: list[str], start: int) -> int | None:
-    """Where a slot ends: at the very word of the goal, or else at a synonym of it."""
-    exact = (at for at in range(start, len(words)) if words[at] == wanted.casefold())
-    close = (at for at in range(start, len(words)) if _same(wanted, words[at]))
-    return next(exact, next(close, None))
-
-
-def _same(wanted: str, word: str) -> bool:
-    wanted = wanted.casefold()
-    return wanted == word or (word in _GROUP and _GROUP[word] == _GROUP.get(wanted))
-
-
-def _bare(word: str) -> str:
-    return word.strip(".,;:!?\"'()“”„‘’").casefold().replace("’", "'")
-
-
-def _value(words: list[str]) -> str:
-    """What a slot holds: no leading article, no quotes around it, no full stop behind it."""
-    if len(words) > 1 and words[0] in _ARTICLES:
-        words = words[1:]
-    return " ".join(words).strip().rstrip(".!?,;:").strip("\"'“”„‘’").strip()
+def _weighed(seen: Seen, numbers: dict[str, float]) -> tuple[Kind, str, str]:
+    """Weigh what was seen in a line that begins with the name of a command."""
+    parts = {name: WEIGHTS[name] * value for name, value in numbers.items() if name in WEIGHTS}
+    total = BIAS + sum(parts.values())
+    numbers["for_shell"] = round(1 / (1 + math.exp(-max(-30.0, min(30.0, total)))), 3)
+    if total > 0:
+        syntax = " and ".join(seen.syntax)
+        if syntax:
+            return "shell", "command_syntax", f"a command with {syntax}"
+        return "shell", "command", f"'{seen.first[:40]}' is a command"
+    against = sorted((weight, name) for name, weight in parts.items() if weight < 0)[:2]
+    told = ", ".join(_TOLD.get(name, name.replace("_", " ")) for _, name in against) or "what follows"
+    return "agent", "prose", f"it begins with the name of a command but reads like a sentence ({told})"

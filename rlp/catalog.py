@@ -52,7 +52,7 @@ def routable(session: Session) -> list[Listing]:
     """
     import json
 
-    store = session.paths.cache_dir / "openings.json"
+    store = session.home.cache_dir / "openings.json"
     try:
         read_back = json.loads(store.read_bytes())
     except (OSError, ValueError):
@@ -71,7 +71,7 @@ def routable(session: Session) -> list[Listing]:
 def _files(session: Session) -> Iterator[Path]:
     """As ``openings.load.catalogue``, without importing a YAML reader."""
     seen: set[str] = set()
-    for directory in session.paths.openings_dirs:
+    for directory in session.home.openings_dirs:
         found = [path for suffix in ("yaml", "yml", "opening") for path in directory.glob(f"*.{suffix}")]
         for path in sorted(found, key=lambda path: path.stem):
             if path.stem not in seen and path.is_file():

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rlp.table import COMMANDS, GLOBAL, GROUPS, Command, Option, find
+from rlp.table import COMMANDS, CONTINUE, GLOBAL, GROUPS, Command, Option, find
 from runloop.errors import UsageError
 
 __all__ = ["Call", "Prompt", "WantsHelp", "parse"]
@@ -77,7 +77,7 @@ def _leading(argv: list[str]) -> tuple[list[str], list[tuple[int, str]]]:
 
 def _unnamed(argv: list[str], words: list[str]) -> Prompt | WantsHelp:
     options = {flag: option for option in GLOBAL for flag in option.flags}
-    extra = {"-p": _param(), "--param": _param()}
+    extra = {flag: option for option in (_param(), CONTINUE) for flag in option.flags}
     first = words[0] if words else ""
     prompting = any(char.isspace() for char in first)
     given, positional, wants_help = _split(argv, {**options, **extra} if prompting else options, "")
@@ -92,9 +92,11 @@ def _unnamed(argv: list[str], words: list[str]) -> Prompt | WantsHelp:
             hint=_nearest(named, members, prefix=f"rlp {first} ") or f"one of: {', '.join(members)}",
             code="cli.command",
         )
-    if len(positional) == 1 and any(char.isspace() for char in first.strip()):
+    # One word is a prompt where it is said to be: behind "--".
+    if len(positional) == 1 and (any(char.isspace() for char in first.strip()) or argv[-2:-1] == ["--"]):
         shared = {option.name: given.get(option.name, option.start) for option in GLOBAL}
-        return Prompt(first, shared, {"params": given.get("params", ())})
+        own = {"params": given.get("params", ()), "continued": given.get("continued", False)}
+        return Prompt(first, shared, own)
     verbs = [command.path for command in COMMANDS]
     raise UsageError(
         f"'{first}' is not a command",

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rlp.session import Session
+from runloop.errors import UsageError
 from runloop.exits import Exit
 
 if TYPE_CHECKING:
@@ -24,14 +27,20 @@ _EXITS = {
     "opening": Exit.ROUTE_AGENT,
     "denied": Exit.ROUTE_DENIED,
 }
+_MAX_STDIN = 65_536
 
 
-def decide(session: Session, text: str) -> Route:
-    """Ask the router, with the openings that can be found from here."""
+def decide(session: Session, text: str, told: Collection[str] = ()) -> Route:
+    """Ask the router, with the openings that can be found from here and the commands of this machine.
+
+    ``told``: words that the asking shell knows as commands of its own.
+    """
     from openings import router
     from rlp.catalog import routable
+    from rlp.known import Known
 
-    return router.route(text, routable(session))
+    known = Known(session.environ, router.COMMANDS, told)
+    return router.route(text, routable(session), commands=known)
 
 
 def why(session: Session, *, prompt: tuple[str, ...]) -> Exit:
@@ -49,18 +58,63 @@ def why(session: Session, *, prompt: tuple[str, ...]) -> Exit:
     console.data(f"route     {found.kind}" + (f" {found.target}" if found.target else ""), "bold")
     console.data(f"rule      {found.rule}")
     console.data(f"reason    {found.reason}")
-    for name, value in (found.params or {}).items():
+    for name, value in found.params.items():
         console.data(f"param     {name} = {value}")
-    for name, value in (found.features or {}).items():
-        console.data(f"feature   {name} = {value}")
+    for name, value in found.features.items():
+        console.data(f"feature   {name} = {f'{value:g}' if isinstance(value, float) else value}")
+    for other in found.others:
+        told = f"{other.name} ({other.score:.2f}: {other.goal})"
+        console.data(f"not       {told}: {other.why or 'something else came first'}")
     return Exit.OK
 
 
-def route(session: Session, *, prompt: tuple[str, ...]) -> Exit:
-    """Decide and say so by the exit code: 10 shell, 11 agent or opening, 13 denied."""
-    found = decide(session, " ".join(prompt))
+def route(
+    session: Session, *, prompt: tuple[str, ...], known: tuple[str, ...] = (), timeout_ms: int | None = None
+) -> Exit:
+    """Decide and say so by the exit code: 10 shell, 11 agent or opening, 12 not in time, 13 denied.
+
+    A prompt of ``-`` is read from stdin: what is typed at a prompt may hold a secret, and arguments are seen
+    by everybody on the machine.
+    """
+    with _deadline(timeout_ms):
+        found = decide(session, _read(session) if prompt == ("-",) else " ".join(prompt), known)
     if session.json:
         session.console.json(found.to_json())
+    elif found.kind == "denied":
+        session.console.data(f"denied: {found.reason}")
     else:
-        session.console.data(f"{found.kind}" + (f" {found.target}" if found.target else ""))
+        session.console.data(found.kind + (f" {found.target}" if found.target else ""))
     return _EXITS[found.kind]
+
+
+def _read(session: Session) -> str:
+    if session.stdin is None:
+        raise UsageError("there is no stdin to read the prompt from", hint="give the prompt as words")
+    text = session.stdin.read(_MAX_STDIN + 1)
+    if len(text) > _MAX_STDIN:
+        raise UsageError(
+            f"the prompt has more than {_MAX_STDIN} characters", hint="put a long text into a file"
+        )
+    return text
+
+
+@contextmanager
+def _deadline(timeout_ms: int | None) -> Iterator[None]:
+    """End the process with exit 12 when the block is not done in time, whatever it waits for."""
+    if timeout_ms is None:
+        yield
+        return
+    import os
+    import signal
+
+    def too_late(*_: object) -> None:
+        os.write(2, b"rlp: no decision in time\n")
+        os._exit(int(Exit.ROUTE_TIMEOUT))
+
+    before = signal.signal(signal.SIGALRM, too_late)
+    signal.setitimer(signal.ITIMER_REAL, timeout_ms / 1_000)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
