@@ -23,9 +23,11 @@ from runloop.errors import NotFoundError, UsageError
 from runloop.events import ModelCalled
 from runloop.ops import ModelComplete, ModelEmbed, MsgNext
 from runloopd.broker.asks import Ask, Done, require
+from runloopd.broker.booking import MAX_ROUTE, sane, tokens_of, unanswered
 from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
 from runloopd.broker.embedding import EmbedPort
 from runloopd.broker.ports import (
+    Asker,
     BlobPort,
     Budget,
     Delta,
@@ -35,7 +37,11 @@ from runloopd.broker.ports import (
     ModelPort,
     Reservation,
 )
+from runloopd.broker.providers.tool_calls import check_tools
 from runloopd.broker.quotas import Hold, Limits, QuotaError, Quotas
+from runloopd.broker.record import UNKNOWN_OUTCOME
+from runloopd.broker.shown import Shown
+from runloopd.broker.spending import Spending
 
 __all__ = ["ModelOps", "to_embed"]
 
@@ -46,9 +52,6 @@ T = TypeVar("T")
 MAX_OUTPUT_TOKENS = 65_536
 MAX_TEXTS = 64
 MAX_TEXT_BYTES = 262_144
-_SHOWN_EVERY_MS = 50
-_SHOWN_CHARS = 4_096
-"""A call shows what arrived this often, or whenever this much has gathered."""
 
 
 class ModelOps:
@@ -65,7 +68,9 @@ class ModelOps:
         on_delta: Callable[[Delta], None],
         deadline_ms: int = 120_000,
         quotas: Quotas,
+        spending: Spending,
     ) -> None:
+        self._spending = spending
         self._models = models
         self._embeddings = embeddings
         self._journal = journal
@@ -76,12 +81,15 @@ class ModelOps:
         self._quotas = quotas
 
     async def complete(self, ask: Ask) -> Done:
-        """``{text, provider, model, generated, finish, …}``, or ``{stream, …}`` when asked to stream."""
+        """``{text, provider, model, generated, finish, …}``, or ``{stream, …}`` when asked to stream.
+
+        Either has ``tool_calls`` when the model asked for functions.
+        """
         request = _checked(cast(ModelComplete, ask.args))
         if ask.caller.model is not None:
             request = msgspec.structs.replace(request, model=ask.caller.model)
         require(ask, "model", "")
-        bound = await self._models.estimate(request, lambda target: _permits(ask, target))
+        bound = await self._models.estimate(request, lambda target: _permits(ask, target), asker=_asker(ask))
         return await self._held(ask, bound, partial(self._ask, ask, request))
 
     async def embed(self, ask: Ask) -> Done:
@@ -96,13 +104,31 @@ class ModelOps:
     ) -> Done:
         """Make a call with what it may cost held and its first mark stated."""
         require(ask, "model", bound.target)
-        hold = self._reserve(ask, bound.micro_usd, _tokens(bound))
+        try:
+            hold = await self._affordable(ask, bound)
+        except QuotaError:
+            if (lost := self._lost(ask, bound)) is not None:
+                ask.facts.append(lost)  # stated with the refusal
+            raise
         try:
             mark = await self._admit(ask, bound)
             return await call(bound, hold, mark)
         except BaseException:
             hold.release()
             raise
+
+    async def _affordable(self, ask: Ask, bound: Reservation) -> Hold:
+        """What the call may cost, held: within every limit, and with a person's word where one is asked."""
+        while not self._spending.fits(ask, bound):
+            self._reserve(ask, bound.micro_usd, tokens_of(bound)).release()  # nobody is asked in vain
+            await self._spending.settle(ask, bound)
+        hold = self._reserve(ask, bound.micro_usd, tokens_of(bound))
+        try:
+            await self._spending.used(ask, bound)
+        except BaseException:
+            hold.release()
+            raise
+        return hold
 
     async def _bounded(
         self, ask: Ask, bound: Reservation, hold: Hold, call: Callable[[Budget], Coroutine[Any, Any, T]]
@@ -144,7 +170,7 @@ class ModelOps:
             "estimated": answer.estimated,
             "cost_micro_usd": answer.cost_micro_usd,
         }
-        spent = _spent(ask, bound, "embedded", answer.cost_micro_usd, tokens=False)
+        spent = unanswered(ask, bound, "embedded", answer.cost_micro_usd, tokens=False)
         called = msgspec.structs.replace(
             spent,
             answer_digest=blob_digest(canonical(vectors)),
@@ -180,12 +206,13 @@ class ModelOps:
 
     async def _admit(self, ask: Ask, bound: Reservation) -> int:
         """State the first mark, and with it what an earlier, lost try of the same call may have cost."""
-        marks, lost_hold = [admitted(ask)], None
+        marks, lost_hold = [admitted(ask, bound=bound)], None
         lost = self._lost(ask, bound)
         if lost is not None:
+            # The money of a call that died with its daemon is held already.
+            money = 0 if ask.run.effects[ask.key].hold is not None else lost.cost_micro_usd
             try:
-                lost_tokens = _tokens(bound) if bound.micro_usd else 0
-                lost_hold = self._reserve(ask, bound.micro_usd, lost_tokens)
+                lost_hold = self._reserve(ask, money, lost.input_tokens + lost.output_tokens)
             except QuotaError:
                 ask.facts.append(lost)  # stated with the refusal
                 raise
@@ -203,10 +230,16 @@ class ModelOps:
                 lost_hold.release()
 
     async def _ask(self, ask: Ask, request: ModelComplete, bound: Reservation, hold: Hold, mark: int) -> Done:
-        shown = _Shown(ask, self._clock, self._on_delta)
+        shown = Shown(ask, self._clock, self._on_delta)
 
         def complete(budget: Budget) -> Coroutine[Any, Any, ModelAnswer]:
-            return self._models.complete(request, budget=budget, on_delta=shown.add, idempotency_key=ask.key)
+            return self._models.complete(
+                request,
+                budget=budget,
+                on_delta=shown.add,
+                idempotency_key=ask.key,
+                asker=_asker(ask),
+            )
 
         try:
             answer = await self._bounded(ask, bound, hold, complete)
@@ -214,7 +247,7 @@ class ModelOps:
             shown.flush()
         if isinstance(answer, Done):
             return answer
-        return self._answered(ask, bound, hold, _sane(answer, bound), mark)
+        return self._answered(ask, bound, hold, sane(answer, bound), mark)
 
     def _answered(self, ask: Ask, bound: Reservation, hold: Hold, answer: ModelAnswer, mark: int) -> Done:
         text = answer.text.encode()
@@ -234,6 +267,10 @@ class ModelOps:
             cost_micro_usd=answer.cost_micro_usd,
             price_version=answer.price_version,
             finish=answer.finish,
+            route=answer.route[:MAX_ROUTE],
+            source=answer.source,
+            tool_calls=len(answer.tool_calls),
+            saved_micro_usd=answer.saved_micro_usd,
         )
         value = {
             "provider": answer.provider,
@@ -245,6 +282,12 @@ class ModelOps:
             "estimated": answer.estimated,
             "cost_micro_usd": answer.cost_micro_usd,
         }
+        if answer.route:
+            value["route"] = answer.route[:MAX_ROUTE]
+        if answer.source != "asked":
+            value |= {"source": answer.source, "saved_micro_usd": answer.saved_micro_usd}
+        if answer.tool_calls:
+            value["tool_calls"] = [call.as_json() for call in answer.tool_calls]
         if answer.fallbacks:
             value["fallbacks"] = list(answer.fallbacks)
         blobs = [text]
@@ -270,7 +313,7 @@ class ModelOps:
         unknown = error.cost_micro_usd is None
         facts = []
         if cost or unknown:
-            facts.append(_spent(ask, bound, error.named_code, cost, tokens=unknown))
+            facts.append(unanswered(ask, bound, error.named_code, cost, tokens=unknown))
         return Done.failed(
             error, facts=list(facts), recorded=hold.release, unrecorded=hold.keep if cost else hold.release
         )
@@ -282,10 +325,19 @@ class ModelOps:
         books no tokens that the run could then not spend.
         """
         before = ask.run.effects.get(ask.key)
-        if before is None or before.delivered is not None:
+        if before is None or before.delivered is not None or before.lost:
             return None
         log.warning("model_call_lost", run=ask.caller.run, node=ask.caller.node, admitted=before.admitted)
-        lost = _spent(ask, bound, "unknown_outcome", bound.micro_usd, tokens=bound.micro_usd > 0)
+        if before.reserved_for:  # at the price of then, whatever the list says now
+            provider, _, model = before.reserved_for.partition(":")
+            bound = replace(
+                bound,
+                provider=provider,
+                model=model,
+                micro_usd=before.reserved_micro_usd,
+                price_version=before.price_version,
+            )
+        lost = unanswered(ask, bound, UNKNOWN_OUTCOME, bound.micro_usd, tokens=bound.micro_usd > 0)
         node, attempt, call = before.place
         return msgspec.structs.replace(lost, node=node, attempt=attempt, call=call)
 
@@ -305,39 +357,6 @@ class ModelOps:
         return Done(value={"item": parts[at]} if at < len(parts) else {"done": True}, causes=(source.event,))
 
 
-class _Shown:
-    """The words of one call on their way to whoever watches: gathered, because each frame costs everybody.
-
-    What is gathered waits for the next word or the end, not for a timer.
-    """
-
-    def __init__(self, ask: Ask, clock: Clock, publish: Callable[[Delta], None]) -> None:
-        self._run, self._node = ask.caller.run, ask.caller.node
-        self._clock = clock
-        self._publish = publish
-        self._gathered: list[str] = []
-        self._size = 0
-        self._shown_ms = -_SHOWN_EVERY_MS
-
-    def add(self, text: str) -> None:
-        """Take a piece; the first is shown at once."""
-        self._gathered.append(text)
-        self._size += len(text)
-        since_ms = self._clock.now_ms() - self._shown_ms
-        if self._size >= _SHOWN_CHARS or not 0 <= since_ms < _SHOWN_EVERY_MS:  # a clock may be set back
-            self.flush()
-
-    def flush(self) -> None:
-        """Show everything that was gathered."""
-        text = "".join(self._gathered)
-        self._gathered.clear()
-        self._size = 0
-        for at in range(0, len(text), _SHOWN_CHARS):
-            piece = text[at : at + _SHOWN_CHARS]
-            self._publish(Delta(run=self._run, node=self._node, kind="text", text=piece))
-        self._shown_ms = self._clock.now_ms()
-
-
 def _checked(request: ModelComplete) -> ModelComplete:
     if not request.messages and request.template is None:
         raise UsageError("model.complete: no messages and no template", code="op.args")
@@ -346,6 +365,7 @@ def _checked(request: ModelComplete) -> ModelComplete:
             f"model.complete: max_tokens is {request.max_tokens}, not 1 to {MAX_OUTPUT_TOKENS}",
             code="op.args",
         )
+    check_tools(request)
     return request
 
 
@@ -361,56 +381,9 @@ def to_embed(request: ModelEmbed) -> ModelEmbed:
     return request
 
 
+def _asker(ask: Ask) -> Asker:
+    return Asker(agent=ask.agent, bundle=ask.caller.pin.bundle_digest, private=ask.run.tree.private)
+
+
 def _permits(ask: Ask, target: str) -> bool:
     return ask.grants.allows("model", target).allowed
-
-
-def _tokens(bound: Reservation) -> int:
-    """What the token budget holds: half the bytes of the prompt, and the longest answer."""
-    return (bound.input_tokens + 1) // 2 + bound.output_tokens
-
-
-def _sane(answer: ModelAnswer, bound: Reservation) -> ModelAnswer:
-    """A server's figures are foreign: negative ones are replaced by the bound, excessive ones are told."""
-    if min(answer.cost_micro_usd, answer.input_tokens, answer.output_tokens) < 0:
-        log.warning("model_usage_negative", provider=answer.provider, model=answer.model)
-        return _replace(answer, bound)
-    if answer.cost_micro_usd > bound.micro_usd:
-        log.error(
-            "model_cost_beyond_reservation",
-            provider=answer.provider,
-            cost=answer.cost_micro_usd,
-            reserved=bound.micro_usd,
-        )
-    return answer
-
-
-def _replace(answer: ModelAnswer, bound: Reservation) -> ModelAnswer:
-    return replace(
-        answer,
-        cost_micro_usd=bound.micro_usd,
-        input_tokens=bound.input_tokens,
-        output_tokens=bound.output_tokens,
-        estimated=True,
-    )
-
-
-def _spent(ask: Ask, bound: Reservation, finish: str, cost: int, *, tokens: bool) -> ModelCalled:
-    """A completion without an answer."""
-    return ModelCalled(
-        node=ask.caller.node,
-        attempt=ask.caller.attempt,
-        call=ask.call.index,
-        provider=bound.provider,
-        model=bound.model,
-        generated=False,
-        request_digest=ask.args_digest,
-        answer_digest=blob_digest(b""),
-        input_tokens=_tokens(bound) - bound.output_tokens if tokens else 0,
-        output_tokens=bound.output_tokens if tokens else 0,
-        estimated=True,
-        reserved_micro_usd=bound.micro_usd,
-        cost_micro_usd=cost,
-        price_version=bound.price_version,
-        finish=finish,
-    )

@@ -19,6 +19,8 @@ from runloop.events import Draft, Event, MemoryForgotten, MemoryUpdated
 from runloop.ops import MailSend, ModelComplete
 
 __all__ = [
+    "NOBODY",
+    "Asker",
     "BlobPort",
     "Budget",
     "Delta",
@@ -39,6 +41,7 @@ __all__ = [
     "PreparedMail",
     "ProviderError",
     "Reservation",
+    "WantedCall",
 ]
 
 Outcome = Literal["done", "absent", "unknown"]
@@ -90,6 +93,20 @@ class ModelCallError(ProviderError):
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class Asker:
+    """Who asks a model, and what the request may hold. What is not said is taken for the worst."""
+
+    agent: str = ""
+    bundle: str = ""
+    """Digest of its bundle."""
+    private: bool = True
+    """Whether the request may hold what is the user's own: then ``hybrid`` keeps it on this machine."""
+
+
+NOBODY = Asker()
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Reservation:
     """What a completion may cost at most, retries and fall-backs included. Made before a byte is sent."""
 
@@ -102,6 +119,8 @@ class Reservation:
     """Upper bound (bytes of the prompt are one)."""
     output_tokens: int
     price_version: str
+    route: str = ""
+    """Why this model, what it may cost, and what else there is: in words."""
 
     @property
     def target(self) -> str:
@@ -124,6 +143,27 @@ class Budget:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class WantedCall:
+    """A function a model asked for: what it wrote, made fit to be handed on, and not believed."""
+
+    id: str
+    """``[A-Za-z0-9_-]{1,64}``, unique in its answer."""
+    name: str
+    """``[A-Za-z0-9_-]{1,64}``; perhaps none that was offered."""
+    arguments: dict[str, Any] | None
+    """None: what it wrote is no object."""
+    malformed: str = ""
+    """The beginning of what it wrote instead."""
+
+    def as_json(self) -> dict[str, Any]:
+        """``{id, name, arguments}`` or ``{id, name, malformed}``."""
+        row: dict[str, Any] = {"id": self.id, "name": self.name}
+        return row | (
+            {"malformed": self.malformed} if self.arguments is None else {"arguments": self.arguments}
+        )
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class ModelAnswer:
     """A finished completion."""
 
@@ -138,21 +178,31 @@ class ModelAnswer:
     """True when the provider did not report usage."""
     cost_micro_usd: int
     price_version: str
-    finish: Literal["stop", "length", "filter", "other"]
+    finish: Literal["stop", "tools", "length", "filter", "other"]
+    """``tools``: it waits for what the functions it asked for say."""
     parts: tuple[str, ...] = ()
     """The text as it arrived, for a streamed answer; ``"".join(parts) == text``. Empty: one part."""
+    tool_calls: tuple[WantedCall, ...] = ()
     fallbacks: tuple[str, ...] = ()
     """Routes that were tried first and failed, as ``provider:model: reason``."""
+    route: str = ""
+    """Why this model, what it might have cost, and what else there was: in words."""
+    source: Literal["asked", "cache", "cassette"] = "asked"
+    saved_micro_usd: int = 0
+    """What the answer had cost when it was first given; 0 unless it was not asked for now."""
 
 
 class ModelPort(Protocol):
     """Which model answers, at what price."""
 
-    async def estimate(self, request: ModelComplete, permits: Callable[[str], bool]) -> Reservation:
+    async def estimate(
+        self, request: ModelComplete, permits: Callable[[str], bool], *, asker: Asker = NOBODY
+    ) -> Reservation:
         """Choose the route among those ``permits`` allows and bound its cost; sends nothing of the request.
 
         ``permits("provider:model")`` is policy's word. Raises :class:`RefusedError` with code
-        ``model.unpriced`` for a remote model without a price, ``cap.denied`` when no route is permitted.
+        ``model.unpriced`` for a remote model without a price, ``cap.denied`` when no route is permitted,
+        ``model.private`` when none may see what the request holds.
         """
         ...
 
@@ -163,6 +213,7 @@ class ModelPort(Protocol):
         budget: Budget,
         on_delta: Callable[[str], None] | None,
         idempotency_key: str,
+        asker: Asker = NOBODY,
     ) -> ModelAnswer:
         """Ask. ``on_delta`` is called with each piece of text as it arrives; it never raises.
 

@@ -8,11 +8,13 @@ from typing import Any
 
 import pytest
 
+from runloop.clock import Clock
 from runloop.config import Models, Price, Provider
 from runloop.ops import ModelComplete, ModelMessage
 from runloop.testing import ManualClock
 from runloopd.broker.models import ModelBroker, Patience
 from runloopd.broker.ports import Budget
+from runloopd.broker.providers.discovery import LocalServer
 from runloopd.broker.providers.http import Http, HttpLimits
 from runloopd.broker.secrets import SecretStore
 
@@ -51,9 +53,11 @@ async def broker(clock: RestlessClock) -> AsyncIterator[BrokerMaker]:
         limits = settings.pop("limits", HttpLimits(connect_ms=2_000, idle_ms=5_000))
         environ = settings.pop("environ", {"FAKE_KEY": CANARY})
         patience = settings.pop("patience", Patience(detect_ms=2_000))
+        settings_servers = settings.pop("servers", ())
+        home = settings.pop("home", None)
         config = Models(
             providers={provider.name: provider for provider in providers},
-            detect_ollama=settings.pop("detect_ollama", ollama_url != NOWHERE),
+            detect=settings.pop("detect", "none" if ollama_url == NOWHERE else "ollama"),
             **settings,
         )
         made.append(
@@ -64,7 +68,8 @@ async def broker(clock: RestlessClock) -> AsyncIterator[BrokerMaker]:
                 jitter=lambda: 0.5,
                 patience=patience,
                 http=Http(limits),
-                ollama_url=ollama_url,
+                servers=settings_servers or (LocalServer(name="ollama", kind="ollama", url=ollama_url),),
+                home=home,
             )
         )
         return made[-1]
@@ -94,7 +99,7 @@ def ask(text: str = "Say hello.", **fields: Any) -> ModelComplete:
     return ModelComplete(messages=messages, **({"max_tokens": 100} | fields))
 
 
-def budget(clock: ManualClock, **fields: Any) -> Budget:
+def budget(clock: Clock, **fields: Any) -> Budget:
     values: dict[str, Any] = {
         "micro_usd": 1_000_000,
         "tokens": 100_000,

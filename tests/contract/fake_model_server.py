@@ -59,6 +59,11 @@ class Exchange:
         self._handler.wfile.write(f"{len(piece):x}\r\n".encode() + piece + b"\r\n")
         self._handler.wfile.flush()
 
+    def write(self, data: bytes) -> None:
+        """Bytes of a body, as they are."""
+        self._handler.wfile.write(data)
+        self._handler.wfile.flush()
+
     def cut(self) -> None:
         self._handler.close_connection = True
 

@@ -33,10 +33,10 @@ EmbedMaker = Callable[..., EmbedBroker]
 async def embedder(clock: RestlessClock) -> AsyncIterator[EmbedMaker]:
     made: list[EmbedBroker] = []
 
-    def make(*providers: Provider) -> EmbedBroker:
+    def make(*providers: Provider, **settings: Any) -> EmbedBroker:
         made.append(
             EmbedBroker(
-                Models(providers={one.name: one for one in providers}),
+                Models(providers={one.name: one for one in providers}, **settings),
                 secrets=SecretStore(environ={"FAKE_KEY": CANARY}),
                 clock=clock,
                 jitter=lambda: 0.5,
@@ -214,6 +214,35 @@ async def test_the_index_goes_to_a_remote_model_only_when_the_configuration_says
     assert chosen(Kb(embedder="far"), embedder(remote, local)) == "far:embed-1"
     with pytest.raises(UsageError, match="has no embedding model"):
         chosen(Kb(embedder="far"), embedder(local))
+
+
+@pytest.mark.requirement("I6.policy.1")
+@pytest.mark.parametrize("privacy", ["local", "hybrid"])
+async def test_where_privacy_counts_no_text_leaves_to_become_a_vector(
+    embedder: EmbedMaker, clock: RestlessClock, privacy: str
+) -> None:
+    with FakeModelServer(openai()) as server:
+        far = embeds(server.url, price=PRICED, privacy="cloud", name="far")
+        made = embedder(far, privacy=privacy)
+        with pytest.raises(RefusedError, match="privacy"):
+            await embed(made, clock, model="far")
+        with pytest.raises(UsageError, match=r"models\.privacy"):
+            chosen(Kb(embedder="far"), made)
+        assert (await embed(made, clock)).provider == "lexical"
+        assert server.posts == []
+
+
+@pytest.mark.requirement("I6.policy.5")
+async def test_a_replay_turns_nothing_into_vectors_elsewhere(
+    embedder: EmbedMaker, clock: RestlessClock
+) -> None:
+    with FakeModelServer(openai()) as server:
+        made = embedder(embeds(server.url), mode="replay", cassette="none")
+        assert (await embed(made, clock)).provider == "lexical"
+        assert chosen(Kb(embedder="main"), made) is None
+        with pytest.raises(UsageError):
+            await embed(made, clock, model="main")
+        assert server.posts == []
 
 
 async def test_policy_and_price_come_before_the_first_byte(

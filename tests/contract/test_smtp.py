@@ -28,6 +28,7 @@ from runloopd.broker.mail import MailBroker, render
 from runloopd.broker.ports import PreparedMail, ProviderError
 from runloopd.broker.providers.smtp import SmtpConfig, SmtpSender
 from runloopd.broker.secrets import SecretRef, SecretStore
+from runloopd.broker.vault.testing import Lookup
 
 PASSWORD = "pass-canary-41Zq"
 ENDLESS = 64 * 1024 * 1024
@@ -239,7 +240,7 @@ async def test_cancelling_while_the_password_is_looked_up_means_that_nothing_is_
             host="127.0.0.1", port=server.port, tls="none", user="me", password=SecretRef(name="mail")
         )
         sender = SmtpSender(
-            config, spool=tmp_path / "spool", secrets=SecretStore(environ={}, keyring=slow_keyring)
+            config, spool=tmp_path / "spool", secrets=SecretStore(environ={}, places=[Lookup(slow_keyring)])
         )
         task = asyncio.create_task(sender.dispatch(prepared(sender)))
         assert await asyncio.to_thread(asked.wait, 10)

@@ -9,16 +9,29 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal, Protocol
 
+import msgspec
+
 from runloop.ops import ModelComplete
+from runloopd.broker.ports import WantedCall
 
-__all__ = ["Completion", "Finish", "ModelProvider", "Usage", "estimated_tokens", "prompt_bytes"]
+__all__ = [
+    "Completion",
+    "Finish",
+    "ModelProvider",
+    "Usage",
+    "estimated_prompt_tokens",
+    "estimated_tokens",
+    "prompt_bytes",
+]
 
-Finish = Literal["stop", "length", "filter", "other"]
+Finish = Literal["stop", "tools", "length", "filter", "other"]
 
 _MESSAGE_OVERHEAD = 16
 """Tokens a chat template may put around one message, generously."""
 _SCHEMA_OVERHEAD = 512
 """Tokens a server may add of its own to ask for JSON (a forced tool costs some 350 on hosted models)."""
+_TOOL_OVERHEAD = 64
+"""Tokens a template may put around one function, or around one call of it, generously."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,6 +53,15 @@ class Completion:
     """As the server names it."""
     usage: Usage | None
     finish: Finish
+    tool_calls: tuple[WantedCall, ...] = ()
+
+    @property
+    def said(self) -> str:
+        """Everything the model wrote: its text, and what it asked functions for."""
+        return self.text + "".join(
+            f"{call.name}{call.malformed or msgspec.json.encode(call.arguments).decode()}"
+            for call in self.tool_calls
+        )
 
 
 class ModelProvider(Protocol):
@@ -64,12 +86,30 @@ class ModelProvider(Protocol):
 
 def prompt_bytes(request: ModelComplete) -> int:
     """Upper bound of the tokens of a prompt: a token of a byte-level vocabulary is at least one byte."""
-    size = sum(len(message.content.encode()) + _MESSAGE_OVERHEAD for message in request.messages)
-    if request.json_schema is not None:
-        from runloop.digest import canonical
+    from runloop.digest import canonical
 
-        size += len(canonical(request.json_schema)) + _SCHEMA_OVERHEAD
+    size = sum(len(message.content.encode()) + _MESSAGE_OVERHEAD for message in request.messages)
+    for message in request.messages:
+        size += len((message.tool_call_id or "").encode())
+        for call in message.tool_calls:
+            size += len(call.id) + len(call.name) + len(canonical(call.arguments)) + _TOOL_OVERHEAD
+    for tool in request.tools:
+        size += len(tool.name) + len(tool.description.encode()) + len(canonical(tool.parameters))
+        size += _TOOL_OVERHEAD
+    if request.json_schema is not None:
+        size += len(canonical(request.json_schema))
+    if request.tools or request.json_schema is not None:
+        size += _SCHEMA_OVERHEAD
     return size + _MESSAGE_OVERHEAD
+
+
+def estimated_prompt_tokens(request: ModelComplete) -> int:
+    """A fair guess of what a prompt weighs, tools included."""
+    plain = sum(estimated_tokens(message.content) for message in request.messages)
+    if not request.tools and not any(message.tool_calls for message in request.messages):
+        return plain
+    tools = msgspec.json.encode([request.tools, [message.tool_calls for message in request.messages]])
+    return plain + estimated_tokens(tools.decode())
 
 
 def estimated_tokens(text: str) -> int:

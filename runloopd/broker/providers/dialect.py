@@ -17,6 +17,7 @@ from runloopd.broker.ports import ModelCallError
 from runloopd.broker.providers.completion import Completion, Finish, Usage
 from runloopd.broker.providers.http import Http, HttpRequest, bare, readable
 from runloopd.broker.providers.sse import JsonLines, ServerSentEvent, ServerSentEvents, StreamTooLargeError
+from runloopd.broker.providers.tool_calls import Gathered, wanted
 from runloopd.broker.secrets import Scrubber, Secret
 
 __all__ = [
@@ -44,6 +45,9 @@ class Result(msgspec.Struct, kw_only=True):
     """The server said that the stream is over."""
     input_tokens: int | None = None
     output_tokens: int | None = None
+    calls: Gathered = msgspec.field(default_factory=Gathered)
+    refused: bool = False
+    """The model itself declined; what it said about it is the text."""
 
     @property
     def usage(self) -> Usage | None:
@@ -80,7 +84,10 @@ class Dialect(Protocol):
 class HttpProvider:
     """A model server behind one dialect."""
 
-    def __init__(self, *, name: str, dialect: Dialect, http: Http, key: Callable[[], Secret | None]) -> None:
+    def __init__(
+        self, *, name: str, dialect: Dialect, http: Http, key: Callable[[], Secret | None] | None
+    ) -> None:
+        """``key`` finds it at each call, and may block; None: this server wants none."""
         self._name = name
         self._dialect = dialect
         self._http = http
@@ -98,7 +105,7 @@ class HttpProvider:
         """See :class:`ModelProvider`. ``on_delta`` or ``request.stream`` ask the server to stream."""
         import asyncio
 
-        key = await asyncio.to_thread(self._key)
+        key = None if self._key is None else await asyncio.to_thread(self._key)
         scrubber = Scrubber([key] if key is not None else [])
         stream = request.stream or on_delta is not None
         reader = self._dialect.reader(request, stream=stream)
@@ -116,12 +123,17 @@ class HttpProvider:
         if failure is not None:
             raise bare(failure, scrubber)
         result = reader.result
+        calls = wanted(result.calls, scrubber, key=idempotency_key)
+        finish: Finish = "filter" if result.refused else result.finish or "other"
+        if finish == "filter":
+            calls = ()  # what a server withdrew is not asked for
         return Completion(
             text="".join(text.parts),
             parts=tuple(text.parts) if stream else (),
             model=scrubber.text(readable(result.model or model, 200)),
             usage=result.usage,
-            finish=result.finish or "other",
+            finish="tools" if calls and finish in ("stop", "other") else finish,
+            tool_calls=calls,
         )
 
 
@@ -184,7 +196,7 @@ class WholeReader:
     def end(self) -> list[str]:
         """The whole text."""
         text = self._take(bytes(self._body), self.result)
-        if not text and self.result.finish is None:
+        if not text and not self.result.calls and self.result.finish is None:
             raise _unreadable("it holds no answer")
         self.result.ended = True
         return [text] if text else []

@@ -11,6 +11,7 @@ it sent, so a traceback with locals would print the key (attacks.md K1). The kin
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -18,18 +19,18 @@ from urllib.parse import urlsplit
 
 from runloop.errors import RunloopError, UsageError
 from runloopd.broker.ports import ModelCallError
+from runloopd.broker.providers.refusals import status_error
 from runloopd.broker.secrets import Scrubber, Secret
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Http", "HttpLimits", "HttpRequest", "bare", "check_url", "is_loopback", "readable"]
+__all__ = ["Http", "HttpLimits", "HttpRequest", "bare", "check_url", "hush", "is_loopback", "readable"]
 
 _ERROR_BYTES = 16 * 1024
 _MESSAGE_CHARS = 400
 _RATIO_FREE_BYTES = 1024 * 1024
 _MAX_RATIO = 100
-_OVERLOADED = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -207,13 +208,18 @@ class Http:
             body += piece
             if len(body) > _ERROR_BYTES:
                 break
-        said = _error_text(bytes(body))
-        return _status_error(name, response.status_code, said, response.headers.get("retry-after"))
+        return status_error(name, response.status_code, bytes(body), response.headers)
+
+
+def hush() -> None:
+    """The library's debug lines quote headers, also those in which a server says the key back."""
+    logging.getLogger("httpcore2").setLevel(logging.WARNING)
 
 
 def _make_client(limits: HttpLimits) -> httpx2.AsyncClient:
     import httpx2
 
+    hush()
     return httpx2.AsyncClient(
         timeout=httpx2.Timeout(limits.idle_ms / 1000, connect=limits.connect_ms / 1000),
         limits=httpx2.Limits(max_connections=32, max_keepalive_connections=8, keepalive_expiry=30),
@@ -234,51 +240,6 @@ def _key_auth(key: Secret, header: str, prefix: str) -> httpx2.Auth:
             yield request
 
     return _KeyAuth()
-
-
-def _error_text(body: bytes) -> str:
-    """What a server says went wrong: ``error.message``, ``error`` or ``message`` of JSON, else its text."""
-    import orjson
-
-    text = body.decode(errors="replace")
-    try:
-        value = orjson.loads(body)
-    except orjson.JSONDecodeError:
-        return text
-    if isinstance(value, dict):
-        inner = value.get("error", value.get("message"))
-        inner = inner.get("message") if isinstance(inner, dict) else inner
-        if isinstance(inner, str):
-            return inner
-    return text
-
-
-def _status_error(name: str, status: int, said: str, retry_after: str | None) -> ModelCallError:
-    tail = f": {said}" if said else ""
-    data: dict[str, Any] = {"status": status}
-    if status in (401, 403):
-        return ModelCallError(
-            f"the model provider {name} refuses the key (HTTP {status}){tail}",
-            hint=f"check the key that models.providers.{name} names",
-            code="model.auth",
-            **data,
-        )
-    if status in _OVERLOADED:
-        if retry_after is not None and retry_after.isdecimal() and len(retry_after) < 6:
-            data["retry_after_ms"] = int(retry_after) * 1000
-        return ModelCallError(
-            f"the model provider {name} is overloaded or out of order (HTTP {status}){tail}",
-            hint="try again later, or choose another with models.default",
-            code="model.overloaded",
-            retryable=True,
-            **data,
-        )
-    return ModelCallError(
-        f"the model provider {name} refuses the request (HTTP {status}){tail}",
-        hint=f"look at base_url and model of models.providers.{name}",
-        code="model.rejected",
-        **data,
-    )
 
 
 def _translated(error: Exception, name: str, *, answered: bool) -> RunloopError:

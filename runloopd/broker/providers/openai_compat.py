@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import orjson
 
-from runloop.ops import ModelComplete
+from runloop.ops import ModelComplete, ModelMessage, ModelTool
 from runloopd.broker.providers.completion import Finish
 from runloopd.broker.providers.dialect import (
     Reader,
@@ -23,6 +23,7 @@ from runloopd.broker.providers.dialect import (
 )
 from runloopd.broker.providers.http import HttpRequest
 from runloopd.broker.providers.sse import ServerSentEvent
+from runloopd.broker.providers.tool_calls import parameters
 from runloopd.broker.secrets import Secret
 
 __all__ = ["OpenAICompat"]
@@ -35,8 +36,21 @@ _FINISH: Mapping[str, Finish] = {
 }
 
 
+class _Function(msgspec.Struct):
+    name: Any = None
+    arguments: Any = None
+
+
+class _Call(msgspec.Struct):
+    index: int | None = None
+    id: Any = None
+    function: _Function | None = None
+
+
 class _Text(msgspec.Struct):
     content: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
 
 
 class _Choice(msgspec.Struct):
@@ -73,13 +87,16 @@ class OpenAICompat:
         """The request as this protocol writes it."""
         body: dict[str, Any] = {
             "model": model,
-            "messages": [{"role": m.role, "content": m.content} for m in request.messages],
+            "messages": [_message(message) for message in request.messages],
             self._limit_field: request.max_tokens,
             "temperature": request.temperature,
             "stream": stream,
         }
         if stream:
             body["stream_options"] = {"include_usage": True}
+        if request.tools:
+            body["tools"] = [_tool(tool) for tool in request.tools]
+            body["tool_choice"] = request.tool_choice
         if request.json_schema is not None:
             body["response_format"] = {
                 "type": "json_schema",
@@ -95,6 +112,31 @@ class OpenAICompat:
     def reader(self, request: ModelComplete, *, stream: bool) -> Reader:
         """A reader for one answer."""
         return SentEventsReader(_event) if stream else WholeReader(_whole)
+
+
+def _tool(tool: ModelTool) -> dict[str, Any]:
+    function = {
+        "name": tool.name,
+        "description": tool.description,
+        "parameters": parameters(tool.parameters),
+    }
+    return {"type": "function", "function": function}
+
+
+def _message(message: ModelMessage) -> dict[str, Any]:
+    row: dict[str, Any] = {"role": message.role, "content": message.content}
+    if message.tool_calls:
+        row["tool_calls"] = [
+            {
+                "id": call.id,
+                "type": "function",
+                "function": {"name": call.name, "arguments": orjson.dumps(call.arguments).decode()},
+            }
+            for call in message.tool_calls
+        ]
+    if message.tool_call_id is not None:
+        row["tool_call_id"] = message.tool_call_id
+    return row
 
 
 def _whole(data: bytes, result: Result) -> str:
@@ -119,8 +161,20 @@ def _take(body: _Body, result: Result) -> str:
     for choice in body.choices:
         if choice.index != 0:
             continue
-        said = choice.delta or choice.message
-        text += (said.content or "") if said is not None else ""
         if choice.finish_reason:
             result.finish = _FINISH.get(choice.finish_reason, "other")
+        if choice.delta is not None:
+            text += _said(choice.delta, result, whole=False)
+        elif choice.message is not None:
+            text += _said(choice.message, result, whole=True)
     return text
+
+
+def _said(said: _Text, result: Result, *, whole: bool) -> str:
+    for number, call in enumerate(said.tool_calls or ()):
+        function = call.function or _Function()
+        index = number if whole else call.index
+        result.calls.add(index, id=call.id, name=function.name, piece=function.arguments)
+    if said.refusal:
+        result.refused = True
+    return (said.content or "") + (said.refusal or "")

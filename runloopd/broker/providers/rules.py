@@ -3,7 +3,7 @@
 Knows: ``template`` + ``facts`` (see ``template``), ``json_schema`` + ``facts`` (see ``schema``), and both
 together: a template whose filled text is JSON that must fit. It streams and counts like a model, so that
 every pane, budget and replay works without one; what it writes is stamped ``provider=rules,
-generated=false``. It never invents: an open-ended prompt is refused plainly.
+generated=false``. It never invents: an open-ended prompt is refused plainly, and no tool is ever called.
 """
 
 from __future__ import annotations
@@ -87,7 +87,8 @@ def _answer(request: ModelComplete) -> str:
     raise ModelCallError(
         "no model available: the offline rules only fill templates and schemas from facts, "
         "they do not answer open questions",
-        hint="configure a model under [models.providers], or start Ollama on this machine",
+        hint="start a model server on this machine, or name one under [models.providers]; 'rlp providers' "
+        "shows what there is",
         code="model.none",
     )
 

@@ -119,7 +119,9 @@ class SmtpSender:
             )
         if (config.user is None) != (config.password is None):
             raise UsageError(
-                "mail.user and mail.password_env belong together", hint="set both or none", code="config.mail"
+                "mail.user belongs together with mail.password_env or mail.secret",
+                hint="set both or none",
+                code="config.mail",
             )
         self._config = config
         self._spool = spool
@@ -162,7 +164,8 @@ class SmtpSender:
         return await asyncio.to_thread(_Marks(self._spool, prepared.key).outcome)
 
     def _find_password(self) -> Secret | None:
-        return self._secrets.find(self._config.password) if self._config.password else None
+        wanted = self._config.password
+        return None if wanted is None else self._secrets.find(wanted, by="mail", to=self.resource)
 
 
 def _look_away(work: asyncio.Task[MailReceipt]) -> None:

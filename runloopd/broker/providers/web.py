@@ -23,12 +23,14 @@ from weakref import WeakValueDictionary
 from runloop.caps.destination import Destination, redirected
 from runloop.errors import RunloopError
 from runloopd.broker.ports import ProviderError
+from runloopd.broker.providers.http import hush
 from runloopd.broker.providers.unpack import ACCEPTED, broken, unpacker
+from runloopd.broker.secrets import Secret
 
 if TYPE_CHECKING:
     import httpx2
 
-__all__ = ["Permission", "Resolver", "Web", "WebLimits", "WebPort", "WebRequest", "WebResponse"]
+__all__ = ["KeyHeader", "Permission", "Resolver", "Web", "WebLimits", "WebPort", "WebRequest", "WebResponse"]
 
 Address = IPv4Address | IPv6Address
 Resolver = Callable[[str, int], Awaitable[Sequence[str]]]
@@ -79,6 +81,15 @@ class WebLimits:
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
+class KeyHeader:
+    """A header whose value ends with a secret."""
+
+    name: str
+    prefix: str
+    secret: Secret
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
 class WebRequest:
     """What is sent."""
 
@@ -91,6 +102,9 @@ class WebRequest:
     """Of the unpacked body; what is beyond is cut off."""
     owner: str = ""
     """The run it belongs to."""
+    keys: tuple[KeyHeader, ...] = ()
+    """Checked for the place, and revealed as the bytes leave. No redirect of such a request is followed: the
+    answer says where it leads."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -169,7 +183,8 @@ class Web:
         for _ in range(self.limits.redirects + 1):
             answer = await self._hop(request, permission)
             location = answer.headers.get("location")
-            if request.method not in _SAFE or answer.status not in _REDIRECTS or location is None:
+            follows = request.method in _SAFE and not request.keys
+            if not follows or answer.status not in _REDIRECTS or location is None:
                 return answer
             request = _redirect(request, location)
         raise _failed(request.place, f"more than {self.limits.redirects} redirects", "http.redirects")
@@ -250,6 +265,7 @@ class Web:
                         hint="look at security.web_authorities",
                         code="http.tls",
                     ) from error
+        hush()
         return httpx2.AsyncClient(
             verify=self._tls,
             timeout=httpx2.Timeout(self.limits.idle_ms / 1000, connect=self.limits.connect_ms / 1000),
@@ -295,7 +311,11 @@ def _request(client: httpx2.AsyncClient, request: WebRequest, address: Address) 
     built = client.build_request(
         request.method,
         f"{place.scheme}://{host}:{place.port}{place.target}",
-        headers=[("Host", place.authority), *request.headers],
+        headers=[
+            ("Host", place.authority),
+            *request.headers,
+            *((key.name, key.prefix + key.secret.reveal()) for key in request.keys),
+        ],
         content=request.body or None,
         extensions={"sni_hostname": place.host},
     )
