@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import ClassVar
 
+from blake3 import blake3
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from runloop.errors import RefusedError
@@ -87,6 +88,10 @@ class Keyring:
     def cache_key(self) -> bytes:
         """Authenticates compiled modules in the cache."""
         return self._keys["cache.key"]
+
+    def derived(self, purpose: str) -> bytes:
+        """32 bytes of this home for one purpose; they tell nothing of any key."""
+        return blake3(f"runloop {purpose} v1".encode(), key=self._keys["cache.key"]).digest()
 
     @property
     def operator_credential(self) -> bytes:

@@ -1,29 +1,39 @@
-"""Keys of providers: found at the moment of use, never printed, scrubbed from what comes back.
+"""Secrets: found at the moment of use, never printed, scrubbed from what comes back.
 
-Knows: where a key may lie (environment, secrets file, keyring), how to keep its text out of messages, logs
-and answers, also when it comes back encoded or cut in two by a stream (attacks.md K1, K2). Does not know:
-which provider needs which key, or whether it may be used.
+Knows: how a secret is named, that it is read anew at each use (so a rotated one works without a restart), who
+is told of a use. Does not know: how a place keeps it (``broker.vault``), how foreign text is scrubbed
+(``broker.scrubber``), which provider needs which, or whether an agent may use it (``broker.secret_ops``).
 """
 
 from __future__ import annotations
 
-import base64
 import os
-import stat
-import tomllib
-from collections.abc import Callable, Iterable, Mapping
+import re
+import threading
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, NoReturn
-from urllib.parse import quote
 
-from runloop.errors import NotFoundError, RefusedError, UsageError
+from runloop.errors import ConflictError, NotFoundError, RunloopError, UsageError
+from runloopd.broker.scrubber import Scrubber, StreamScrubber
+from runloopd.broker.vault import Place
+from runloopd.broker.vault.plain import PlainFile
 
-__all__ = ["Scrubber", "Secret", "SecretRef", "SecretStore", "StreamScrubber", "keyring_lookup"]
+__all__ = [
+    "Held",
+    "Known",
+    "Scrubber",
+    "Secret",
+    "SecretRef",
+    "SecretStore",
+    "StreamScrubber",
+    "check_name",
+]
 
-_MASK = "[secret]"
-_MIN_SCRUBBED = 6
-"""Shorter values ("x" for a local server) are no secrets; scrubbing them would shred ordinary text."""
+MAX_CHARS = 16_384
+_NAME = re.compile(r"runloop/[a-z0-9_-]{1,64}/[A-Za-z0-9_.-]{1,128}\Z")
+_KNOWN = 64
+"""Secrets the log is kept free of: those used last."""
 
 
 class Secret:
@@ -36,6 +46,12 @@ class Secret:
         if not value or not value.isascii() or not value.isprintable() or value != value.strip():
             raise UsageError(
                 f"the secret {name} is empty, or has blanks around it, line breaks or non-ASCII characters",
+                hint=f"set {name} again",
+                code="secret.malformed",
+            )
+        if len(value) > MAX_CHARS:
+            raise UsageError(
+                f"the secret {name} has more than {MAX_CHARS} characters",
                 hint=f"set {name} again",
                 code="secret.malformed",
             )
@@ -58,88 +74,14 @@ class Secret:
         raise TypeError("a secret cannot be copied or serialised")
 
 
-def _forms(value: str) -> Iterable[str]:
-    """The texts a key may come back as: itself, hex, URL and base64 at each of the three byte offsets."""
-    yield value
-    raw = value.encode()
-    yield raw.hex()
-    yield raw.hex().upper()
-    yield quote(value, safe="")
-    yield value.replace("\\", "\\\\").replace('"', '\\"').replace("/", "\\/")
-    for offset in range(3):
-        # The characters that depend only on the key, wherever it starts inside a longer encoded text.
-        text = base64.b64encode(b"\0" * offset + raw).decode().rstrip("=")
-        begin, end = (0, 2, 3)[offset], len(text) - (1 if (offset + len(raw)) % 3 else 0)
-        for core in (text[begin:end], text[begin:]):
-            yield core
-            yield core.translate(str.maketrans("+/", "-_"))
-
-
-class Scrubber:
-    """Replaces secrets in foreign text by ``[secret]``, in any of the encodings they are known to leak in."""
-
-    def __init__(self, secrets: Iterable[Secret] = ()) -> None:
-        forms = {
-            form
-            for secret in secrets
-            if len(secret.reveal()) >= _MIN_SCRUBBED
-            for form in _forms(secret.reveal())
-            if len(form) >= _MIN_SCRUBBED
-        }
-        self._forms = tuple(sorted(forms, key=lambda form: (-len(form), form)))
-
-    def __repr__(self) -> str:
-        return f"<scrubber of {len(self._forms)} forms>"
-
-    def text(self, text: str) -> str:
-        """``text`` without any known form of any secret."""
-        for form in self._forms:
-            if form in text:
-                text = text.replace(form, _MASK)
-        return text
-
-    def stream(self) -> StreamScrubber:
-        """A scrubber for text that arrives in pieces."""
-        return StreamScrubber(self, self._forms)
-
-
-class StreamScrubber:
-    """Holds back the few characters that may be the beginning of a secret until it is clear they are not."""
-
-    def __init__(self, scrubber: Scrubber, forms: tuple[str, ...]) -> None:
-        self._scrubber = scrubber
-        self._forms = forms
-        self._held = ""
-
-    def feed(self, piece: str) -> str:
-        """What may be shown of everything fed so far and not yet shown."""
-        text = self._scrubber.text(self._held + piece)
-        keep = max((_overlap(text, form) for form in self._forms), default=0)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
-
-    def end(self) -> str:
-        """The rest, once the stream is over."""
-        rest, self._held = self._scrubber.text(self._held), ""
-        return rest
-
-
-def _overlap(text: str, form: str) -> int:
-    """Length of the longest proper beginning of ``form`` that ``text`` ends with."""
-    for size in range(min(len(text), len(form) - 1), 0, -1):
-        if text.endswith(form[:size]):
-            return size
-    return 0
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SecretRef:
     """Where the configuration says a key lies; never the key itself."""
 
     env: str | None = None
-    """Name of an environment variable of the daemon."""
+    """Name of an environment variable the daemon was started with."""
     name: str | None = None
-    """``runloop/<scope>/<name>``, looked up in the secrets file, then in the keyring."""
+    """``runloop/<scope>/<name>``, looked up in every place, in order."""
 
     @property
     def label(self) -> str:
@@ -147,91 +89,195 @@ class SecretRef:
         return f"${self.env}" if self.env else str(self.name)
 
 
+def check_name(name: str) -> str:
+    """``name`` if it names a secret. Raises :class:`UsageError` (``secret.name``)."""
+    if not _NAME.match(name):
+        raise UsageError(
+            f"{name[:128]!r} is no name of a secret",
+            hint="names are runloop/<scope>/<name>, such as runloop/models/openai",
+            code="secret.name",
+        )
+    return name
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Held:
+    """One secret in one place. Neither its value nor its length."""
+
+    name: str
+    place: str
+
+
+class Known:
+    """The secrets this process used last, for the log: whatever goes wrong with one, its text stays out."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[str, Secret] = {}
+        self._scrubber = Scrubber()
+        self._changing = threading.Lock()
+
+    def note(self, secret: Secret) -> None:
+        """From any thread. A rotated secret is known beside the one it replaced."""
+        with self._changing:
+            value = secret.reveal()
+            if value in self._secrets:
+                return
+            self._secrets[value] = secret
+            while len(self._secrets) > _KNOWN:
+                del self._secrets[next(iter(self._secrets))]
+            self._scrubber = Scrubber(self._secrets.values())
+
+    def text(self, text: str) -> str:
+        """``text`` without any of them."""
+        return self._scrubber.text(text)
+
+
 class SecretStore:
-    """Finds keys. Reads at each use, so that a rotated key works without a restart."""
+    """Finds and keeps secrets. Every method may block on a file or keyring: call them off the event loop."""
 
     def __init__(
         self,
         *,
         environ: Mapping[str, str],
-        file: Path | None = None,
-        keyring: Callable[[str], str | None] | None = None,
+        places: Sequence[Place] = (),
+        known: Known | None = None,
     ) -> None:
+        """``environ``: what the daemon was started with (see ``runloopd.privacy``). ``places``: in the order
+        they are asked."""
         self._environ = environ
-        self._file = file
-        self._keyring = keyring
+        self._places = tuple(places)
+        self._known = known or Known()
+        self._changing = threading.Lock()
+        self.on_use: Callable[[str, str, str], None] = lambda name, by, to: None
+        """Told of each use that says ``by`` whom: name, by, to. From any thread; must not raise or wait."""
 
-    def find(self, ref: SecretRef) -> Secret:
-        """The secret ``ref`` names; may block on file or keyring, so call it off the event loop.
+    def find(self, ref: SecretRef, *, by: str = "", to: str = "") -> Secret:
+        """The secret ``ref`` names, for ``by`` (``models.openai``), to be sent ``to`` (a place).
 
         Raises :class:`NotFoundError` (``secret.missing``) naming the place, :class:`RefusedError`
         (``secret.file``) for a secrets file others can read, :class:`UsageError` for a malformed value.
         """
-        if ref.env is not None:
-            value = self._environ.get(ref.env)
-            if value:
-                return Secret(value.strip(), name=ref.label)
-            raise NotFoundError(
-                f"the environment variable {ref.env} is not set where the daemon runs",
-                hint=f"export {ref.env}=… and restart the daemon with 'rlp daemon stop'",
-                code="secret.missing",
+        value = self._environ.get(ref.env) if ref.env is not None else self._value(ref.name or "")
+        if not value or not value.strip():
+            raise _missing(ref)
+        secret = Secret(value.strip(), name=ref.label)
+        self._known.note(secret)
+        if by:
+            self.on_use(ref.label, by, to)
+        return secret
+
+    def environment(self) -> dict[str, str]:
+        """What a child process may inherit: this process's environment, from which keys were taken."""
+        return dict(os.environ)
+
+    # --- for the operator -------------------------------------------------------------------------
+
+    def listed(self) -> list[Held]:
+        """Every secret a place can list, in the order of the places."""
+        return [
+            Held(name=name, place=place.name)
+            for place in self._places
+            for name in sorted(place.names())
+            if _NAME.match(name)
+        ]
+
+    def place_of(self, name: str) -> str | None:
+        """The place a secret is found in; None where there is none."""
+        return next((place.name for place in self._places if place.get(name) is not None), None)
+
+    def home_of(self, name: str, wanted: str | None = None) -> str:
+        """The place that would keep this secret: ``wanted``, else the first that can.
+
+        Raises :class:`UsageError` (``secret.place``), or :class:`ConflictError` (``secret.fixed``) where a
+        place that is asked before it has one of that name and cannot be changed.
+        """
+        able = [place for place in self._places if place.writable]
+        chosen = next((place for place in able if wanted in (None, place.name)), None)
+        if chosen is None:
+            raise UsageError(
+                f"no place {wanted or ''} takes secrets here".replace("  ", " "),
+                hint=f"one of: {', '.join(place.name for place in able) or 'none'}",
+                code="secret.place",
             )
-        name = ref.name or ""
-        value = self._from_file(name) or (self._keyring(name) if self._keyring else None)
-        if value:
-            return Secret(value.strip(), name=ref.label)
-        raise NotFoundError(
-            f"the secret {name} is in neither the secrets file nor the keyring",
-            hint=f'add the line "{name}" = "…" to {self._file}' if self._file else "set api_key_env instead",
+        for before in self._places[: self._places.index(chosen)]:
+            if not before.writable and before.get(name) is not None:
+                raise ConflictError(
+                    f"{name} is set by {before.name}, which comes before {chosen.name}",
+                    hint=f"change it in {before.name}",
+                    code="secret.fixed",
+                )
+        return chosen.name
+
+    def put(self, name: str, value: str, place: str) -> None:
+        """Keep a secret in ``place``, and nowhere else that can be written."""
+        secret = Secret(value, name=check_name(name))
+        with self._changing:
+            chosen = self._place(place)
+            chosen.put(name, secret.reveal())
+            for other in self._places:
+                if other is not chosen and other.writable:
+                    other.drop(name)
+
+    def drop(self, name: str) -> list[str]:
+        """Forget a secret wherever it can be written; the places that had it.
+
+        Raises :class:`NotFoundError`, or ``secret.fixed`` where it lies only where nobody can write.
+        """
+        with self._changing:
+            dropped = [place.name for place in self._places if place.writable and place.drop(name)]
+            if dropped:
+                return dropped
+            for place in self._places:
+                if not place.writable and place.get(name) is not None:
+                    place.drop(name)  # raises, with the way to do it
+            raise NotFoundError(
+                f"there is no secret {name}", hint="'rlp secret list' shows them", code="secret.missing"
+            )
+
+    def move_over(self, place: str) -> list[str]:
+        """Move the secrets of the old ``secrets.toml`` into ``place``, then remove the file; their names.
+
+        All or none: the file goes only when each of its entries is found elsewhere.
+        """
+        old = next((place for place in self._places if isinstance(place, PlainFile)), None)
+        entries = {} if old is None else old.entries()
+        if old is None or not entries:
+            return []
+        with self._changing:
+            for name, value in entries.items():
+                if not isinstance(value, str):
+                    raise UsageError(
+                        f"{name[:128]!r} in secrets.toml is not a text; nothing was removed",
+                        hint="correct that line, then try again",
+                        code="secret.malformed",
+                    )
+                Secret(value.strip(), name=check_name(name))
+            chosen = self._place(place)
+            for name, value in entries.items():
+                before = next((one for one in self._places if one.get(name) is not None), old)
+                if before is old:  # what was set since then is newer
+                    chosen.put(name, value.strip())
+            old.remove()
+        return sorted(entries)
+
+    def _place(self, name: str) -> Place:
+        return next(place for place in self._places if place.name == name)
+
+    def _value(self, name: str) -> str | None:
+        for place in self._places:
+            value = place.get(name)
+            if value is not None:
+                return value
+        return None
+
+
+def _missing(ref: SecretRef) -> RunloopError:
+    if ref.env is not None:
+        return NotFoundError(
+            f"the environment variable {ref.env} is not set where the daemon runs",
+            hint=f"export {ref.env}=… and restart the daemon with 'rlp daemon stop'",
             code="secret.missing",
         )
-
-    def _from_file(self, name: str) -> str | None:
-        if self._file is None:
-            return None
-        try:
-            descriptor = os.open(self._file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise _unfit(self._file, error.strerror or "cannot be opened") from error
-        try:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode) or status.st_uid != os.geteuid():
-                raise _unfit(self._file, "it is not a regular file of yours")
-            if status.st_mode & 0o077:
-                raise _unfit(self._file, f"others can read it (mode {stat.S_IMODE(status.st_mode):o})")
-            text = os.read(descriptor, 1 << 20)
-        finally:
-            os.close(descriptor)
-        try:
-            table = tomllib.loads(text.decode())
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError):
-            # Without the cause on purpose: a parser may quote the document.
-            raise _unfit(self._file, "it is not TOML") from None
-        value = table.get(name)
-        if value is not None and not isinstance(value, str):
-            raise _unfit(self._file, f'"{name}" is not a string')
-        return value
-
-
-def _unfit(file: Path, why: str) -> RefusedError:
-    return RefusedError(
-        f"the secrets file {file} cannot be used: {why}",
-        hint=f"it must be TOML, owned by you: chmod 600 {file}",
-        code="secret.file",
+    return NotFoundError(
+        f"the secret {ref.name} is set nowhere", hint=f"rlp secret set {ref.name}", code="secret.missing"
     )
-
-
-def keyring_lookup(name: str) -> str | None:
-    """The value the keyring holds for ``name``; None without a keyring. Blocks; may ask the user."""
-    try:
-        import keyring
-    except ImportError:
-        return None
-    try:
-        value = keyring.get_password("runloop", name)
-    except Exception:
-        # Backends raise whatever they like; an unusable keyring is one that does not hold the key.
-        return None
-    return value if isinstance(value, str) else None
