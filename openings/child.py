@@ -14,7 +14,7 @@ from openings.definition import Opening, Retry
 from openings.state import RunState
 from runloop.events import GuestError, RunFinished
 
-__all__ = ["given_params", "inner", "result"]
+__all__ = ["answer", "given_params", "inner", "result"]
 
 
 def inner(around: Opening, name: str) -> Opening | None:
@@ -38,6 +38,16 @@ def given_params(given: Mapping[str, Any]) -> dict[str, Any]:
     return {**given.get("with", {}), **{name: values[-1] for name, values in ports.items() if values}}
 
 
+def answer(run: str, child: RunState) -> dict[str, Any]:
+    """What the call that delegated to a run is told when it succeeded: ports as :func:`result` gives them."""
+    return {"run": run, "ports": _ports(child)}
+
+
+def _ports(child: RunState) -> dict[str, Any]:
+    outputs = {} if child.opening is None else child.opening.outputs
+    return {port: list(values) for port, ref in outputs.items() if (values := child.values(ref))}
+
+
 def result(
     child: RunState, finished: RunFinished, retry: Retry
 ) -> tuple[dict[str, Any] | None, GuestError | None]:
@@ -47,9 +57,7 @@ def result(
     nobody denied it anything.
     """
     if finished.outcome == "succeeded":
-        outputs = {} if child.opening is None else child.opening.outputs
-        ports = {port: list(values) for port, ref in outputs.items() if (values := child.values(ref))}
-        return {"ports": ports, "artifacts": []}, None
+        return {"ports": _ports(child), "artifacts": []}, None
     why = finished.error or GuestError(code="run.failed", message=f"it ended as {finished.outcome}")
     denied = any(node.denied for node in child.nodes.values())
     again = retry.max_attempts > 1 and finished.outcome == "failed" and not denied

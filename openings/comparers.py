@@ -20,7 +20,7 @@ from openings.engine import fold
 from openings.talk import SPEAKING, posted
 from openings.transcript import AttemptRecord
 from openings.validate import complete
-from runloop.digest import blob_digest, digest
+from runloop.digest import blob_digest, canonical, digest
 from runloop.errors import RunloopError
 from runloop.events import (
     ArtifactCreated,
@@ -227,6 +227,35 @@ def nested_result(
         output_digest=None if output is None else digest(output),
         error=error,
     )
+
+
+def delegated(
+    events: Sequence[Event], parent: RunParent, heard: HostcallDelivered, run: str, where: str
+) -> None:
+    """A delegated run is that of the very call, and gave what the call was told."""
+    event = events[0]
+    started = event.payload
+    assert isinstance(started, RunStarted)
+    said = started.policy.get("delegated")
+    call = said if isinstance(said, dict) else {}
+    for name, recorded, now in (
+        ("parent", msgspec.to_builtins(started.parent), msgspec.to_builtins(parent)),
+        ("call", [call.get("call"), call.get("args_digest")], [heard.call, heard.args_digest]),
+    ):
+        if recorded != now:
+            what = f"the {name} of the run that it was delegated to is another"
+            diverge(where, what, digest(recorded), digest(now), code="replay.arguments", event=event.id)
+    ended = next((one.payload for one in events if isinstance(one.payload, RunFinished)), None)
+    if not heard.ok:
+        return  # it failed, or what it gave was more than the call could be told
+    if ended is None or ended.outcome != "succeeded":
+        what = "the run that it was delegated to did not succeed"
+        diverge(where, what, heard.result_digest, "", code="replay.result", event=event.id)
+    else:
+        told = blob_digest(canonical(child.answer(run, fold(events))))
+        if told != heard.result_digest:
+            what = "the answer is not what the run that it was delegated to gave"
+            diverge(where, what, heard.result_digest, told, code="replay.result", event=event.id)
 
 
 # --- what a guest did -----------------------------------------------------------------------------

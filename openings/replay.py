@@ -51,6 +51,8 @@ from runloop.errors import UsageError
 from runloop.events import (
     ArtifactCreated,
     Event,
+    HostcallAdmitted,
+    HostcallDelivered,
     MessagePosted,
     MessageSent,
     NodeCancelled,
@@ -66,9 +68,10 @@ from runloop.events import (
     TimerSet,
     encode_payload,
 )
-from runloop.ids import child_run_id
+from runloop.ids import child_run_id, delegated_run_id
 
 __all__ = [
+    "DELEGATE",
     "HOST_SIDE",
     "AttemptOutcome",
     "Coverage",
@@ -88,6 +91,9 @@ __all__ = [
     "replay",
 ]
 
+
+DELEGATE = "agent.delegate"
+"""The host call that another run serves."""
 
 Walk = Generator[Demand, Outcome, str]
 """One event's part of a replay; gives how the event was covered."""
@@ -137,6 +143,8 @@ class _Replay:
     """Every attempt so far."""
     inputs: dict[Key, Mapping[str, Any]] = field(default_factory=dict)
     """Of attempts under way that a nested opening serves."""
+    delegating: set[tuple[str, int, int]] = field(default_factory=set)
+    """Calls that started a run: node, attempt, number."""
     saved: dict[tuple[str, str], Any] | None = None
     counts: Counter[str] = field(default_factory=Counter)
     inner: Coverage = field(default_factory=Coverage)
@@ -197,6 +205,8 @@ class _Replay:
             covered = yield from self._attempt_ended(event, payload)
         elif isinstance(payload, _ENGINE_FACTS):
             covered = yield from self._engine_fact(event)
+        elif isinstance(payload, HostcallAdmitted | HostcallDelivered) and payload.op == DELEGATE:
+            covered = yield from self._delegated(event, payload)
         elif isinstance(payload, ArtifactCreated) and payload.port is not None:
             covered = self._artifact(event, payload)
         self._fold(event)
@@ -409,16 +419,9 @@ class _Replay:
         assert self.started is not None
         assert self.state.opening is not None
         place = f"node {parent.node}" + (f" attempt {parent.attempt}" if parent.attempt > 1 else "")
-        report = outcome.report
-        if report is None:
+        if self._inside(outcome, place) is None:
             compare.absent(event, finished, place)
             return "substituted"  # it ended before a run was started for it
-        self.inner += report.coverage
-        self.gaps.extend(f"{place} > {gap}" for gap in report.gaps)
-        for name in ("attempts", "messages", "runs", "hashes"):
-            self.counts[name] += getattr(report, name)
-        if report.divergence is not None:
-            raise Diverged(report.divergence.inside(place))
         node = self.state.opening.node(base(parent.node))
         assert node is not None
         given = child.given_params(self.inputs.get((parent.node, parent.attempt), {}))
@@ -428,6 +431,40 @@ class _Replay:
         compare.nested(outcome.events, self.started, parent, inner, given, place)
         if finished is not None:
             compare.nested_result(event, finished, outcome.events, node.retry, place)
+        return "reexecuted"
+
+    def _inside(self, outcome: NestedOutcome, place: str) -> ReplayReport | None:
+        """Take in how the replay of a run inside this one went; raises where it diverged."""
+        report = outcome.report
+        if report is None:
+            return None
+        self.inner += report.coverage
+        self.gaps.extend(f"{place} > {gap}" for gap in report.gaps)
+        for name in ("attempts", "messages", "runs", "hashes"):
+            self.counts[name] += getattr(report, name)
+        if report.divergence is not None:
+            raise Diverged(report.divergence.inside(place))
+        return report
+
+    def _delegated(self, event: Event, payload: HostcallAdmitted | HostcallDelivered) -> Walk:
+        """A call that another run served: that run is replayed, and gave what the call was told."""
+        key = payload.node, payload.attempt, payload.call
+        if isinstance(payload, HostcallAdmitted):
+            self.delegating.add(key)
+            return "substituted"
+        if key not in self.delegating:
+            return "substituted"  # refused, or heard from the record of another attempt or run
+        assert self.started is not None
+        root = self.started.parent.root if self.started.parent is not None else self.run
+        parent = RunParent(run=self.run, node=payload.node, attempt=payload.attempt, root=root)
+        run = delegated_run_id(self.run, *key)
+        outcome = cast(NestedOutcome, (yield ReplayNested(run=run, parent=parent)))
+        place = f"{_where(payload.node, payload.attempt)} call {payload.call}"
+        report = self._inside(outcome, place)
+        if report is None:
+            what = "the run that it was delegated to is not in the record"
+            compare.diverge(place, what, payload.result_digest, "", code="replay.missing", event=event.id)
+        compare.delegated(outcome.events, parent, payload, run, place)
         return "reexecuted"
 
     # --- the end ----------------------------------------------------------------------------------

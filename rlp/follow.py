@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from rlp.session import Session
 from runloop.errors import NotFoundError, UnreachableError
-from runloop.ids import child_run_id
+from runloop.ids import child_run_id, delegated_run_id
 from runloop.rmp import topics
 
 if TYPE_CHECKING:
@@ -143,9 +143,13 @@ class Follower:
             elif event["kind"] == "node.scheduled":
                 node, attempt = payload["node"], payload["attempt"]
                 if node.partition("[")[0] in self._nesting.get(run, ()) and (node, attempt) not in over:
-                    inner = child_run_id(run, node, attempt)
-                    self._seen[inner] = 0
-                    if self._client is not None:
-                        self._client.subscribe(topics.run_events(inner))
-                    begun.append(inner)
+                    begun.append(child_run_id(run, node, attempt))
+            elif event["kind"] == "hostcall.admitted" and payload["op"] == "agent.delegate":
+                node, attempt = payload["node"], payload["attempt"]
+                if (node, attempt) not in over:
+                    begun.append(delegated_run_id(run, node, attempt, payload["call"]))
+        for inner in begun:
+            self._seen.setdefault(inner, 0)
+            if self._client is not None:
+                self._client.subscribe(topics.run_events(inner))
         return begun

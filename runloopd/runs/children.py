@@ -12,7 +12,7 @@ nested run's own attempts), money (``broker.record`` charges the whole tree), pe
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any, cast
 
 import structlog
@@ -39,6 +39,7 @@ from runloop.events import (
     RunStarted,
 )
 from runloop.ids import RunId, child_run_id
+from runloopd.broker.delegate_ops import DELEGATED, Delegation
 from runloopd.journal import Journal
 from runloopd.runs.attempts import decode_input
 
@@ -73,6 +74,8 @@ class Children:
         self._branch = branch
         self._ends: dict[str, asyncio.Future[Event]] = {}
         """Nested run -> its ``run.finished``, for the attempt that waits."""
+        self._delegated: dict[tuple[str, str, int], set[str]] = {}
+        """Run, node and attempt -> unfinished runs that its host calls started."""
         self._unfinished: set[str] = set()
         """Nested runs that were started and are not over."""
         self._stopped: dict[str, str] = {}
@@ -125,8 +128,53 @@ class Children:
         if parent is None:
             return
         self._unfinished.add(run)
+        self._note(run, started)
         if around is None or around.finished or around.executing.get(parent.node) != parent.attempt:
             await self._stop(run, "the attempt it served is over")
+
+    # --- started by a host call -------------------------------------------------------------------
+
+    async def begin(self, run: RunId, wish: Delegation, made: Callable[[], Awaitable[RunStarted]]) -> None:
+        """State the run of a host call, together with the call's first mark, unless that was done before."""
+        if run in self._unfinished or self._finished(run) is not None:
+            return
+        first = next(self._reader.events(run=wish.run, limit=1))
+        around = cast(RunStarted, first.payload)
+        root = around.parent.root if around.parent is not None else wish.run
+        self._admit(root, run, self._depth(wish.run, around))
+        self._unfinished.add(run)  # before the first wait: whoever asks for the same meanwhile waits with us
+        try:
+            started = await made()
+            self._note(run, started)
+            wish.check()
+            causes = wish.mark.provenance.causes
+            stated = Draft(payload=started, actor="daemon", run=run, provenance=Provenance(causes=causes))
+            await self._journal.append(wish.mark, stated, blobs=(wish.args_blob,))
+        except RunloopError as error:
+            self._forget(run)
+            if (end := self._ends.pop(run, None)) is not None and not end.done():
+                end.set_exception(error)
+            raise
+
+    async def ended(self, run: RunId) -> Event:
+        """``run.finished`` of a run that a host call started."""
+        known = self._finished(run)
+        if known is not None:
+            return known
+        end = self._ends.setdefault(run, asyncio.get_running_loop().create_future())
+        return await asyncio.shield(end)
+
+    def _note(self, run: str, started: RunStarted) -> None:
+        parent = started.parent
+        if parent is not None and DELEGATED in started.policy:
+            self._delegated.setdefault((parent.run, parent.node, parent.attempt), set()).add(run)
+
+    def _forget(self, run: str) -> None:
+        self._unfinished.discard(run)
+        for key, runs in list(self._delegated.items()):
+            runs.discard(run)
+            if not runs:
+                del self._delegated[key]
 
     # --- starting ---------------------------------------------------------------------------------
 
@@ -257,15 +305,18 @@ class Children:
                 self._over(event.run, event)
             elif isinstance(payload, NodeCancelled) and payload.attempt is not None:
                 self._not_wanted(event.run, payload.node, payload.attempt, payload.reason)
-            elif isinstance(payload, NodeFinished) and payload.status == "timed_out":
-                why = payload.error.message if payload.error is not None else "it took too long"
-                self._not_wanted(event.run, payload.node, payload.attempt, why)
+            elif isinstance(payload, NodeFinished):
+                why = payload.error.message if payload.error is not None else "the attempt is over"
+                if payload.status == "timed_out":
+                    self._not_wanted(event.run, payload.node, payload.attempt, why)
+                else:  # a nested run is over then; what a host call started need not be
+                    self._leave(event.run, payload.node, payload.attempt, why)
 
     def _over(self, run: str, event: Event) -> None:
-        self._unfinished.discard(run)
+        self._forget(run)
         self._depths.pop(run, None)
         self._counts.pop(run, None)
-        end = self._ends.get(run)
+        end = self._ends.pop(run, None)
         if end is not None and not end.done():
             end.set_result(event)
 
@@ -275,6 +326,12 @@ class Children:
         nested = child_run_id(run, node, attempt)
         if nested in self._unfinished:
             self._stop_soon(nested, why)
+        self._leave(run, node, attempt, why)
+
+    def _leave(self, run: str | None, node: str, attempt: int, why: str) -> None:
+        """The attempt is over: what its host calls started is not waited for any more."""
+        for delegated in tuple(self._delegated.get((run or "", node, attempt), ())):
+            self._stop_soon(delegated, why)
 
     def _stop_soon(self, nested: str, why: str) -> None:
         task = asyncio.create_task(self._stop(nested, why))

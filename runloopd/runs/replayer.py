@@ -20,6 +20,7 @@ from typing import Any, Protocol, cast
 from openings.definition import Opening
 from openings.demands import NestedOutcome
 from openings.replay import (
+    DELEGATE,
     AttemptOutcome,
     Coverage,
     Frame,
@@ -36,8 +37,16 @@ from pog.errors import LedgerCorruptError
 from pog.reader import Reader
 from runloop.digest import blob_digest, digest
 from runloop.errors import NotFoundError, RunloopError
-from runloop.events import AgentPin, Event, NodeFinished, NodeScheduled, RunFinished, RunStarted
-from runloop.ids import RunId, child_run_id
+from runloop.events import (
+    AgentPin,
+    Event,
+    HostcallAdmitted,
+    NodeFinished,
+    NodeScheduled,
+    RunFinished,
+    RunStarted,
+)
+from runloop.ids import RunId, child_run_id, delegated_run_id
 from runloop.rmp.envelope import encode_envelope, schema_id
 from runloop.rmp.frame import HEADER_LEN
 from runloopd.broker.calls import Answerer
@@ -361,6 +370,9 @@ def _nested(events: Iterable[Event]) -> Iterator[str]:
             nesting = {node.id for node in opening.nodes if node.nests is not None}
         elif isinstance(event.payload, NodeScheduled) and base(event.payload.node) in nesting:
             yield child_run_id(event.run or "", event.payload.node, event.payload.attempt)
+        elif isinstance(event.payload, HostcallAdmitted) and event.payload.op == DELEGATE:
+            said = event.payload
+            yield delegated_run_id(event.run or "", said.node, said.attempt, said.call)
 
 
 def _library_of(events: Sequence[Event]) -> str | None:

@@ -43,6 +43,14 @@ def child_run_id(run: str, node: str, attempt: int) -> RunId:
     return _drawn(["child", run, node, attempt])
 
 
+def delegated_run_id(run: str, node: str, attempt: int, call: int) -> RunId:
+    """The id of the run that a host call of an attempt delegates to: always the same one.
+
+    ``call``: number of the call in its attempt. Drawn like :func:`child_run_id`.
+    """
+    return _drawn(["delegate", run, node, attempt, call])
+
+
 def triggered_run_id(trigger: str, event: int, due_ms: int) -> RunId:
     """The id of the run that a trigger starts for a due time: always the same one.
 
