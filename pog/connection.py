@@ -48,7 +48,7 @@ class FileKind:
 
 
 LEDGER = FileKind("ledger", 0x524C4F47, 1)
-VIEWS = FileKind("views", 0x524C5657, 4)
+VIEWS = FileKind("views", 0x524C5657, 5)
 VECTORS = FileKind("vectors", 0x524C5643, 1)
 TRACE = FileKind("trace", 0x524C5452, 1)
 

@@ -7,6 +7,7 @@ Knows: how times are written. Does not know: what was known then (``pog.moment``
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime
@@ -19,9 +20,11 @@ from runloop.errors import UsageError
 if TYPE_CHECKING:
     from pog.query import Knowledge
 
-__all__ = ["event_number", "knowledge_then", "parse"]
+__all__ = ["event_number", "knowledge_then", "parse", "since_ms"]
 
 _EVENT = re.compile(r"#?([0-9]{1,15})\Z")
+_SPAN = re.compile(r"([0-9]{1,6})(m|h|d|w)\Z")
+_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def event_number(text: str, *, hint: str) -> int:
@@ -50,6 +53,24 @@ def parse(text: str) -> tuple[int | None, int | None]:
     spans = {10: 86_400_000, 16: 60_000}
     last = spans.get(len(text), 1) - 1
     return None, int(when.timestamp() * 1000) + last
+
+
+def since_ms(text: str) -> int:
+    """Unix milliseconds of ``30d``, ``12h`` ago, or of a day or time."""
+    span = _SPAN.match(text)
+    if span is not None:
+        return int((time.time() - int(span[1]) * _SECONDS[span[2]]) * 1000)
+    try:
+        event, at_ms = parse(text)
+    except UsageError:
+        event, at_ms = 0, None
+    if event is not None or at_ms is None:
+        raise UsageError(
+            f"{text[:80]!r} says no time that lies back",
+            hint="--since 30d, --since 12h, --since 2031-01-31",
+            code="cli.since",
+        )
+    return at_ms - 86_399_999 if len(text) == 10 else at_ms
 
 
 @contextmanager

@@ -112,11 +112,12 @@ UPDATE runs SET messages = messages + :events, message_bytes = message_bytes + :
 
 -- name: hostcall.admitted
 INSERT INTO hostcalls (run, node, attempt, call, op, effect, key, state, args_digest, request_bytes, fuel,
-                       admitted_event)
+                       reserved_micro_usd, reserved_for, admitted_event)
 VALUES (coalesce(:run, ''), :node, :attempt, :call, :op, :effect, :key, 'admitted', :args_digest, :request_bytes,
-        :fuel, :event)
+        :fuel, :reserved_micro_usd, :reserved_for, :event)
 ON CONFLICT (run, node, attempt, call) DO UPDATE
-SET state = 'admitted', key = excluded.key, admitted_event = excluded.admitted_event;
+SET state = 'admitted', key = excluded.key, admitted_event = excluded.admitted_event,
+    reserved_micro_usd = excluded.reserved_micro_usd, reserved_for = excluded.reserved_for;
 
 -- name: hostcall.delivered
 INSERT INTO hostcalls (run, node, attempt, call, op, effect, state, ok, args_digest, result_digest,
@@ -132,10 +133,10 @@ UPDATE runs SET hostcalls = hostcalls + :events WHERE run = :run;
 -- name: model.called
 INSERT INTO model_calls (event, run, node, attempt, call, provider, model, generated, request_digest, answer_digest,
                          input_tokens, output_tokens, estimated, reserved_micro_usd, cost_micro_usd, price_version,
-                         finish, called_ms)
+                         finish, route, source, saved_micro_usd, called_ms)
 VALUES (:event, :run, :node, :attempt, :call, :provider, :model, :generated, :request_digest, :answer_digest,
         :input_tokens, :output_tokens, :estimated, :reserved_micro_usd, :cost_micro_usd, :price_version,
-        :finish, :ts_ms);
+        :finish, :route, :source, :saved_micro_usd, :ts_ms);
 -- summed by run
 UPDATE runs
 SET cost_micro_usd = cost_micro_usd + :cost_micro_usd, input_tokens = input_tokens + :input_tokens,
@@ -169,6 +170,9 @@ UPDATE approvals SET state = 'claimed', claimed_event = :event WHERE approval = 
 INSERT INTO emails (event, run, approval, provider, message_id, recipients, subject, content_blob, location, sent_ms)
 VALUES (:event, :run, :approval, :provider, :message_id, :recipients, :subject, :content_blob, :location, :ts_ms);
 UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval;
+
+-- name: tool.called
+UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval AND :outcome = 'done';
 
 -- name: artifact.created
 INSERT INTO artifacts (event, run, node, port, name, media_type, blob, size, created_ms)
@@ -333,6 +337,12 @@ WHERE excluded.serial > agent_indexes.serial;
 -- name: trust.changed
 INSERT INTO trust_changes (event, change, subject, before, after, reason, approval, principal, changed_ms)
 VALUES (:event, :change, :subject, :before, :after, :reason, :approval, :principal, :ts_ms);
+UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval;
+
+-- name: mcp.server.added
+UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval;
+
+-- name: mcp.tools.approved
 UPDATE approvals SET state = 'done', done_event = :event WHERE approval = :approval;
 
 -- name: topic.published  (the daemon states a message once; were it stated twice, the first counts)

@@ -234,6 +234,8 @@ CREATE TABLE hostcalls (
     request_bytes   INTEGER NOT NULL,
     response_bytes  INTEGER,
     fuel            INTEGER NOT NULL,
+    reserved_micro_usd INTEGER,                   -- money held for it when it was admitted
+    reserved_for    TEXT,                         -- provider:model of that; empty where nothing was reserved
     admitted_event  INTEGER,
     delivered_event INTEGER,
     PRIMARY KEY (run, node, attempt, call)
@@ -257,6 +259,9 @@ CREATE TABLE model_calls (
     cost_micro_usd     INTEGER NOT NULL,
     price_version      TEXT    NOT NULL,
     finish             TEXT    NOT NULL,
+    route              TEXT    NOT NULL,          -- why this model, in words
+    source             TEXT    NOT NULL,          -- asked, cache, cassette
+    saved_micro_usd    INTEGER NOT NULL,          -- what the answer had cost when it was first given
     called_ms          INTEGER NOT NULL
 ) STRICT;
 

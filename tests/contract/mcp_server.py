@@ -64,7 +64,8 @@ def looks(at: str) -> dict[str, Any]:
     """What it can see and reach."""
     found: dict[str, Any] = {"env": dict(os.environ), "uid": os.getuid()}
     try:
-        found["read"] = Path(at).read_text(errors="replace")[:200] if Path(at).is_file() else "folder"
+        there = Path(at)
+        found["read"] = str([*there.iterdir()]) if there.is_dir() else there.read_text(errors="replace")
     except OSError as error:
         found["read"] = f"error {error.errno}"
     try:

@@ -19,6 +19,7 @@ from runloopd.broker.ports import Asker, ModelAnswer, ModelCallError
 from runloopd.broker.routing.kept import key_of
 from runloopd.broker.routing.price_list import listed, price_list
 from runloopd.broker.routing.route import Route
+from runloopd.broker.routing.told import read, written
 from tests.contract import fake_model_server as fake
 from tests.contract.conftest import PRICE, BrokerMaker, RestlessClock, ask, budget, provider
 from tests.contract.fake_model_server import FakeModelServer
@@ -455,7 +456,7 @@ async def test_pieces_come_as_far_apart_as_they_came(
     assert sum(max(0, ms) for ms in clock.slept_ms) == 70
 
 
-@pytest.mark.parametrize("damage", ["torn", "changed", "request", "no", "absent"])
+@pytest.mark.parametrize("damage", ["torn", "changed", "request", "swapped", "no", "absent"])
 async def test_a_file_that_is_no_cassette_is_refused_at_the_start(
     broker: BrokerMaker, clock: RestlessClock, here: FakeModelServer, tmp_path: Path, damage: str
 ) -> None:
@@ -472,6 +473,10 @@ async def test_a_file_that_is_no_cassette_is_refused_at_the_start(
         case "request":
             said["request"]["max_tokens"] = 1
             path.write_text(json.dumps(said) + "\n")
+        case "swapped":  # whole in itself, for another request than the one it was given to
+            told, beside = read(line)
+            beside["request"]["max_tokens"] = 1
+            path.write_bytes(written(told, **beside) + b"\n")
         case "no":
             path.write_text("hello\n")
         case "absent":
