@@ -21,7 +21,7 @@ from runloop.ops import AgentDelegate
 from runloopd.broker.asks import Ask, CapabilityError, Done, require
 from runloopd.broker.effects import admitted, bounded
 
-__all__ = ["DELEGATED", "DelegateOps", "DelegatePort", "Delegation", "Ended", "bound_of"]
+__all__ = ["DELEGATED", "DelegateOps", "DelegatePort", "Delegation", "Ended", "bound_of", "judge"]
 
 DELEGATED = "delegated"
 """Key of ``run.started.policy``: ``{call, args_digest, caps}`` of a run that a host call started."""
@@ -84,8 +84,7 @@ class DelegateOps:
     async def delegate(self, ask: Ask) -> Done:
         """``{run, ports}`` once the run has succeeded."""
         args = cast(AgentDelegate, ask.args)
-        _judge(ask, args)
-        bound = _bound(ask, args)
+        bound = judge(ask)
         if self.port is None:
             raise RefusedError("nothing can be delegated here", code="delegate.absent")
         wish = Delegation(
@@ -114,6 +113,13 @@ def bound_of(started: RunStarted) -> Policy | None:
     """The most a delegated run may hold; None for any other."""
     said = started.policy.get(DELEGATED)
     return Policy.from_json(said["caps"]) if isinstance(said, dict) else None
+
+
+def judge(ask: Ask) -> Policy:
+    """The rights that would be passed on; raises for what may not be asked for."""
+    args = cast(AgentDelegate, ask.args)
+    _judge(ask, args)
+    return _bound(ask, args)
 
 
 def _judge(ask: Ask, args: AgentDelegate) -> None:

@@ -19,7 +19,7 @@ from runloop.digest import blob_digest, canonical
 from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
 from runloop.events import MemoryUpdated
 from runloop.ops import OPS, BlobRead, MailSend, MemoryPut, ModelComplete, ModelEmbed, decode_args
-from runloopd.broker import msg_ops, promise_ops
+from runloopd.broker import delegate_ops, msg_ops, promise_ops, secret_ops
 from runloopd.broker.asks import Ask, require
 from runloopd.broker.calls import Answer, Caller, HostCall
 from runloopd.broker.fs_ops import to_list, to_read, to_stat, to_write
@@ -31,7 +31,7 @@ from runloopd.broker.providers.web import Permission, WebRequest, WebResponse
 from runloopd.broker.quotas import Purse, QuotaError, Quotas, Usage, check
 from runloopd.broker.record import Run
 from runloopd.broker.rights import authorise
-from runloopd.broker.tool_ops import ToolOps
+from runloopd.broker.tool_bench import Bench, ToolPorts
 
 __all__ = ["NOW_MS", "Denial", "OwnChecks", "Rehearsal"]
 
@@ -171,7 +171,7 @@ class OwnChecks:
         know = KnowledgeOps(knowledge=cast(Any, nowhere), quotas=quotas)
         empty = KnowledgeOps(knowledge=cast(Any, _Nowhere({})), quotas=quotas)
         web = HttpOps(web=nowhere)
-        tools = ToolOps(web=nowhere)
+        tools = Bench(ToolPorts(web=nowhere))
 
         async def value(work: Awaitable[Any]) -> Any:
             return (await work).value
@@ -207,6 +207,7 @@ class OwnChecks:
             "promise.await": lambda ask: looked(promise_ops.judge, ask),
             "promise.resolve": lambda ask: looked(promise_ops.judge, ask),
             "input.ask": lambda ask: looked(promise_ops.judge, ask),
+            "agent.delegate": lambda ask: looked(delegate_ops.judge, ask),
             "msg.publish": lambda ask: looked(msg_ops.judge, ask),
             "msg.subscribe": lambda ask: looked(msg_ops.judge, ask),
             "msg.request": lambda ask: looked(msg_ops.judge, ask),
@@ -219,8 +220,9 @@ class OwnChecks:
             "fs.write": lambda ask: looked(to_write, ask),
             "fs.list": lambda ask: looked(to_list, ask),
             "fs.stat": lambda ask: looked(to_stat, ask),
-            "tool.list": lambda ask: judged(tools.list(ask)),
-            "tool.call": lambda ask: judged(tools.call(ask)),
+            "secret.use": lambda ask: looked(secret_ops.judge, ask),
+            "tool.list": lambda ask: looked(tools.list, ask),
+            "tool.call": lambda ask: tools.rehearse(ask, script),
         }
 
 

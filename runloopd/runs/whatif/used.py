@@ -49,6 +49,8 @@ def needs(op: str, args: Any, world: World, tools: Sequence[Tool]) -> Iterator[U
         for field in ("to", "cc", "bcc"):
             for address in given.get(field) or ():
                 yield "mail", str(address)
+    elif op == "agent.delegate":
+        yield from _delegated(given, world)
     elif op == "tool.call":
         yield from _tool(str(given.get("tool")), tools)
     yield from _net(op, given, world)
@@ -111,6 +113,17 @@ def _talk(given: Mapping[str, Any], world: World) -> Iterator[Use]:
         yield "talk", str(topic)
 
 
+def _delegated(given: Mapping[str, Any], world: World) -> Iterator[Use]:
+    """Whom, and the rights that were passed on: what was made of them is in another run's record."""
+    use = str(given.get("use", ""))
+    yield "spawn", use.removeprefix("agent:").partition("@")[0]
+    caps = given.get("caps")
+    passed_on = caps if isinstance(caps, dict) else {} if world.grants is None else world.grants.grants
+    for capability in passed_on:
+        if capability in CAPABILITIES and capability != "spawn":
+            yield capability, None
+
+
 def _folder(op: str, path: str, world: World) -> str:
     """A directory that was listed or looked at is itself; of anything else, the one it lies in."""
     is_folder = isinstance(world.value, dict) and world.value.get("kind") == "dir"
@@ -120,10 +133,19 @@ def _folder(op: str, path: str, world: World) -> str:
 def _tool(name: str, tools: Sequence[Tool]) -> Iterator[Use]:
     for tool in tools:
         if tool.id == name:
-            for word in tool.capabilities:
+            words = [*tool.capabilities, *(f"secrets:{secret}" for secret in tool.secrets)]
+            if tool.mcp is not None:
+                words.append(f"tools:{tool.mcp.offer}")
+            for word in words:
                 capability, _, target = word.partition(":")
                 if capability != "net" and capability in CAPABILITIES:
                     yield capability, target or True
+            return
+    # An offer of the host or of a server: what it needs beside its name is not on record.
+    yield "tools", name
+    for capability in OPS["tool.call"].also:
+        if capability not in ("tools", "net"):
+            yield capability, None
 
 
 def _net(op: str, given: Mapping[str, Any], world: World) -> Iterator[Use]:
