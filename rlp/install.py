@@ -22,7 +22,7 @@ from runloop.exits import Exit
 
 __all__ = ["WIDENING", "confirm", "follow", "hand_over", "outcome", "upload"]
 
-WIDENING = ("agent.install", "trust.add")
+WIDENING = ("agent.install", "trust.add", "mcp.add", "mcp.approve")
 """Effects that widen what this machine does or believes: a plain y is not enough."""
 JUDGE_S = 300.0
 """Longest a bundle may take to be judged: its component may have to be compiled."""
@@ -130,6 +130,11 @@ def outcome(session: Session, approval_id: str) -> Exit:
 
 def done_words(result: dict[str, Any]) -> str:
     """What was done, in one line."""
+    if "server" in result:
+        name = result["server"]
+        if result["change"] == "added":
+            return f"the MCP server {name} is added; look at its tools with 'rlp mcp tools {name}'"
+        return f"{len(result['tools'])} tools of {name} are approved, taken for {result['effect']}"
     if "version" not in result:
         return f"{result.get('publisher')} is trusted: {result.get('key')}"
     name = result["name"] if result.get("variant") == "default" else f"{result['name']}@{result['variant']}"

@@ -1,0 +1,1 @@
+"""Foreign MCP servers as offers of tools: one sandboxed server and one sandboxed bridge each."""
