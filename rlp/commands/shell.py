@@ -122,7 +122,7 @@ def _named(session: Session, shell: str | None) -> str:
     if name not in SHELLS:
         raise UsageError(
             f"'{name}' is no shell that Runloop knows" if name else "which shell is not known here",
-            hint="rlp shell enable bash, zsh or fish",
+            hint="name it: 'rlp shell enable bash', or zsh, or fish",
             code="shell.unknown",
         )
     return name
