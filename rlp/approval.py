@@ -67,6 +67,10 @@ def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> li
             ("run", f"{approval.get('run', '?')}, node {approval.get('node', '?')}"),
             ("leaves to", str(action.get("resource", "?"))),
         ]
+    if private := _private(action.get("private")):
+        rows.append(("may hold", private))
+    if heard := _heard(str(approval.get("label") or action.get("heard") or "")):
+        rows.append(("asked after", heard))
     if action.get("amount_micro_usd"):
         rows.append(("costs", f"{action['amount_micro_usd'] / 1_000_000:.6f} USD"))
     if approval.get("expires_ms"):
@@ -86,6 +90,33 @@ def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> li
     if len(body) > MAX_BODY_LINES:
         shown.append(f"  | ... {len(body) - MAX_BODY_LINES} more lines; every byte: v")
     return [*lines, *shown, "  " + "-" * min(width - 2, 72)]
+
+
+_STRANGERS = {
+    "import": "reading what was imported: mails, notes and contacts hold other people's words",
+    "file": "reading files, which may hold other people's words",
+    "web": "reading a web page",
+    "site": "reading a page that is not for everybody",
+    "mcp": "hearing what a foreign server answered",
+    "tool": "hearing what a tool answered",
+    "unknown": "reading what nobody can say the origin of",
+}
+"""What stands before the colon of a label -> what the agent did before it asked for this."""
+
+
+def _private(origins: Any) -> str:
+    """Whose words may be in it that are not for whoever gets it; empty where there are none."""
+    if not isinstance(origins, list):
+        return ""
+    return ", ".join("what is private to you" if one == "user" else f"what {one} told" for one in origins)
+
+
+def _heard(label: str) -> str:
+    """Whose words may have put the agent up to it; empty where they are the user's or our own."""
+    kind = label.partition(":")[0]
+    if not label or kind in ("user", "agent", "model", "host"):
+        return ""
+    return f"{_STRANGERS.get(kind, _STRANGERS['unknown'])} ({label})"
 
 
 def raw_lines(content: bytes, *, width: int = 80) -> list[str]:

@@ -26,7 +26,8 @@ def application(run: Runner) -> typer.Typer:
     app = typer.Typer(
         name="rlp",
         help="Runloop: a terminal-first local agent OS.\n\n"
-        'Type what you want in quotes (rlp "write a mail to john about the Q4 plan"), or a command.',
+        'Type what you want in quotes (rlp "write a mail to john about the Q4 plan"), '
+        "or a command; -c goes on from there.",
         no_args_is_help=True,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

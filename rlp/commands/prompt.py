@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from rlp.commands.run import start
+from pathlib import Path
+from typing import Any
+
+from rlp.answering import Answering
+from rlp.commands.run import Following, start, submit
 from rlp.commands.why import decide
 from rlp.prepare import parameters, prepare
 from rlp.session import Session
@@ -11,27 +15,25 @@ from runloop.exits import Exit
 
 __all__ = ["prompt"]
 
+ASSISTANT = "assistant"
 
-def prompt(session: Session, *, text: str, params: tuple[str, ...] = ()) -> Exit:
-    """Run the opening a prompt means. Shell lines are named, not executed; denied ones are refused."""
+
+def prompt(session: Session, *, text: str, params: tuple[str, ...] = (), continued: bool = False) -> Exit:
+    """Run the opening a prompt means, or have the assistant do what it asks. Shell lines are named, not
+    executed; denied ones are refused."""
     found = decide(session, text)
-    match found.kind:
-        case "denied":
-            raise RefusedError(
-                f"this is never run: {found.reason}", hint="'rlp why' explains the rule", code="route.denied"
-            )
-        case "shell":
-            raise UsageError(
-                f"this is a shell line ({found.reason})",
-                hint="type it into your shell; rlp runs openings",
-                code="route.shell",
-            )
-        case "agent":
-            raise UsageError(
-                f"no opening matches this wish ({found.reason})",
-                hint="'rlp list' shows what can be run; 'rlp why' explains the route",
-                code="route.agent",
-            )
+    if found.kind == "denied":
+        raise RefusedError(
+            f"this is never run: {found.reason}", hint="'rlp why' explains the rule", code="route.denied"
+        )
+    if continued or found.kind == "agent":
+        return _wish(session, text, params, continued)
+    if found.kind == "shell":
+        raise UsageError(
+            f"this is a shell line ({found.reason})",
+            hint="type it into your shell; to have the assistant read it, begin with '?'",
+            code="route.shell",
+        )
     assert found.target is not None
     session.console.say(f"rlp: {found.target} ({found.reason})")
     given = dict(found.params)
@@ -40,3 +42,50 @@ def prompt(session: Session, *, text: str, params: tuple[str, ...] = ()) -> Exit
 
         given |= parameters(read(find(found.target, session.paths.openings_dirs)), params)
     return start(session, prepare(session, found.target, given), prompt=text)
+
+
+def _wish(session: Session, text: str, params: tuple[str, ...], continued: bool) -> Exit:
+    """Have the assistant do it, and follow it to its answer."""
+    from openings.load import find
+
+    if params:
+        raise UsageError(
+            "-p gives a parameter to an opening, and no opening fits this wish",
+            hint="'rlp why' shows where it goes; 'rlp run OPENING -p …' runs one by name",
+            code="route.params",
+        )
+    wish = text.strip()
+    wish = wish[1:].strip() if wish[0] == "?" else wish
+    # Not from the folder one happens to be in: what stands there was perhaps written by somebody else.
+    here = Path.cwd() / "openings"
+    path = find(ASSISTANT, [place for place in session.paths.openings_dirs if place != here])
+    given = {"prompt": wish, "continued": continued}
+    run_id = submit(session, prepare(session, str(path), given), prompt=text)
+    return _Wish(session, run_id).to_the_end()
+
+
+class _Wish(Following):
+    """The run of a wish being watched."""
+
+    def __init__(self, session: Session, run_id: str) -> None:
+        self._shown = Answering(session.console)
+        super().__init__(session, run_id, self._shown)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        if self._session.json:
+            self._shown.take_in(event)
+        super()._take(event)
+
+    def _delta(self, delta: dict[str, Any]) -> None:
+        if not self._session.json:
+            self._shown.delta(delta)
+
+    def _closing(self) -> Exit:
+        if self._session.json and self._finished is not None:
+            self._finished = {**self._finished, "answer": self._shown.outcome.get("answer")}
+        return super()._closing()
+
+    def _exit(self, finished: dict[str, Any]) -> Exit:
+        """As of any run; and what a person refused on the way was not done, whatever the answer says."""
+        code = super()._exit(finished)
+        return Exit.REFUSED if code is Exit.OK and self._shown.denied else code

@@ -19,7 +19,7 @@ from runloop.clock import SystemClock
 from runloop.errors import ConflictError, RefusedError, RunloopError
 from runloop.exits import Exit
 
-__all__ = ["follow", "run", "submit"]
+__all__ = ["Following", "follow", "run", "start", "submit"]
 
 SETTLED = ("promise.resolved", "promise.timed_out")
 SUBMIT_S = 300.0
@@ -67,16 +67,16 @@ def submit(session: Session, wish: Wish, *, prompt: str | None = None) -> str:
 
 def follow(session: Session, run_id: str) -> Exit:
     """Show a run to its end, asking what must be asked; the outcome becomes the exit code."""
-    return _Following(session, run_id).to_the_end()
+    return Following(session, run_id).to_the_end()
 
 
-class _Following:
-    """One run being watched."""
+class Following:
+    """One run being watched. A subclass shows it in another way."""
 
-    def __init__(self, session: Session, run_id: str) -> None:
+    def __init__(self, session: Session, run_id: str, progress: Progress | None = None) -> None:
         self._session = session
         self._run = run_id
-        self._progress = Progress(session.console)
+        self._progress = progress or Progress(session.console)
         self._follower = Follower(session, run_id, on_delta=self._delta)
         self._open: dict[str, dict[str, Any]] = {}
         """Approvals asked for and not decided: approval id -> payload of ``action.requested``."""

@@ -1,5 +1,5 @@
-"""Modules of the SDK that are served to Python agents as source, beside their own: ``runloop.collab`` and
-``runloop.speech``.
+"""Modules of the SDK that are served to Python agents as source, beside their own: ``runloop.collab``,
+``runloop.loop`` and ``runloop.speech``.
 
 Unlike ``runloop.agent`` they are not frozen into the runner, so that they may grow without a new build of
 it. An agent that imports none of them is given none, and starts as it always did. What was served is part of
@@ -20,7 +20,7 @@ from runloop.errors import UsageError
 
 __all__ = ["library_digest", "library_source", "read_library", "served_beside", "uses_library"]
 
-_ROOTS = ("collab", "speech")
+_ROOTS = ("collab", "loop", "speech")
 _IMPORT = re.compile(
     r"^[ \t]*(?:from[ \t]+runloop[ \t]+import\b(?P<names>[^#\n(]*(?:\([^)]*\))?)"
     r"|(?:from|import)[ \t]+runloop\.(?P<root>\w+))",

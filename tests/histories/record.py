@@ -14,7 +14,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.home import Home, wait_until
+from runloop.events import PromiseCreated
+from tests.contract.scripted_model import ScriptedModel, Wanted, call, calls, say
+from tests.home import Home, example_paths, wait_until
 
 HERE = Path(__file__).parent
 
@@ -164,6 +166,29 @@ def cancelled(home: Home) -> None:
     home.rlp("cancel", str(home.events("run.started")[0].run)).check()
 
 
+def assisted(home: Home) -> None:
+    """The assistant finds notes, asks the user, has a mail approved, and answers."""
+    script = [
+        call("kb_find", text="I look.", query="rollout", kinds=["note"], newest=True, limit=2),
+        calls(Wanted("ask_user", {"question": "Which day?"}), Wanted("kb_fnid", {"query": "x"})),
+        call("mail_send", to=["John Carter"], subject="The rollout", body="On the day you know."),
+        say("It is sent."),
+    ]
+    home.rlp("import", *map(str, example_paths())).check()
+    home.rlp("daemon", "stop").check()
+    model = ScriptedModel(script)
+    with model:
+        home.env.update(model.env())
+        home.rlp("? tell john about the rollout", "--no-input").check(5)
+        asked = home.events("promise.created")[0].payload
+        assert isinstance(asked, PromiseCreated)
+        home.rlp("promise", "resolve", asked.promise, "Friday", "--text").check()
+        wait_until(lambda: bool(home.events("action.requested")), "the mail to be shown")
+        (waiting,) = home.rlp("approvals", "--json").check().ndjson
+        home.rlp("approve", str(waiting["approval"])).check()
+        wait_until(lambda: _is_over(home), "the answer")
+
+
 STORIES: dict[str, Callable[[Home], None]] = {
     "approved": approved,
     "denied": denied,
@@ -172,6 +197,7 @@ STORIES: dict[str, Callable[[Home], None]] = {
     "mapped": mapped,
     "timed_out": timed_out,
     "cancelled": cancelled,
+    "assisted": assisted,
 }
 
 

@@ -12,6 +12,11 @@ AGENTS = Path(__file__).parents[3] / "sdk" / "agents"
 
 
 @pytest.fixture
+def assistant() -> AgentUnderTest:
+    return load_agent(AGENTS / "assistant")
+
+
+@pytest.fixture
 def contact_resolver() -> AgentUnderTest:
     return load_agent(AGENTS / "contact_resolver")
 

@@ -195,10 +195,11 @@ def preloaded() -> frozenset[str]:
 @cache
 def served() -> frozenset[str]:
     """Modules of the SDK that an agent is given as source when it imports them."""
-    found = {"runloop.speech", "runloop.collab"}
-    for one in (resources.files("runloop") / "collab").iterdir():
-        if one.name.endswith(".py") and one.name != "__init__.py":
-            found.add(f"runloop.collab.{one.name.removesuffix('.py')}")
+    found = {"runloop.speech", "runloop.collab", "runloop.loop"}
+    for root in ("collab", "loop"):
+        for one in (resources.files("runloop") / root).iterdir():
+            if one.name.endswith(".py") and one.name != "__init__.py":
+                found.add(f"runloop.{root}.{one.name.removesuffix('.py')}")
     return frozenset(found)
 
 
