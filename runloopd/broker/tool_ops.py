@@ -1,227 +1,443 @@
-"""``tool.list`` and ``tool.call``: an agent's own tools, by name.
+"""``tool.list`` and ``tool.call``: an agent's own tools, the host's, and those of MCP servers, by name.
 
-Knows: the order in which a tool call is judged (known → permitted → well-formed → served → in budget →
-performed → its result well-formed). Does not know: how ``tools.json`` is read (``runloop.bundle.tools``), how
-bytes travel (``providers.web``), recording (the gate).
+Knows: the order in which a tool call is judged (known → permitted → well-formed → in budget → its secrets
+there → approved → admitted → done once → its result well-formed), and how a crash at any point of it is
+resolved. Does not know: what a tool is (``tool_plan``), how it is carried out (``tool_errands``), how people
+are asked (``authority.approvals``), recording (the gate).
 
 Every call that is let through is stated as an allowed ``cap.audit`` of the capability ``tools``: what a run
 used is then on record, and the budget of a tool is counted from the record alone, so that it holds across
-attempts and restarts.
+attempts and restarts. An effect is stated once more when it has ended, as ``tool.called``.
+
+What a person approved is rebuilt right before it leaves, from the tool as it is then: a definition, a bundle,
+an argument, a secret's name or a resource that changed in between voids the approval (attacks.md C1).
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, cast
 
-import orjson
+import structlog
 
-from runloop.bundle.json_schema import Schema
-from runloop.bundle.tools import HttpTransport, Tool
-from runloop.caps.destination import Destination, parse_destination
-from runloop.caps.policy import Policy, Verdict
+from runloop.caps.policy import Policy
+from runloop.clock import Clock
 from runloop.digest import canonical
-from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
-from runloop.ops import ToolCall
-from runloop.spelling import did_you_mean
-from runloopd.broker.asks import Ask, CapabilityError, Done, audit
-from runloopd.broker.http_ops import NetPermission, body_text, checked_method, host_granted, how_to_obtain
-from runloopd.broker.ports import ProviderError
-from runloopd.broker.providers.web import WebPort, WebRequest, WebResponse
-from runloopd.broker.quotas import QuotaError, check
+from runloop.errors import RefusedError, RunloopError
+from runloop.events import Event, ToolCalled
+from runloop.ops import Effect
+from runloopd.authority.approvals import Approval, Approvals, Question
+from runloopd.authority.standing import Grant, Scope, Standing
+from runloopd.broker.asks import Ask, CapabilityError, Done
+from runloopd.broker.calls import Caller
+from runloopd.broker.effects import OverdueError, admitted, bounded, provenance
+from runloopd.broker.flows import honest
+from runloopd.broker.ports import JournalPort, Outcome
+from runloopd.broker.quotas import QuotaError
+from runloopd.broker.record import Run
+from runloopd.broker.tool_bench import Bench, Judged, ToolPorts, misfit
+from runloopd.broker.tool_errands import Lent, NoSecrets, failed, result_of, unfit
+from runloopd.broker.tool_plan import Plan, missing
+from runloopd.broker.toolbox import TOOL_CODES, ToolError
 
-__all__ = ["ToolOps"]
+__all__ = ["ToolOps", "ToolPorts"]
 
-MAX_ARGS_BYTES = 64 * 1024
-MAX_RESULT_BYTES = 1024 * 1024
-_LATER = {
-    "exec": "programs are run from issue 6 on",
-    "mcp": "MCP servers are spoken to from issue 6 on",
-    "wasm": "tools that agents implement are served from issue 6 on",
-}
-_RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
+log = structlog.get_logger(__name__)
+
+CONTENT_TYPE = "application/json"
+_TOLD = {"http.timeout": "tool.timeout", "http.unreachable": "tool.unavailable"}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Word:
+    """Whose yes a call is made under; neither: it needs none."""
+
+    approval: Approval | None = None
+    grant: Grant | None = None
+    causes: tuple[int, ...] = ()
 
 
 class ToolOps:
     """``tool.list`` and ``tool.call``."""
 
-    def __init__(self, *, web: WebPort, warn_percent: int = 80) -> None:
-        self._web = web
-        self._warn_percent = warn_percent
+    def __init__(
+        self,
+        ports: ToolPorts,
+        *,
+        journal: JournalPort,
+        approvals: Approvals,
+        standing: Standing,
+        clock: Clock,
+        deadline_ms: int = 90_000,
+        warn_percent: int = 80,
+    ) -> None:
+        self._ports = ports
+        self._bench = Bench(ports, warn_percent=warn_percent)
+        self._journal = journal
+        self._approvals = approvals
+        self._standing = standing
+        self._clock = clock
+        self._deadline_ms = deadline_ms
+
+    def effect(self, caller: Caller, args: Any, run: Run) -> Effect:
+        """What a ``tool.call`` with these arguments is on record as, in this run at this moment."""
+        return self._bench.effect(caller, args, run.tree)
 
     async def list(self, ask: Ask) -> Done:
-        """``{tools: [{id, description, kind, input_schema, result_schema, granted, missing, …}]}``."""
-        tools = []
-        for tool in ask.caller.tools:
-            missing = [_words(verdict) for verdict in _missing(tool, ask.grants, ask.agent)]
-            tools.append({**tool.to_json(), "granted": not missing, "missing": missing})
-        return Done(value={"tools": tools})
+        """``{tools: [{id, description, kind, source, effect, input_schema, granted, missing, …}]}``."""
+        return self._bench.list(ask)
 
     async def call(self, ask: Ask) -> Done:
         """``{result}``, which fits the tool's ``result_schema``."""
-        args = cast(ToolCall, ask.args)
-        tool = _find(ask, args.tool)
-        for verdict in _missing(tool, ask.grants, ask.agent):
-            raise CapabilityError(verdict)
-        if len(ask.args_blob) > MAX_ARGS_BYTES:
-            raise UsageError(f"{tool.id}: arguments of more than {MAX_ARGS_BYTES} bytes", code="tool.args")
-        if why := await _misfit(tool.accepts, args.args):
-            raise UsageError(f"{tool.id}: arguments{why}", hint="see 'tool.list'", code="tool.args")
-        http = _served(tool)
-        place = parse_destination(http.fill(args.args))
-        permission = NetPermission(ask, why=tool.id)
-        permission.require(http.method, place)
-        self._count(ask, tool)
-        request = WebRequest(
-            method=http.method,
-            place=place,
-            headers=(("Accept", "application/json, text/plain;q=0.5"),),
-            max_bytes=MAX_RESULT_BYTES,
-            owner=ask.caller.run,
-        )
-        answer = await self._web.exchange(request, permission)
-        value = await asyncio.to_thread(_value, tool, answer)
-        if why := await _misfit(tool.returns, value):
-            raise _failed(tool, f"its result does not fit its schema{why}", "tool.result")
-        return Done(value={"result": value})
+        judged = await self._bench.judge(ask)
+        plan = judged.plan
+        if plan.effect != ask.op.effect:
+            raise ToolError(f"{plan.name} has just changed", hint="call it again", code="tool.unavailable")
+        self._bench.count(ask, plan)
+        if plan.effect == "read":
+            value, label = await self._read(judged, await self._lend(ask, judged))
+            return Done(value={"result": value}, label=label)
+        await self._there(ask, judged)
+        await self._unfinished(ask, judged)
+        word = await self._word(ask, judged)
+        return await self._perform(ask, word)
 
-    def _count(self, ask: Ask, tool: Tool) -> None:
-        """Let the call through, on record, within the tool's budget for the run."""
-        used = ask.run.tools.setdefault((ask.agent, tool.id), set())
-        if tool.calls is not None:
-            warned = ask.run.warned_of(ask.caller.node, ask.caller.attempt)
-            try:
-                ask.facts += check(
-                    f"tool.{tool.id}",
-                    len(used),
-                    1,
-                    tool.calls,
-                    agent=ask.agent,
-                    warned=warned,
-                    percent=self._warn_percent,
+    async def _lend(self, ask: Ask, judged: Judged) -> Lent | None:
+        """The secrets of the call; None where it needs none."""
+        names = judged.plan.secrets
+        if not names:
+            return None
+        if self._ports.lending is None:
+            raise ToolError(
+                f"{judged.plan.name} needs {names[0]}, and no secrets are lent here",
+                hint="'rlp secret set' keeps one",
+                code="tool.secrets",
+            )
+        try:
+            return await self._ports.lending.lend(ask, names, to=judged.errand.to)
+        except CapabilityError:
+            raise
+        except RunloopError as error:
+            raise _told(judged.plan, error, None) from error
+
+    async def _there(self, ask: Ask, judged: Judged) -> None:
+        """Look whether the secrets are there before anybody is asked. They are lent when they are used: a
+        person may take days, and a loan that is not used is no news."""
+        stated = len(ask.facts)
+        await self._lend(ask, judged)
+        del ask.facts[stated:]
+
+    # --- a person's word --------------------------------------------------------------------------
+
+    async def _word(self, ask: Ask, judged: Judged) -> _Word:
+        """Wait for whoever must say yes; nobody, where nobody must."""
+        if not judged.plan.asks(ask.grants):
+            return _Word()
+        grant = self._covering(ask, judged)
+        if grant is not None:
+            return _Word(grant=grant, causes=(grant.event,))
+        heard = self._heard(ask)
+        approval = await self._approvals.request(
+            Question(
+                run=ask.caller.run,
+                node=ask.caller.node,
+                attempt=ask.caller.attempt,
+                call=ask.call.index,
+                op=ask.op.name,
+                effect=ask.op.effect,
+                key=ask.key,
+                args_digest=ask.args_digest,
+                action=_action(ask, judged, heard, self._private(ask, judged)),
+                content=_content(judged),
+                content_type=CONTENT_TYPE,
+                provenance=provenance(ask, causes=ask.known),
+            )
+        )
+        await self._approved(ask, judged.plan, approval)
+        return _Word(approval=approval, causes=(approval.decided,))
+
+    def _heard(self, ask: Ask) -> str | None:
+        """Trust label of the worst the agents had heard when this was first asked: part of the question."""
+        asked = self._approvals.asked(ask.caller.run, ask.caller.node, ask.key, ask.args_digest)
+        return cast("str | None", asked.action.get("heard")) if asked is not None else ask.run.floor
+
+    def _private(self, ask: Ask, judged: Judged) -> Sequence[str]:
+        """Whose words the call may hold, as it was when this was first asked: part of the question."""
+        asked = self._approvals.asked(ask.caller.run, ask.caller.node, ask.key, ask.args_digest)
+        return list(judged.private) if asked is None else list(asked.action.get("private", ()))
+
+    def _covering(self, ask: Ask, judged: Judged) -> Grant | None:
+        return self._standing.covering(_scope(ask, judged)) if judged.plan.grantable else None
+
+    async def _approved(self, ask: Ask, plan: Plan, approval: Approval) -> None:
+        decided = await bounded(
+            self._approvals.wait(approval.id), self._clock, due_ms=None, abandoned=ask.abandoned
+        )
+        if decided.approved:
+            return
+        words = {
+            "denied": f"the operator denied it{f': {decided.note}' if decided.note else ''}",
+            "expired": "nobody approved it in time",
+            "undone": "the operator took the approval back",
+            "voided": f"the approval became void{f': {decided.note}' if decided.note else ''}",
+        }
+        raise RefusedError(
+            f"{plan.name} was not approved: {words[decided.state]}",
+            hint="do not ask again for the same; report what you wanted to do instead",
+            code=f"approval.{decided.state}",
+        )
+
+    # --- doing it ---------------------------------------------------------------------------------
+
+    async def _read(self, judged: Judged, loan: Lent | None) -> tuple[Any, str | None]:
+        try:
+            return await self._run(judged, loan)
+        except OverdueError:
+            raise failed(judged.plan.name, "it took too long", code="tool.timeout", retryable=True) from None
+
+    async def _unfinished(self, ask: Ask, judged: Judged) -> None:
+        """What an earlier attempt, or a daemon that died, began: only what certainly did not happen is begun
+        again."""
+        begun = ask.run.effects.get(ask.key)
+        if begun is None:
+            return
+        outcome: Outcome = begun.outcome or "unknown"
+        if outcome == "unknown":
+            outcome = await self._reconcile(judged)
+            log.warning("effect_reconciled", run=ask.caller.run, node=ask.caller.node, outcome=outcome)
+        if outcome == "absent":
+            return
+        approved = self._approvals.asked(ask.caller.run, ask.caller.node, ask.key, ask.args_digest)
+        word = _Word(approval=approved)
+        error = _lost(judged.plan) if outcome == "done" else _unknown(judged)
+        ask.facts.append(_called(ask, judged, word, outcome, error.named_code))
+        raise error
+
+    async def _perform(self, ask: Ask, word: _Word) -> Done:
+        """Once more, as things are now; then the mark, and the effect. What has begun is brought to its end,
+        even if the attempt is stopped."""
+        now = ask.check()
+        ask.grants = now if isinstance(now, Policy) else ask.grants
+        judged = await self._bench.judge(ask)
+        loan = await self._lend(ask, judged)
+        events = await self._admit(ask, judged, word)
+        try:
+            return await self._carry(ask, judged, word, loan, events)
+        except BaseException:
+            if word.approval is not None:
+                self._approvals.release(word.approval.id)
+            raise
+
+    async def _admit(self, ask: Ask, judged: Judged, word: _Word) -> Sequence[Event]:
+        """The first mark. The linearisation point is the check in the same breath as it is handed over."""
+
+        def now() -> None:
+            grants = ask.check()
+            policy = grants if isinstance(grants, Policy) else ask.grants
+            for verdict in missing(judged.plan, policy, ask.agent):
+                raise CapabilityError(verdict)
+            alone = word.approval is None and judged.plan.asks(policy)
+            if alone and (word.grant is None or self._covering(ask, judged) != word.grant):
+                raise RefusedError(
+                    f"{judged.plan.name}: what let it through without a question does so no more",
+                    hint="call it again: a person is asked then",
+                    code="approval.voided",
                 )
-            except QuotaError as error:
-                error.hint = "the tool's author set this budget in tools.json"
+
+        mark = admitted(ask, causes=word.causes)
+        if word.approval is not None:
+            asked = word.approval.action
+            private = list(asked.get("private", ()))
+            action = _action(ask, judged, cast("str | None", asked.get("heard")), private)
+            content = _content(judged)
+            return await self._approvals.claim(
+                word.approval.id, action, content, mark, (ask.args_blob,), check=now
+            )
+        now()
+        return await self._journal.append(mark, blobs=(ask.args_blob,))
+
+    async def _carry(
+        self, ask: Ask, judged: Judged, word: _Word, loan: Lent | None, events: Sequence[Event]
+    ) -> Done:
+        causes = (*word.causes, *(event.id for event in events))
+        value, label = None, None
+        error: RunloopError | None = None
+        outcome: Outcome = "done"
+        try:
+            value, label = await self._run(judged, loan)
+        except OverdueError:
+            error = failed(judged.plan.name, "it took too long", code="tool.timeout", outcome="unknown")
+            outcome = "unknown"
+        except RunloopError as caught:
+            error, outcome = caught, getattr(caught, "outcome", "absent")
+        if outcome == "unknown":
+            outcome = await self._reconcile(judged)
+            if outcome != "absent":
+                log.warning("tool_outcome", tool=judged.plan.name, outcome=outcome, why=str(error))
+                error = _unknown(judged) if outcome == "unknown" else _lost(judged.plan)
+        ask.facts.append(_called(ask, judged, word, outcome, None if error is None else error.named_code))
+        if error is not None:
+            raise error
+        approval = word.approval
+        return Done(
+            value={"result": value},
+            causes=causes,
+            label=label or f"tool:{judged.plan.name}",
+            recorded=None if approval is None else lambda: self._approvals.consumed(approval.id),
+            unrecorded=None if approval is None else lambda: self._approvals.release(approval.id),
+        )
+
+    async def _run(self, judged: Judged, loan: Lent | None) -> tuple[Any, str | None]:
+        """Carry it out; its result fits, and holds no secret. Raises :class:`OverdueError`, or an error with
+        a code of the closed list."""
+        plan = judged.plan
+        due = self._clock.now_ms() + self._deadline_ms
+        lent = loan if loan is not None else NoSecrets()
+        try:
+            work = result_of(judged.errand.run(lent, due), plan.name)
+            value, label = await bounded(work, self._clock, due_ms=due, abandoned=None)
+        except RunloopError as error:
+            told = _told(plan, error, loan)
+            if told is error:
                 raise
-        # Counted now, for calls beside this one; the record says the same once it is written.
-        used.add((ask.caller.node, ask.caller.attempt, ask.call.index))
-        ask.facts.append(audit(ask.agent, _allowed(tool), ask.caller, ask.call))
+            raise told from error
+        except (OverdueError, asyncio.CancelledError):
+            raise
+        except Exception:
+            # The border between our own mistakes and a guest: logged whole here, one sentence there.
+            log.exception("tool_broke", tool=plan.name)
+            raise failed(
+                plan.name, "it broke inside", outcome="absent" if plan.effect == "read" else "unknown"
+            ) from None
+        if loan is not None:
+            value = loan.scrubber.value(value)
+        if why := await misfit(plan.returns, value):
+            raise unfit(plan.name, f"its result does not fit its schema{why}")
+        return value, honest(plan, judged.args, label)
+
+    async def _reconcile(self, judged: Judged) -> Outcome:
+        """Ask what became of it; whatever goes wrong with that, nobody knows."""
+        due = self._clock.now_ms() + self._deadline_ms
+        try:
+            return await bounded(judged.errand.outcome(due), self._clock, due_ms=due, abandoned=None)
+        except (RunloopError, OverdueError) as error:
+            log.warning("effect_reconcile_failed", tool=judged.plan.name, why=str(error))
+            return "unknown"
+        except Exception:
+            log.exception("tool_broke", tool=judged.plan.name)
+            return "unknown"
 
 
-def _find(ask: Ask, name: str) -> Tool:
-    known = {tool.id: tool for tool in ask.caller.tools}
-    if name in known:
-        return known[name]
-    hint = did_you_mean(name, known, f"its tools: {', '.join(known) or 'none'}")
-    raise NotFoundError(f"{ask.agent} has no tool {name[:128]!r}", hint=hint, code="tool.unknown")
+# --- what is bound, and what is stated ------------------------------------------------------------
 
 
-def _served(tool: Tool) -> HttpTransport:
-    """The tool's transport, if a call of it can be carried out by this build; else the reason why not."""
-    if tool.http is None:
-        raise RefusedError(
-            f"{tool.id} is a tool of the kind {tool.kind!r}, which is not served yet: {_LATER[tool.kind]}",
-            hint="use a tool of the kind 'http'",
-            code="tool.transport",
-        )
-    if tool.secrets:
-        raise RefusedError(
-            f"{tool.id} needs {tool.secrets[0]}: secrets are not given to tools yet",
-            hint="use a tool that needs none",
-            code="tool.secrets",
-        )
-    if tool.requires_confirmation:
-        raise RefusedError(
-            f"{tool.id} requires a person's confirmation, which cannot be asked for yet",
-            hint="use a tool that needs none, or report what you wanted to do",
-            code="tool.confirmation",
-        )
-    checked_method(tool.http.method)
-    return tool.http
-
-
-# --- rights ---------------------------------------------------------------------------------------
-
-
-def _missing(tool: Tool, grants: Policy, agent: str) -> list[Verdict]:
-    """A refusal for every capability the tool names and the agent does not have."""
-    verdicts = [_verdict(tool, word, grants, agent) for word in tool.capabilities]
-    return [verdict for verdict in verdicts if not verdict.allowed]
-
-
-def _verdict(tool: Tool, word: str, grants: Policy, agent: str) -> Verdict:
-    name, _, target = word.partition(":")
-    plain = grants.allows(name, "" if name == "net" else target, agent=agent)
-    if plain.allowed and (name != "net" or not target or host_granted(grants, _host(target))):
-        return plain
-    shown = f"{name} {target}".rstrip()
-    held = grants.allows(name, "nothing" if name == "net" else target, agent=agent)
-    return Verdict(
-        allowed=False,
-        capability=name,
-        target=target,
-        reason=f"{tool.id} needs {shown}, which is not granted to {agent}: {held.reason.rpartition(': ')[2]}",
-        how_to_obtain=how_to_obtain(agent, name),
+def _content(judged: Judged) -> bytes:
+    """What a person reads, to the byte what is dispatched: nothing of it may change afterwards."""
+    plan = judged.plan
+    return canonical(
+        {
+            "tool": plan.name,
+            "definition": plan.definition,
+            "arguments": judged.args,
+            "sends": judged.errand.shown,
+            "secrets": list(plan.secrets),
+        }
     )
 
 
-def _host(target: str) -> Destination:
-    return parse_destination(f"https://{target}/")
+def _action(ask: Ask, judged: Judged, heard: str | None, private: Sequence[str]) -> dict[str, Any]:
+    """The canonical action: what the person decides on, apart from the content itself."""
+    plan, resource = judged.plan, judged.errand.resource
+    return {
+        "kind": "tool.call",
+        "summary": f"call {plan.name} on {resource}"[:300],
+        "tool": plan.name,
+        "origin": plan.origin,
+        "definition": plan.definition,
+        "effect": plan.effect,
+        "resource": resource,
+        "secrets": list(plan.secrets),
+        "agent": ask.agent,
+        "bundle": ask.caller.pin.bundle_digest,
+        "run": ask.caller.run,
+        "node": ask.caller.node,
+        "key": ask.key,
+        "heard": heard,
+        "private": list(private),
+        "budget_calls": plan.calls,
+        "grantable": plan.grantable,
+        "amount_micro_usd": 0,
+    }
 
 
-def _allowed(tool: Tool) -> Verdict:
-    return Verdict(
-        allowed=True,
-        capability="tools",
-        target=tool.id,
-        reason=f"it is a tool of its own, and {', '.join(tool.capabilities)} is granted",
+def _scope(ask: Ask, judged: Judged) -> Scope:
+    plan = judged.plan
+    return Scope(
+        agent=ask.agent,
+        bundle=ask.caller.pin.bundle_digest,
+        tool=plan.name,
+        definition=plan.definition,
+        effect=plan.effect,
+        resource=judged.errand.resource,
     )
 
 
-def _words(verdict: Verdict) -> str:
-    return f"{verdict.capability} {verdict.target}".rstrip()
-
-
-# --- results --------------------------------------------------------------------------------------
-
-
-def _value(tool: Tool, answer: WebResponse) -> Any:
-    """The answer as a JSON value: parsed, or text as it is."""
-    if not 200 <= answer.status <= 299:
-        raise _failed(
-            tool,
-            f"{answer.place.authority} answered HTTP {answer.status}",
-            "tool.failed",
-            retryable=answer.status in _RETRYABLE,
-        )
-    if answer.truncated:
-        raise _failed(tool, f"its result is larger than {MAX_RESULT_BYTES} bytes", "tool.result")
-    if not answer.body:
-        return None
-    text = body_text(answer)
-    if text is None:
-        raise _failed(tool, "its result is neither JSON nor text", "tool.result")
-    media = answer.headers.get("content-type", "").lower().partition(";")[0].strip()
-    if not media.endswith(("/json", "+json")):
-        return text
-    try:
-        value = orjson.loads(text)
-        canonical(value)
-    except (orjson.JSONDecodeError, RunloopError) as error:
-        raise _failed(tool, "its result is not JSON that can be kept", "tool.result") from error
-    return value
-
-
-async def _misfit(schema: Schema, value: Any) -> str | None:
-    """Why a value does not fit, off the event loop: a stranger's schema may take its steps."""
-    why = await asyncio.to_thread(schema.misfit, value)
-    return None if why is None else why.removeprefix("$")
-
-
-def _failed(tool: Tool, why: str, code: str, *, retryable: bool = False) -> ProviderError:
-    return ProviderError(
-        f"{tool.id} failed: {why}",
-        hint="try again later" if retryable else "report it to the author of the agent",
+def _called(ask: Ask, judged: Judged, word: _Word, outcome: Outcome, code: str | None) -> ToolCalled:
+    plan = judged.plan
+    return ToolCalled(
+        node=ask.caller.node,
+        attempt=ask.caller.attempt,
+        call=ask.call.index,
+        agent=ask.agent,
+        tool=plan.name,
+        origin=plan.origin,
+        effect=plan.effect,
+        resource=judged.errand.resource,
+        definition=plan.definition,
+        key=ask.key,
+        outcome=outcome,
         code=code,
-        retryable=retryable,
+        approval=None if word.approval is None else word.approval.id,
+        grant=None if word.grant is None else word.grant.id,
     )
+
+
+# --- errors ---------------------------------------------------------------------------------------
+
+
+def _told(plan: Plan, error: RunloopError, loan: Lent | None) -> RunloopError:
+    """What went wrong with a code of the closed list, and without a secret in its words."""
+    if isinstance(error, (CapabilityError, QuotaError)):
+        return error
+    code = error.named_code
+    known = code if code in TOOL_CODES else _TOLD.get(code)
+    if known is None:
+        known = "tool.secrets" if code.startswith("secret.") else "tool.failed"
+    message, hint = error.message, error.hint
+    if not message.startswith(plan.name):
+        message = f"{plan.name} failed: {message}"
+    if loan is not None:
+        message, hint = loan.scrubber.text(message), None if hint is None else loan.scrubber.text(hint)
+    return ToolError(
+        message[:2_000],
+        hint=hint,
+        code=known,
+        retryable=bool(getattr(error, "retryable", False)),
+        outcome=getattr(error, "outcome", "absent"),
+    )
+
+
+def _unknown(judged: Judged) -> RunloopError:
+    return ToolError(
+        f"{judged.plan.name} may or may not have happened: it was begun on {judged.errand.resource}, and its"
+        " end is not known",
+        hint="look there, or ask the recipient; Runloop will not do it again by itself",
+        code="tool.unknown_outcome",
+        outcome="unknown",
+    )
+
+
+def _lost(plan: Plan) -> RunloopError:
+    return unfit(plan.name, "it was done, and its result is lost")

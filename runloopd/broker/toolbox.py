@@ -68,7 +68,14 @@ class Offer:
     """How often a run may call it."""
     definition: str = ""
     """Digest of the definition as a person saw it; bound to an approval."""
+    resource: tuple[str, ...] = ()
+    """Arguments that say what is touched (a path, a recipient); empty: all of them together. They are brought
+    into canonical form before anything looks at them, and so are dispatched."""
+    grantable: bool = True
+    """A person may allow it for good, for one resource. False for whatever runs commands."""
     tags: tuple[str, ...] = ()
+    leaves: bool = True
+    """Of a foreign server: what it is told may leave this machine."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -83,9 +90,14 @@ class ToolContext:
     deadline_ms: int
     """Unix time at which the gate gives up."""
     grants: Any = None
-    """:class:`runloop.caps.policy.Policy` of the caller, for what is checked by target."""
+    """:class:`runloop.caps.policy.Policy` of the caller, for what is checked by target; whoever finds one
+    missing raises :class:`runloopd.broker.asks.CapabilityError`."""
+    net: Any = None
+    """:class:`runloopd.broker.providers.web.Permission` of this call, for sources that reach the web."""
     secrets: dict[str, Any] = field(default_factory=dict)
     """Name -> :class:`runloopd.broker.secrets.Secret`; revealed only where it is sent."""
+    args: dict[str, Any] = field(default_factory=dict)
+    """The arguments of the call: what a source looks for when it is asked how the call ended."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -106,7 +118,11 @@ class ToolSource(Protocol):
         ...
 
     def withheld(self) -> Sequence[tuple[str, str]]:
-        """Names that exist and are not offered now, each with the reason (suspended, unavailable)."""
+        """Names that exist and are not offered now, each with the reason.
+
+        One that begins with ``suspended`` ends a call with ``tool.suspended``, any other with
+        ``tool.unavailable``.
+        """
         ...
 
     async def call(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> ToolResult:

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import json
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
 from runloop.bundle.tools import Tool, parse_tools
+from runloopd.broker.asks import Ask
 from runloopd.broker.calls import Caller
 from runloopd.broker.ports import ProviderError
+from runloopd.broker.tool_testing import ScriptedTools, offer
+from runloopd.broker.toolbox import Offer
 from tests.unit.bundle.test_tools import transport, weather
 
+from .test_mail import asked, decide
 from .world import RUN, World, until, within
 
 GRANTED = 'net = ["api.weather.example"]'
@@ -174,26 +178,257 @@ async def test_a_server_that_says_no_is_a_failure(sunny: World, status: int, ret
     assert f"HTTP {status}" in value["message"]
 
 
-# --- what is served later -------------------------------------------------------------------------
+# --- requests that change something elsewhere -----------------------------------------------------
+
+NOTE = {
+    "id": "notes.add",
+    "transport": {"kind": "http", "method": "POST", "url": "https://api.weather.example/v1/{board}/notes"},
+    "input_schema": {
+        "type": "object",
+        "properties": {"board": {"type": "string"}, "text": {"type": "string"}},
+        "required": ["board", "text"],
+        "additionalProperties": False,
+    },
+    "result_schema": True,
+}
+
+
+async def add(world: World, caller: Caller, **args: Any) -> asyncio.Task[Any]:
+    return world.begin(
+        caller, "tool.call", {"tool": "notes.add", "args": args or {"board": "a", "text": "b"}}
+    )
+
+
+@pytest.mark.requirement("I6.tools.1")
+async def test_a_request_that_changes_something_is_shown_whole_and_sent_after_a_yes(world: World) -> None:
+    task = await add(world, await agent(world, NOTE), board="x/y", text="Grüezi")
+    approval = await asked(world)
+    assert world.web.requests == []
+    shown = json.loads(world.reader.blob(approval.content_blob))
+    assert shown["sends"] == {
+        "method": "POST",
+        "url": "https://api.weather.example/v1/x%2Fy/notes",
+        "headers": {},
+        "body": {"text": "Grüezi"},
+    }
+    assert approval.action["resource"] == "POST https://api.weather.example/v1/x%2Fy/notes"
+    await decide(world)
+    world.clock.advance(5_000)
+    assert (await within(task)).value == {"result": {}}
+    (sent,) = world.web.requests
+    assert (sent.method, json.loads(sent.body)) == ("POST", {"text": "Grüezi"})
+    assert ("Idempotency-Key", approval.key) in sent.headers
+    assert ("Content-Type", "application/json") in sent.headers
 
 
 @pytest.mark.parametrize(
-    ("changed", "code"),
+    ("effect", "tools", "asks"),
     [
-        ({"transport": {"kind": "exec"}}, "tool.transport"),
-        ({"transport": {"kind": "mcp"}}, "tool.transport"),
-        ({"transport": {"kind": "wasm"}}, "tool.transport"),
-        ({"secrets": ["runloop/weather/key"]}, "tool.secrets"),
-        ({"requires_confirmation": True}, "tool.confirmation"),
-        ({"transport": transport(method="POST")}, "http.method"),
+        (None, '["notes.add"]', True),
+        ("read", "[]", True),
+        ("read", '["notes.*"]', True),
+        ("read", '["*"]', True),
+        ("send", '["notes.add"]', True),
+        ("read", '["notes.add"]', False),
     ],
 )
-async def test_what_is_not_served_yet_is_refused_by_name(
-    sunny: World, changed: dict[str, Any], code: str
+async def test_nobody_is_asked_only_where_bundle_and_policy_both_say_it_changes_nothing(
+    world: World, effect: str | None, tools: str, asks: bool
 ) -> None:
-    value = await forecast(sunny, await agent(sunny, changed))
+    changed = {**NOTE, **({"effect": effect} if effect else {})}
+    task = await add(world, await agent(world, changed, grants=f"{GRANTED}\ntools = {tools}"))
+    await until(lambda: task.done() or world.approvals.list())
+    assert bool(world.approvals.list()) is asks
+    assert task.done() is not asks
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "retried"),
+    [(400, "tool.failed", True), (409, "tool.failed", True), (500, "tool.unknown_outcome", False),
+     (503, "tool.unknown_outcome", False), (302, "tool.failed", True)],
+)  # fmt: skip
+async def test_a_server_that_said_no_may_be_asked_again_and_one_that_broke_may_not(
+    world: World, status: int, code: str, retried: bool
+) -> None:
+    world.web.status = status
+    safe = {**NOTE, "effect": "read"}
+    grants = f'{GRANTED}\ntools = ["notes.add"]'
+    answer = await within(await add(world, await agent(world, safe, grants=grants)))
+    assert answer.value["code"] == code
+    world.web.status = 200
+    again = await within(await add(world, await agent(world, safe, grants=grants, attempt=2)))
+    assert again.ok is retried
+    assert len(world.web.requests) == (2 if retried else 1)
+
+
+@pytest.mark.parametrize("kind", ["http", "exec", "wasm"])
+async def test_whatever_asks_for_confirmation_is_asked_about(sunny: World, kind: str) -> None:
+    kinds: dict[str, dict[str, Any]] = {
+        "http": {},
+        "exec": {"transport": {"kind": "exec", "argv": ["true"]}, "capabilities": ["exec:true"]},
+        "wasm": {"transport": {"kind": "wasm", "tool": "own.do"}, "capabilities": []},
+    }
+    changed = {**kinds[kind], "requires_confirmation": True, "effect": "read"}
+    caller = await agent(sunny, changed, grants=GRANTED + '\nexec = ["true"]')
+    call = {"tool": "weather.get_forecast", "args": {"city": "Bern"}}
+    task = sunny.begin(caller, "tool.call", call)
+    approval = await asked(sunny)
+    assert approval.effect == "send" and sunny.web.requests == []
+    await decide(sunny, "deny")
+    assert (await within(task)).value["code"] == "approval.denied"
+
+
+# --- secrets --------------------------------------------------------------------------------------
+
+KEY = "runloop/weather/key"
+VALUE = "hunter2-hunter2-hunter2"
+KEYED = {
+    "secrets": [KEY],
+    "transport": transport(headers={"Authorization": f"Bearer {{secret:{KEY}}}", "X-Plain": "yes"}),
+}
+WITH_KEY = f'{GRANTED}\nsecrets = ["{KEY}"]'
+
+
+async def keep(world: World, *, to: str = "api.weather.example") -> None:
+    world.vault.put(KEY, VALUE)
+    await world.book.state_set(KEY, "memory", [to], "operator:1000")
+
+
+@pytest.mark.requirement("I6.tools.6")
+async def test_a_secret_is_put_in_where_it_is_sent_and_nowhere_else(sunny: World) -> None:
+    await keep(sunny)
+    sunny.web.body = json.dumps({"forecast": f"you said {VALUE}", "days": [VALUE.encode().hex()]}).encode()
+    value = await forecast(sunny, await agent(sunny, KEYED, grants=WITH_KEY))
+    (sent,) = sunny.web.requests
+    assert [(key.name, key.prefix, key.secret.reveal()) for key in sent.keys] == [
+        ("Authorization", "Bearer ", VALUE)
+    ]
+    assert ("X-Plain", "yes") in sent.headers
+    assert value == {"result": {"forecast": "you said [secret]", "days": ["[secret]"]}}
+    (used,) = sunny.payloads("secret.used")
+    assert (used.name, used.by, used.to) == (KEY, "agent:writer", "api.weather.example")
+    recorded = b"".join(
+        sunny.reader.blob(answer.result_blob) for answer in sunny.payloads("hostcall.delivered")
+    )
+    assert VALUE.encode() not in recorded
+
+
+@pytest.mark.parametrize(
+    ("grants", "to", "there", "code"),
+    [
+        (GRANTED, "api.weather.example", True, "cap.denied"),
+        (WITH_KEY, "evil.example", True, "tool.secrets"),
+        (WITH_KEY, "api.weather.example", False, "tool.secrets"),
+    ],
+    ids=["not-granted", "bound-elsewhere", "absent"],
+)
+async def test_without_right_destination_or_value_nothing_is_sent(
+    sunny: World, grants: str, to: str, there: bool, code: str
+) -> None:
+    await keep(sunny, to=to)
+    if not there:
+        sunny.vault.drop(KEY)
+    value = await forecast(sunny, await agent(sunny, KEYED, grants=grants))
     assert value["code"] == code
-    assert sunny.web.requests == []
+    assert sunny.web.requests == [] and sunny.payloads("secret.used") == []
+
+
+async def test_a_secret_in_an_error_is_scrubbed(sunny: World) -> None:
+    await keep(sunny)
+    sunny.web.fails.append(ProviderError(f"the server said {VALUE}", code="http.cut", hint=VALUE))
+    value = await forecast(sunny, await agent(sunny, KEYED, grants=WITH_KEY))
+    assert value["code"] == "tool.failed"
+    assert VALUE not in json.dumps(value)
+
+
+async def test_a_secret_that_was_asked_about_and_not_used_is_no_news(world: World) -> None:
+    await keep(world)
+    changed = {
+        **NOTE,
+        "secrets": [KEY],
+        "transport": {**NOTE["transport"], "headers": {"X-Key": f"{{secret:{KEY}}}"}},  # type: ignore[dict-item]
+    }
+    task = await add(world, await agent(world, changed, grants=WITH_KEY))
+    approval = await asked(world)
+    assert VALUE.encode() not in world.reader.blob(approval.content_blob)
+    assert approval.action["secrets"] == [KEY]
+    await decide(world, "deny")
+    await within(task)
+    assert world.payloads("secret.used") == []
+
+
+# --- tools of servers and of agents ---------------------------------------------------------------
+
+ALIAS = {
+    "id": "board.post",
+    "transport": {"kind": "mcp", "server": "board", "tool": "post"},
+    "capabilities": [],
+    "result_schema": {"type": "object", "required": ["did"]},
+}
+
+
+async def alias(world: World, offered: Offer | None, **more: Any) -> tuple[Caller, ScriptedTools]:
+    source = ScriptedTools([] if offered is None else [offered])
+    world.sources.append(source)
+    await world.restart()
+    return await agent(world, {**ALIAS, **more}, grants='tools = ["mcp.board.post"]'), source
+
+
+async def test_a_tool_of_a_server_is_called_under_the_bundles_own_name_and_both_schemas(
+    world: World,
+) -> None:
+    offered = offer(
+        "mcp.board.post", {"city": {"type": "string"}}, source="mcp", effect="read", confirm=False
+    )
+    caller, source = await alias(world, offered)
+    source.label = "mcp:board"  # what it says itself may go back to it unasked
+    call = {"tool": "board.post", "args": {"city": "Bern"}}
+    assert (await world.call(caller, "tool.call", call)).value == {"result": {"did": "mcp.board.post"}}
+    source.answer = lambda name, args: {"done": name}
+    assert (await world.call(caller, "tool.call", call)).value["code"] == "tool.result"
+    refused = await world.call(replace(await world.caller("time = true", node="o"), tools=caller.tools),
+                               "tool.call", call)  # fmt: skip
+    assert refused.value["code"] == "cap.denied"
+    assert len(source.calls) == 2
+
+
+async def test_a_bundle_does_not_make_a_servers_tool_harmless_by_saying_so(world: World) -> None:
+    offered = offer("mcp.board.post", {"city": {"type": "string"}}, source="mcp")
+    caller, source = await alias(world, offered, effect="read")
+    world.begin(caller, "tool.call", {"tool": "board.post", "args": {"city": "Bern"}})
+    await asked(world)
+    assert source.calls == []
+
+
+async def test_a_server_that_is_not_there_makes_its_tool_unavailable(world: World) -> None:
+    caller, _ = await alias(world, None)
+    answer = await world.call(caller, "tool.call", {"tool": "board.post", "args": {"city": "Bern"}})
+    assert answer.value["code"] == "tool.unavailable"
+
+
+@dataclass
+class Guests:
+    """Serves tools of agents, in this process."""
+
+    served: list[tuple[str | None, str, dict[str, Any]]] = field(default_factory=list)
+
+    async def serve(self, ask: Ask, agent: str | None, tool: str, args: dict[str, Any]) -> Any:
+        self.served.append((agent, tool, args))
+        return {"forecast": "sun"}
+
+
+async def test_a_tool_of_another_agent_needs_the_right_to_start_it(world: World) -> None:
+    guests = world.guests = Guests()
+    await world.restart()
+    changed = {
+        "transport": {"kind": "wasm", "tool": "sky.look", "agent": "astronomer"},
+        "capabilities": ["spawn:astronomer"],
+    }
+    refused = await forecast(world, await agent(world, changed, grants="time = true"))
+    assert refused["code"] == "cap.denied" and guests.served == []
+    caller = replace(await world.caller('spawn = ["astronomer"]', node="o"), tools=tools(changed))
+    assert await forecast(world, caller) == {"result": {"forecast": "sun"}}
+    assert guests.served == [("astronomer", "sky.look", {"city": "Bern"})]
 
 
 # --- budgets --------------------------------------------------------------------------------------
@@ -214,7 +449,7 @@ async def test_a_tool_is_called_as_often_as_its_budget_says(sunny: World) -> Non
 
 async def test_a_budget_is_one_for_the_run_across_attempts_and_restarts(sunny: World) -> None:
     sunny.web.fails.append(ProviderError("cut", code="http.cut"))
-    assert (await forecast(sunny, await agent(sunny, TWICE)))["code"] == "http.cut"
+    assert (await forecast(sunny, await agent(sunny, TWICE)))["code"] == "tool.failed"
     await sunny.restart()
     later = await agent(sunny, TWICE, attempt=2)
     assert "result" in await forecast(sunny, later)

@@ -322,6 +322,7 @@ def test_every_shipped_agent_is_pinned_by_its_present_digest() -> None:
 def test_the_shipped_agents_are_all_accepted() -> None:
     found = registry(AGENTS, pins=read_pins(AGENTS))
     assert [(agent.pin.name, agent.pin.variant) for agent in found.list()] == [
+        ("assistant", "default"),
         ("contact_resolver", "default"),
         ("context_gatherer", "default"),
         ("critic", "c"),

@@ -78,10 +78,94 @@ def test_no_tools_are_no_mistake() -> None:
     assert parse() == ()
 
 
-@pytest.mark.parametrize("kind", ["exec", "mcp", "wasm"])
-def test_kinds_that_are_served_later_are_read(kind: str) -> None:
-    (tool,) = parse(weather(transport={"kind": kind}))
-    assert (tool.kind, tool.http) == (kind, None)
+TRANSPORTS: list[tuple[dict[str, Any], list[str]]] = [
+    ({"kind": "exec", "argv": ["git", "log", "--", "{city}"]}, ["exec:git"]),
+    ({"kind": "exec", "argv": ["git"], "env": {"TOKEN": "{secret:runloop/a/b}"}}, ["exec:git"]),
+    ({"kind": "mcp", "server": "board", "tool": "post"}, []),
+    ({"kind": "wasm", "tool": "own.do"}, []),
+    ({"kind": "wasm", "tool": "own.do", "agent": "other"}, ["spawn:other"]),
+]
+
+
+@pytest.mark.parametrize(("given", "needs"), TRANSPORTS)
+def test_every_kind_of_tool_is_read(given: dict[str, Any], needs: list[str]) -> None:
+    secrets = ["runloop/a/b"] if "env" in given else []
+    (tool,) = parse(weather(transport=given, capabilities=needs, secrets=secrets))
+    assert (tool.kind, tool.http) == (given["kind"], None)
+    assert getattr(tool, given["kind"]) is not None
+
+
+@pytest.mark.parametrize(
+    ("changed", "finding"),
+    [
+        ({"transport": {"kind": "exec", "argv": []}}, "transport.argv must be a list"),
+        ({"transport": {"kind": "exec", "argv": "git log"}}, "transport.argv must be a list"),
+        ({"transport": {"kind": "exec", "argv": ["{city}"]}}, "transport.argv: the program itself is fixed"),
+        ({"transport": {"kind": "exec", "argv": ["git log"]}}, "transport.argv: the program itself is fixed"),
+        ({"transport": {"kind": "exec", "argv": ["git", "--x={city}"]}}, "transport.argv: an argument as"),
+        ({"transport": {"kind": "exec", "argv": ["git", "{town}"]}}, "the argument 'town' is a word of argv"),
+        ({"transport": {"kind": "exec", "argv": ["git"]}}, "it runs git and does not ask for 'exec:git'"),
+        ({"transport": {"kind": "exec", "argv": ["a"], "env": {"LD_PRELOAD": "x"}}}, "transport.env: LD_"),
+        ({"transport": {"kind": "exec", "argv": ["a"], "env": {"A": "{x}"}}}, "transport.env: 'A': only"),
+        ({"transport": {"kind": "mcp", "server": "B", "tool": "x"}}, "transport.server must be"),
+        ({"transport": {"kind": "mcp", "server": "b", "tool": "x y"}}, "transport.tool must be"),
+        ({"transport": {"kind": "wasm", "tool": "x"}}, "transport.tool must be a tool as its agent names it"),
+        (
+            {"transport": {"kind": "wasm", "tool": "a.b", "agent": "other"}},
+            "other serves it, and it does not",
+        ),
+        ({"transport": transport(headers={"Host": "x"})}, "transport.headers: 'Host' is not the author's"),
+        ({"transport": transport(headers={"A": "x\ny"})}, "transport.headers: 'A' cannot be written"),
+        (
+            {"transport": transport(headers={"A": "{secret:runloop/a/b}"})},
+            "it sends runloop/a/b and does not",
+        ),
+        ({"transport": transport(headers={"A": "{secret:runloop/a/b}x"})}, "transport.headers: 'A': one"),
+        ({"secrets": ["runloop/a/b"]}, "nothing of the request carries runloop/a/b"),
+        ({"transport": transport(body=["city"])}, "transport.body must be a list of names"),
+        ({"transport": transport(method="POST", query=[], body=[])}, "nothing of the request carries the"),
+        ({"effect": "harmless"}, "effect is 'harmless'"),
+        ({"effect": "write"}, "effect: a request changes nothing here"),
+    ],
+)
+def test_a_transport_that_cannot_be_carried_out_is_told(changed: dict[str, Any], finding: str) -> None:
+    assert any(found.startswith(f"weather.get_forecast: {finding}") for found in findings(weather(**changed)))
+
+
+def test_a_secret_goes_over_https_only() -> None:
+    plain = transport(url="http://api.weather.example/", headers={"A": "{secret:runloop/a/b}"})
+    found = findings(weather(transport=plain, secrets=["runloop/a/b"]))
+    assert any("over https only" in finding for finding in found)
+
+
+def program(*argv: str) -> Tool:
+    schema = {"type": "object", "properties": {"a": {}}}
+    given = {"kind": "exec", "argv": ["git", *argv]}
+    return parse(weather(transport=given, capabilities=["exec:git"], input_schema=schema))[0]
+
+
+@pytest.mark.parametrize(
+    ("argv", "value", "words"),
+    [
+        (["{a}"], "x y; $(z)", ["x y; $(z)"]),
+        (["{a}"], ["x", 1, None, True], ["x", "1", "true"]),
+        (["{a}", "b"], None, ["b"]),
+        (["--", "{a}"], "--output=/etc/x", ["--", "--output=/etc/x"]),
+    ],
+)
+def test_an_argument_is_whole_words_of_an_argv(argv: list[str], value: Any, words: list[str]) -> None:
+    tool = program(*argv)
+    assert tool.exec is not None and tool.exec.words({"a": value}) == ("git", *words)
+
+
+@pytest.mark.requirement("C2")
+@pytest.mark.parametrize("value", ["-x", "--output=/etc/x", ["ok", "-c"], {"b": 1}, "a\0b", -1])
+def test_an_argument_never_becomes_an_option_of_the_program(value: Any) -> None:
+    tool = program("log", "{a}")
+    assert tool.exec is not None
+    with pytest.raises(UsageError) as caught:
+        tool.exec.words({"a": value})
+    assert caught.value.named_code == "tool.args"
 
 
 @pytest.mark.parametrize(

@@ -1,11 +1,11 @@
 """``tools.json``: what an agent may call by name, read strictly and with every mistake reported at once.
 
-Knows: the shape of a tool, which permissions it must name for what it does, how its arguments become a
-request. Does not know: whether the permissions are granted (``runloop.caps``), or how a request travels
-(the daemon's broker). Pure.
+Knows: the shape of a tool, and which permissions it must name for what it does. Does not know: the transports
+themselves (``bundle.transports``), whether the permissions are granted (``runloop.caps``), or how a request
+travels (the daemon's broker). Pure.
 
 A tool is part of the signed bundle, so its author vouches for it; but it is run inside the daemon, on
-arguments that a guest chose. Arguments therefore only ever fill places of a fixed URL, escaped.
+arguments that a guest chose. Arguments therefore only ever fill places that the author left for them.
 """
 
 from __future__ import annotations
@@ -14,31 +14,39 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
-from urllib.parse import quote, urlencode
 
 from runloop.bundle import strict_json
 from runloop.bundle.digest import BundleError
 from runloop.bundle.json_schema import Schema, read_schema
-from runloop.caps.destination import Destination, parse_destination
+from runloop.bundle.transports import (
+    KEYS,
+    SECRET,
+    ExecTransport,
+    HttpTransport,
+    McpTransport,
+    WasmTransport,
+    read_exec,
+    read_http,
+    read_mcp,
+    read_wasm,
+    secrets_in,
+)
 from runloop.caps.grants import GrantError, NetRule, parse_hosts
 from runloop.caps.policy import CAPABILITIES
-from runloop.digest import canonical
-from runloop.errors import RunloopError, UsageError
+from runloop.digest import digest
+from runloop.errors import RunloopError
 from runloop.spelling import did_you_mean
 
-__all__ = ["HttpTransport", "Tool", "ToolsError", "TransportKind", "parse_tools"]
+__all__ = ["Effect", "Tool", "ToolsError", "TransportKind", "parse_tools"]
 
 TransportKind = Literal["exec", "http", "mcp", "wasm"]
+Effect = Literal["read", "write", "send"]
 
 MAX_TOOLS_BYTES = 256 * 1024
 MAX_TOOLS = 64
 
 _ID = re.compile(r"[a-z][a-z0-9_]{0,63}(\.[a-z][a-z0-9_]{0,63})+\Z")
-_ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
-_SECRET = re.compile(r"runloop/[a-z0-9_-]+/[A-Za-z0-9_.-]+\Z")
 _TAG = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:/-]{0,63}\Z")
-_HOLE = re.compile(r"\{([^{}]*)\}")
-_METHODS = ("DELETE", "GET", "HEAD", "PATCH", "POST", "PUT")
 _KEYS = (
     "id",
     "description",
@@ -49,14 +57,10 @@ _KEYS = (
     "secrets",
     "budget",
     "requires_confirmation",
+    "effect",
     "tags",
 )
-_TRANSPORTS: dict[str, tuple[str, ...]] = {
-    "exec": ("argv",),
-    "http": ("method", "query", "url"),
-    "mcp": ("server", "tool"),
-    "wasm": ("tool",),
-}
+_EFFECTS = ("read", "write", "send")
 
 
 class ToolsError(BundleError):
@@ -70,38 +74,6 @@ class ToolsError(BundleError):
         super().__init__(
             f"{origin}: " + "; ".join(findings[:8]) + more, hint=f"correct {origin}", findings=findings[:64]
         )
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class HttpTransport:
-    """One request to a fixed place."""
-
-    method: str
-    url: str
-    """With ``{argument}`` where an argument fills a segment of the path."""
-    query: tuple[str, ...] = ()
-    """Arguments that become query parameters of the same name."""
-
-    @property
-    def destination(self) -> Destination:
-        """The place, before its holes are filled."""
-        return parse_destination(_HOLE.sub("x", self.url))
-
-    @property
-    def holes(self) -> tuple[str, ...]:
-        """Arguments that fill the path."""
-        return tuple(_HOLE.findall(self.url))
-
-    def fill(self, args: Mapping[str, Any]) -> str:
-        """The URL for these arguments; raises :class:`UsageError` (``tool.args``) for one with no place."""
-        nowhere = sorted(set(args) - set(self.query) - set(self.holes))
-        if nowhere:
-            raise _misplaced(f"nothing of the request carries the argument {nowhere[0]!r}")
-        url = _HOLE.sub(lambda hole: _segment(hole[1], args), self.url)
-        pairs = [(name, text) for name in self.query if name in args for text in _texts(name, args[name])]
-        if not pairs:
-            return url
-        return f"{url}{'&' if '?' in url else '?'}{urlencode(pairs, quote_via=quote, safe='')}"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -126,7 +98,15 @@ class Tool:
     calls: int | None = None
     """How often a run may call it; None: as often as the run may call anything."""
     requires_confirmation: bool = False
+    effect: Effect | None = None
+    """What its author says it does at most; None: nothing is said, and it is taken for the worst."""
     tags: tuple[str, ...] = ()
+    exec: ExecTransport | None = None
+    """Of the kind ``exec``; as the next two of theirs."""
+    mcp: McpTransport | None = None
+    wasm: WasmTransport | None = None
+    definition: str = ""
+    """Digest of all that ``tools.json`` says of it."""
 
     def to_json(self) -> dict[str, Any]:
         """What an agent, and a person, see of it."""
@@ -140,30 +120,6 @@ class Tool:
             "requires_confirmation": self.requires_confirmation,
             "tags": list(self.tags),
         }
-
-
-def _segment(name: str, args: Mapping[str, Any]) -> str:
-    if name not in args:
-        raise _misplaced(f"the argument {name!r} fills the path and is missing")
-    (text, *more) = _texts(name, args[name]) or [""]
-    if more or not text or text in (".", ".."):
-        raise _misplaced(f"the argument {name!r} fills one segment of the path: one value, no dots alone")
-    return quote(text, safe="")
-
-
-def _texts(name: str, value: Any) -> list[str]:
-    """A value as it stands in a URL; a list gives the parameter several times, null none."""
-    if value is None:
-        return []
-    if isinstance(value, list):
-        return [text for item in value if not isinstance(item, list) for text in _texts(name, item)]
-    if isinstance(value, dict):
-        raise _misplaced(f"the argument {name!r} is an object, which no URL can carry")
-    return [value if isinstance(value, str) else canonical(value).decode()]
-
-
-def _misplaced(why: str) -> UsageError:
-    return UsageError(why, hint="'tool.list' shows what the tool takes", code="tool.args")
 
 
 # --- reading --------------------------------------------------------------------------------------
@@ -219,79 +175,107 @@ class _Reader:
         self._missing("id", "description", "transport", "input_schema")
         transport = self._object("transport")
         kind = transport.get("kind", "http")
-        if not isinstance(kind, str) or kind not in _TRANSPORTS:
-            self._wrong(f"transport.kind is {kind!r}; known: {', '.join(_TRANSPORTS)}")
+        if not isinstance(kind, str) or kind not in KEYS:
+            self._wrong(f"transport.kind is {kind!r}; known: {', '.join(KEYS)}")
             kind = "http"
         else:
-            _unknown(f"{self._at}transport: ", transport, ("kind", *_TRANSPORTS[kind]), self._findings)
-        http = self._http(transport) if kind == "http" and "kind" in transport else None
+            _unknown(f"{self._at}transport: ", transport, ("kind", *KEYS[kind]), self._findings)
+        if "kind" not in transport:
+            kind = ""
+        http = read_http(transport, self._wrong) if kind == "http" else None
+        program = read_exec(transport, self._wrong) if kind == "exec" else None
+        foreign = read_mcp(transport, self._wrong) if kind == "mcp" else None
+        served = read_wasm(transport, self._wrong) if kind == "wasm" else None
         capabilities = self._words("capabilities", lambda word: len(word) <= 512, "capability[:target]")
+        secrets = self._words("secrets", SECRET.match, "runloop/<scope>/<name>")
         if http is not None:
             self._arguments(http)
+        if program is not None:
+            self._holes(program.holes, "is a word of argv")
         self._permissions(http, capabilities)
+        self._needs(program, served, capabilities)
+        self._places_of_secrets(http, program, secrets)
         return Tool(
             id=self._text("id", _ID.match, "write family.verb, as 'weather.get_forecast'"),
             description=self._text("description", lambda it: 0 < len(it) <= 2_000, "use 1 to 2000 letters"),
-            kind=cast(TransportKind, kind),
+            kind=cast(TransportKind, kind or "http"),
             http=http,
+            exec=program,
+            mcp=foreign,
+            wasm=served,
+            definition=digest(self._given),
             input_schema=self._object("input_schema"),
             result_schema=self._given.get("result_schema", True),
             accepts=self._schema("input_schema", {}),
             returns=self._schema("result_schema", True),
             capabilities=capabilities,
-            secrets=self._words("secrets", _SECRET.match, "runloop/<scope>/<name>"),
+            secrets=secrets,
             calls=self._budget(),
             requires_confirmation=self._flag("requires_confirmation"),
+            effect=self._effect(http),
             tags=self._words("tags", _TAG.match, "plain words"),
         )
 
     # --- parts ------------------------------------------------------------------------------------
-
-    def _http(self, transport: Mapping[str, Any]) -> HttpTransport | None:
-        method, url, query = (transport.get(key) for key in ("method", "url", "query"))
-        good = True
-        if not isinstance(method, str) or method not in _METHODS:
-            good = self._wrong(f"transport.method is {method!r}; use {', '.join(_METHODS)}")
-        query = [] if query is None else query
-        if not isinstance(query, list) or not all(isinstance(q, str) and _ARGUMENT.match(q) for q in query):
-            good = self._wrong("transport.query must be a list of names of arguments")
-        if not isinstance(url, str):
-            good = self._wrong("transport.url must be an https URL")
-        if not good:
-            return None
-        made = HttpTransport(method=str(method), url=str(url), query=tuple(dict.fromkeys(query or ())))
-        try:
-            place = made.destination
-        except UsageError as error:
-            self._wrong(f"transport.url: {error.message}")
-            return None
-        fixed = str(url).partition("://")[2].partition("/")[0] + str(url).partition("?")[2]
-        if _HOLE.search(fixed) or not all(map(_ARGUMENT.match, made.holes)):
-            self._wrong(
-                "transport.url: arguments as {name} fill segments of the path only; others go to query"
-            )
-            return None
-        if any("{" in part and not _HOLE.fullmatch(part) for part in str(url).partition("?")[0].split("/")):
-            self._wrong(f"transport.url: in {place.path!r} an argument must be a whole segment")
-            return None
-        return made
 
     def _arguments(self, http: HttpTransport) -> None:
         schema = self._object("input_schema")
         properties, required = schema.get("properties", {}), schema.get("required", [])
         if not isinstance(properties, dict) or not isinstance(required, list):
             return  # the schema's own finding
-        for name in (*http.query, *http.holes):
+        for name in (*http.query, *http.holes, *(http.body or ())):
             if name not in properties:
                 self._wrong(f"the argument {name!r} of the request is no property of input_schema")
         for name in http.holes:
             if name not in required:
                 self._wrong(f"the argument {name!r} fills the path: input_schema must require it")
         for name in properties:
-            if name not in (*http.query, *http.holes) and http.method in ("GET", "HEAD"):
+            if name not in (*http.query, *http.holes, *(http.body or ())) and (
+                http.reads or http.body is not None
+            ):
+                where = "transport.query" if http.reads else "transport.query or transport.body"
+                self._wrong(f"nothing of the request carries the argument {name!r}; name it in {where}")
+
+    def _holes(self, holes: Iterable[str], what: str) -> None:
+        properties = self._object("input_schema").get("properties", {})
+        for name in holes:
+            if isinstance(properties, dict) and name not in properties:
+                self._wrong(f"the argument {name!r} {what} and is no property of input_schema")
+
+    def _needs(
+        self, program: ExecTransport | None, served: WasmTransport | None, capabilities: tuple[str, ...]
+    ) -> None:
+        """A program and another agent are named among the permissions, as they are called."""
+        if program is not None and f"exec:{program.program}" not in capabilities:
+            self._wrong(f"it runs {program.program} and does not ask for 'exec:{program.program}'")
+        if served is not None and served.agent and f"spawn:{served.agent}" not in capabilities:
+            self._wrong(f"{served.agent} serves it, and it does not ask for 'spawn:{served.agent}'")
+
+    def _places_of_secrets(
+        self, http: HttpTransport | None, program: ExecTransport | None, secrets: tuple[str, ...]
+    ) -> None:
+        """What is sent is named, and what is named is sent, or handed to a program."""
+        places = http.headers if http is not None else program.env if program is not None else ()
+        used = secrets_in(places)
+        for name in used:
+            if name not in secrets:
+                self._wrong(f"it sends {name} and does not name it under 'secrets'")
+        for name in secrets if http is not None else ():
+            if name not in used:
                 self._wrong(
-                    f"nothing of the request carries the argument {name!r}; name it in transport.query"
+                    f"nothing of the request carries {name}; write {{secret:{name}}} in transport.headers"
                 )
+
+    def _effect(self, http: HttpTransport | None) -> Effect | None:
+        given = self._given.get("effect")
+        if given is None:
+            return None
+        if given not in _EFFECTS:
+            self._wrong(f"effect is {given!r}; use {', '.join(_EFFECTS)}")
+            return None
+        if http is not None and given == "write":
+            self._wrong("effect: a request changes nothing here; use 'read' or 'send'")
+        return cast(Effect, given)
 
     def _permissions(self, http: HttpTransport | None, capabilities: tuple[str, ...]) -> None:
         """Every capability exists, and the tool asks for what its own request needs."""
@@ -348,7 +332,7 @@ class _Reader:
             if key not in self._given:
                 self._wrong(f"{key!r} is missing")
         if "transport" in self._given and "kind" not in self._object("transport"):
-            self._wrong(f"transport.kind is missing; known: {', '.join(_TRANSPORTS)}")
+            self._wrong(f"transport.kind is missing; known: {', '.join(KEYS)}")
 
     def _text(self, key: str, fits: Callable[[str], object], fix: str) -> str:
         value = self._given.get(key)

@@ -1,0 +1,37 @@
+"""``rlp grant``: what was allowed for good, and taking it back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from rlp.output import moment
+from rlp.session import Session
+from runloop.exits import Exit
+
+__all__ = ["list_", "revoke"]
+
+
+def list_(session: Session, *, agent: str | None) -> Exit:
+    """List what is done without asking, by whose word."""
+    found = session.ask("grants.list", agent=agent)["grants"]
+    rows = found if session.json else [_row(grant) for grant in found]
+    session.console.rows(
+        rows,
+        ("grant", "agent", "tool", "effect", "resource", "given"),
+        empty="nothing is allowed for good; 'rlp approve ID --always' allows what waits",
+    )
+    return Exit.OK
+
+
+def _row(grant: dict[str, Any]) -> dict[str, Any]:
+    return {**grant, "given": f"{moment(grant['given_ms'])} by {grant['principal']}"}
+
+
+def revoke(session: Session, *, grant: str, reason: str) -> Exit:
+    """Take one back: from now on a person is asked again."""
+    taken = session.ask("grants.revoke", grant=grant, reason=reason)
+    if session.json:
+        session.console.json(taken)
+    else:
+        session.console.say(f"{taken['agent']} asks again before {taken['tool']} on {taken['resource']}")
+    return Exit.OK
