@@ -163,7 +163,8 @@ def test_every_method_of_the_host_stands_for_ops() -> None:
     methods = host_methods()
     assert methods["kb_search"] == ("kb.search",)
     named = {op for ops in methods.values() for op in ops}
-    assert set(OPS) == named, "an op without a method, or a method whose op was not found"
+    by_name = {"agent.delegate", "secret.use"}  # made with host.call until the next build of the runner
+    assert set(OPS) == named | by_name, "an op without a method, or a method whose op was not found"
 
 
 def test_a_decorated_function_is_seen_without_importing_it(agent: Path) -> None:

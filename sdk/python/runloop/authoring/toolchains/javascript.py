@@ -63,6 +63,8 @@ HOST_CALLS = {
     "promise.resolve": (),
     "input.ask": (),
     "model.embed": (),
+    "agent.delegate": (),
+    "secret.use": (),
 }  # fmt: skip
 """Op -> what it looks like in source: methods of the SDK's host, and what the runner's shim turns into it.
 
