@@ -69,6 +69,7 @@ def _all(session: Session) -> Iterator[Check]:
         ("ledger", _ledger),
         ("daemon", _daemon),
         ("sandbox", _sandbox),
+        ("programs", _programs),
         ("trust", _trust),
         ("unsigned", _unsigned),
         ("agents", _agents),
@@ -221,6 +222,25 @@ def _sandbox(session: Session) -> Check:
         found = f"{len(layers) - len(absent)} of {len(layers)} layers hold; not {', '.join(absent)}"
         return Check("sandbox", "warning", found, "the others hold without; a newer kernel may offer it")
     return Check("sandbox", "ok", f"{len(layers)} layers hold: {', '.join(layers)}")
+
+
+def _programs(session: Session) -> Check:
+    """What holds the programs that agents run: every layer is required, and none of them runs without."""
+    found: list[dict[str, Any]] | None = None
+    if session.running() is not None:
+        found = session.ask("status").get("programs")
+    if found is None:
+        return Check("programs", "ok", "the daemon tries what holds them; none is run without")
+    words = ", ".join(f"{layer['name']} ({layer['found']})" for layer in found if layer["holds"])
+    absent = [f"{layer['name']}: {layer['found']}" for layer in found if not layer["holds"]]
+    if absent:
+        return Check(
+            "programs",
+            "warning",
+            f"no program is run: {'; '.join(absent)}",
+            "all are required: install bubblewrap, on a kernel with user namespaces, seccomp and Landlock",
+        )
+    return Check("programs", "ok", f"held by {words}")
 
 
 def _trust(session: Session) -> Check:

@@ -111,7 +111,7 @@ def test_every_mistake_is_told_at_once_with_a_suggestion() -> None:
         ('[capabilities]\n"kb_read.contacts_raw" = true', "nothing to unmask"),
         ('[capabilities]\nmail = ["nobody"]', "recipient patterns"),
         ('[capabilities]\nsecrets = ["aws/key"]', "runloop/<scope>/<name>"),
-        ('[capabilities]\nspawn = ["Writer"]', "agent names"),
+        ('[capabilities]\nspawn = ["Writer"]', "names of agents"),
         ('[capabilities]\nexec = ["rm -rf"]', "program names"),
         ("[capabilities]\nfs = [" + '"/a",' * 20_000 + "]", "longer than"),
     ],

@@ -1,0 +1,88 @@
+"""Which servers a program in the sandbox reaches: those that ``net`` names, at addresses that were judged.
+
+Knows: what of ``net`` can hold for a connection whose inside nobody sees. Does not know: HTTP beyond its port
+(``tools.proxy``). As everywhere (``providers.web``), the name is resolved once, every address is judged, and
+one of exactly those is dialled.
+
+A rule with methods or paths bounds requests, and a tunnel shows none: such a rule lets no program through.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+from runloop.caps.destination import Destination, kind_of_address, parse_destination
+from runloop.caps.grants import NetRule
+from runloop.errors import RefusedError
+
+__all__ = ["GrantedHosts"]
+
+Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
+_DIALLED = 3
+_CONNECT_S = 5.0
+
+
+class GrantedHosts:
+    """Implements :class:`runloopd.broker.tools.sandbox.Egress`."""
+
+    def __init__(
+        self,
+        rules: Iterable[NetRule] | bool,
+        *,
+        noted: Callable[[str, int], None] = lambda host, port: None,
+        resolve: Resolve | None = None,
+    ) -> None:
+        """``rules`` True: any public server. ``noted`` hears where each connection went."""
+        self._rules = rules if isinstance(rules, bool) else tuple(rules)
+        self._noted = noted
+        self._resolve = resolve or _resolve
+
+    async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """See the port."""
+        bracketed = f"[{host}]" if ":" in host else host
+        place = parse_destination(f"https://{bracketed}:{port}/")
+        if not self._granted(place):
+            raise RefusedError(f"net {place.authority} is not granted to this program", code="cap.denied")
+        texts = [place.host] if place.address is not None else await self._resolve(place.host, place.port)
+        addresses = [ip_address(text) for text in texts]
+        for address in addresses:
+            # One address that may not be dialled condemns the name: it is not who it was granted as.
+            if kind_of_address(address) is not None and not self._named(place, address):
+                raise RefusedError(
+                    f"{place.host} leads to {address}, which is no public address and not granted itself",
+                    code="net.address",
+                )
+        failure = OSError("it has no address")
+        for address in addresses[:_DIALLED]:
+            try:
+                async with asyncio.timeout(_CONNECT_S):
+                    made = await asyncio.open_connection(str(address), place.port)
+            except (OSError, TimeoutError) as error:
+                failure = OSError(str(error))
+                continue
+            self._noted(place.host, place.port)
+            return made
+        raise failure
+
+    def _granted(self, place: Destination) -> bool:
+        if isinstance(self._rules, bool):
+            return self._rules
+        return any(
+            not rule.methods and not rule.paths and rule.allows(f"https://{place.authority}/")
+            for rule in self._rules
+        )
+
+    def _named(self, place: Destination, address: IPv4Address | IPv6Address) -> bool:
+        names = {str(address)}
+        if address.is_loopback and place.host == "localhost":
+            names.add("localhost")
+        rules = () if isinstance(self._rules, bool) else self._rules
+        return any(rule.host in names and rule.port in (0, place.port) for rule in rules)
+
+
+async def _resolve(host: str, port: int) -> Sequence[str]:
+    found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(entry[4][0]) for entry in found))
