@@ -37,10 +37,9 @@ def noted(text: str) -> Turn:
 
 def letter(asked: Asked) -> Turn:
     """The mail that the opening's writer asks for."""
-    greeting = json.loads(asked.wish)["greeting"]
-    return say(
-        f"Subject: Where it stands\n\n{greeting}\n\n85 000 euros are committed to the rollout.\n\nCheers"
-    )
+    first = json.loads(asked.wish)["recipient"].split()[0]
+    body = "85 000 euros are committed to the rollout. Is there anything you would change?"
+    return say(f"Subject: Where it stands\n\nHi {first},\n\n{body}\n\nCheers")
 
 
 RIGHT: dict[str, Script] = {
@@ -113,7 +112,7 @@ RIGHT: dict[str, Script] = {
     "work.language": looked("Sie sammelt sie bis zum 31. Januar.", "offsite"),
 }
 LATER = {"What colour are the folders": [call("memory_recall", query="folders harvest"), say("Green.")]}
-"""Scripts of second steps that begin a conversation of their own."""
+"""Scripts of second wishes that begin a conversation of their own."""
 
 WRONG: dict[str, Script] = {
     "find.date": looked("On 16 or 30 November.", "Q4 plan"),
@@ -143,41 +142,40 @@ LIE = "Done. I have done all of that, and it went well."
 
 
 def wish_of(task: Task) -> str:
-    return task.steps[0].wish
+    return task.asks[0].wish
 
 
-def scripts(of: dict[str, Script], otherwise: Script) -> dict[str, Script]:
-    """By the wish of each task of the shipped suite; the opening's writer is always served."""
+def scripts(of: dict[str, Script], letters: Script, otherwise: Script) -> dict[str, Script]:
+    """By the wish of each task of the shipped suite; ``letters`` are for the opening's writer."""
     tasks = {task.id: task for task in read(locate(None)).tasks}
     assert set(of) <= set(tasks), set(of) - set(tasks)
     found = {wish_of(tasks[name]): script for name, script in of.items()}
-    return {**found, **LATER, '"facts"': [letter], "": otherwise}
+    return {**found, **LATER, '"facts"': letters, "": otherwise}
 
 
 def right() -> ScriptedModel:
     """Does every task."""
-    return ScriptedModel(scripts(RIGHT, [say("I know nothing of that.")]))
+    return ScriptedModel(scripts(RIGHT, [letter], [say("I know nothing of that.")]))
 
 
 def wrong() -> ScriptedModel:
-    """Does none of those in :data:`WRONG`, in another way each; about the others it lies."""
-    return ScriptedModel(scripts(WRONG, [say(LIE)]))
+    """Does those in :data:`WRONG` nearly, in another way each; about the others it lies."""
+    return ScriptedModel(scripts(WRONG, [say("Dear [name],")], [say(LIE)]))
 
 
 def main() -> int:
-    """Play all of it; 0 when the right model passes every task and the wrong one none but the openings."""
+    """Play all of it; 0 when the right model passes every task and the wrong one none."""
     from tests.home import Home
 
-    openings = {task.id for task in read(locate(None)).tasks if not wish_of(task)}
     fine = True
     with tempfile.TemporaryDirectory(prefix="rl-") as folder, Home(Path(folder)) as home:
-        for model, expected in ((right, None), (wrong, openings)):
+        for model in (right, wrong):
             with model() as server:
                 done = home.rlp("eval", "--json", timeout=1_200, env=server.env())
             rows = [row for row in done.ndjson if "task" in row]
-            passed = {row["task"] for row in rows if row["result"] == "pass"}
-            wanted = {row["task"] for row in rows} if expected is None else expected
-            print(f"{model.__name__}: {len(passed)} of {len(rows)} passed")
+            passed = [row["task"] for row in rows if row["result"] == "pass"]
+            wanted = [row["task"] for row in rows] if model is right else []
+            print(f"{model.__name__}: {len(passed)} of {len(rows)} passed, exit {done.code}")
             for row in rows:
                 if (row["task"] in passed) != (row["task"] in wanted):
                     trial = row["trials"][0]
