@@ -1,0 +1,230 @@
+"""A run as a program outside hears of it: started for it, watched until it ends or waits, told in JSON.
+
+Knows: which events count, how much of a result is told. Does not know: MCP. Nothing here decides a question:
+whoever asks from outside has no person's authority.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from rlp.follow import Follower
+from rlp.prepare import prepare
+from rlp.serving.exposed import Door
+from rlp.serving.link import Link
+from rlp.session import Session
+from runloop.errors import ConflictError, NotFoundError, RunloopError
+
+__all__ = ["SUBMIT_S", "artifact_uri", "rest_of", "start", "watch"]
+
+SUBMIT_S = 300.0
+WAIT_S = 0.5
+"""Longest silence before it is asked again whether anybody still waits."""
+MAX_OUTPUT_CHARS = 256 * 1024
+_ERRAND = """\
+version: 0
+name: errand
+params:
+  tool: {type: string}
+  args: {type: object}
+nodes:
+  - id: call
+    use: agent:AGENT
+    with: {tool: "{{params.tool}}", args: "{{params.args}}"}
+"""
+
+
+def start(session: Session, client: str, door: Door, args: dict[str, Any]) -> str:
+    """Start what stands behind a door, for ``client``; the run's id. Raises what the checks say."""
+    if door.what == "tool":
+        answer = session.ask(
+            "face.submit",
+            SUBMIT_S,
+            client=client,
+            source=_ERRAND.replace("AGENT", door.agent),
+            name="errand",
+            params={"tool": door.target, "args": args},
+        )
+        return str(answer["run"])
+    wish = prepare(session, door.target, args)
+    answer = session.ask(
+        "face.submit",
+        SUBMIT_S,
+        client=client,
+        source=wish.source,
+        name=wish.opening.name,
+        path=str(wish.path),
+        params=wish.params,
+        openings=dict(wish.nested),
+    )
+    return str(answer["run"])
+
+
+def watch(
+    session: Session, run: str, told: Callable[[int, str], None], gone: threading.Event, link: Link
+) -> dict[str, Any]:
+    """Follow a run until it ends or waits for a person; then how it stands, see :func:`rest_of`.
+
+    ``told`` is given a count and a line for each step. When ``gone`` is set, nobody waits for the answer any
+    more: the run is cancelled.
+    """
+    try:
+        return _watched(session, run, told, gone, link)
+    finally:
+        session.hang_up()  # and with it what was subscribed to
+
+
+def _watched(
+    session: Session, run: str, told: Callable[[int, str], None], gone: threading.Event, link: Link
+) -> dict[str, Any]:
+    follower = Follower(session, run)
+    rest = Rest(run)
+    steps = 0
+    while True:
+        for event in follower.next(WAIT_S):
+            rest.take(event)
+            if line := _step(event):
+                steps += 1
+                told(steps, line)
+        if rest.over or rest.waits:
+            return rest.told()
+        if gone.is_set() and not link.stopping:
+            with suppress(ConflictError):  # it ended meanwhile
+                session.ask("run.cancel", run=run, reason="whoever asked for it cancelled")
+            return rest.told()
+        if link.stopping:
+            return rest.told()
+
+
+def rest_of(session: Session, client: str, run: str) -> dict[str, Any]:
+    """How a run of ``client`` stands: ``{run, state, ...}``. Raises :class:`NotFoundError` for any other run,
+    which for this client does not exist."""
+    unknown = NotFoundError("you started no such run", hint="give the id of a run of yours", code="face.run")
+    try:
+        first = session.ask("run.events", run=run, limit=1)
+    except RunloopError as error:
+        raise unknown from error
+    begun: dict[str, Any] = first["events"][0] if first["events"] else {"kind": ""}
+    if begun["kind"] != "run.started" or begun["payload"]["principal"] != f"mcp:{client}":
+        raise unknown
+    rest = Rest(first["run"])
+    try:
+        for event in Follower(session, first["run"]).next(0.0):
+            rest.take(event)
+    finally:
+        session.hang_up()  # and with it what was subscribed to
+    return rest.told()
+
+
+class Rest:
+    """One run's events, folded to what is told of them."""
+
+    def __init__(self, run: str) -> None:
+        self.run = run
+        self.begun = False
+        self.over: dict[str, Any] | None = None
+        self._open: dict[str, str] = {}
+        """Approval or promise -> what is waited for, in words."""
+        self._outputs: dict[str, Any] = {}
+        self._artifacts: dict[str, dict[str, Any]] = {}
+        self._of: dict[str, str] = {}
+        self._shown: frozenset[str] = frozenset()
+
+    @property
+    def waits(self) -> bool:
+        """Whether a person is needed."""
+        return bool(self._open)
+
+    def take(self, event: dict[str, Any]) -> None:
+        """Learn from an event, of the run or of one inside it."""
+        payload = event["payload"]
+        match event["kind"]:
+            case "run.started" if not self.begun:
+                self.begun, self.run = True, event["run"]
+                self._shown = _results(payload["definition"])
+            case "action.requested":
+                # Not what it is in words: those name people by their addresses, for the person in rlp.
+                self._open[payload["approval"]] = f"a decision on {payload['action'].get('kind') or 'it'}"
+                self._of[payload["approval"]] = event["run"]
+            case "action.decided":
+                self._open.pop(payload["approval"], None)
+            case "promise.created" if payload["resolver"] == "operator":
+                self._open[payload["promise"]] = "an answer"
+                self._of[payload["promise"]] = event["run"]
+            case "promise.resolved" | "promise.timed_out":
+                self._open.pop(payload["promise"], None)
+            case "node.finished" if event["run"] == self.run and payload["status"] == "succeeded":
+                for port, value in ((payload.get("output") or {}).get("ports") or {}).items():
+                    if payload["node"] in self._shown or f"{payload['node']}.{port}" in self._shown:
+                        self._outputs[f"{payload['node']}.{port}"] = value
+            case "artifact.created" if event["run"] == self.run:
+                self._artifacts[payload["name"]] = payload
+            case "run.finished" if event["run"] == self.run:
+                self.over = payload
+                self._open.clear()
+            case "run.finished":
+                for name in [name for name, of in self._of.items() if of == event["run"]]:
+                    self._open.pop(name, None)
+
+    def told(self) -> dict[str, Any]:
+        """``{run, state, waiting?, outputs?, artifacts?, error?}``; ``state``: ``running``, ``waiting``,
+        ``succeeded``, ``failed`` or ``cancelled``."""
+        told: dict[str, Any] = {"run": self.run, "state": "running"}
+        if self._open:
+            told["state"] = "waiting"
+            told["waiting"] = [{"for": what[:200], "id": name} for name, what in self._open.items()]
+        if self.over is not None:
+            told["state"] = self.over["outcome"]
+            if error := self.over.get("error"):
+                told["error"] = {key: error.get(key) for key in ("code", "message")}
+            told["outputs"] = self._within()
+        if self._artifacts:
+            told["artifacts"] = [
+                {
+                    "name": name,
+                    "uri": artifact_uri(self.run, name),
+                    "media_type": one["media_type"],
+                    "size": one["size"],
+                }
+                for name, one in self._artifacts.items()
+            ]
+        return told
+
+    def _within(self) -> Any:
+        if len(json.dumps(self._outputs)) <= MAX_OUTPUT_CHARS:
+            return self._outputs
+        return {"left_out": "the outputs are too large to be told here; the artifacts have them"}
+
+
+def _results(definition: dict[str, Any]) -> frozenset[str]:
+    """Which outputs are the result: the ports an opening saves, else all of its last nodes. What passes
+    between its nodes is nobody's outside."""
+    saved = (definition.get("artifacts") or {}).get("save") or ()
+    if saved:
+        return frozenset(f"{node}.{port}" for node, port in saved)
+    nodes = {str(node["id"]) for node in definition.get("nodes", ())}
+    begin = {edge["from"][0] for edge in definition.get("edges", ()) if isinstance(edge.get("from"), list)}
+    return frozenset(nodes - begin)
+
+
+def artifact_uri(run: str, name: str) -> str:
+    """Names a file of a run."""
+    from urllib.parse import quote
+
+    return f"runloop://run/{run}/artifact/{quote(name, safe='')}"
+
+
+def _step(event: dict[str, Any]) -> str:
+    payload = event["payload"]
+    match event["kind"]:
+        case "node.scheduled":
+            return f"{payload['node']} starts"
+        case "node.finished":
+            return f"{payload['node']} {payload['status']}"
+        case "action.requested":
+            return f"{payload['node']} waits for a person"
+    return ""

@@ -1,0 +1,148 @@
+"""Control methods for the outside faces: what programs outside may reach, and what they ask for.
+
+A run that is asked for here has a principal of its own, ``mcp:<client>``, and nobody attends it: whatever
+needs a person waits for one in ``rlp`` (attacks.md C9, C10). What is read here is read with addresses masked.
+Knows nothing of a protocol, and does not decide what is exposed to whom.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import msgspec
+
+from runloop.caps.policy import Policy
+from runloop.errors import UsageError
+from runloopd.authority.faces import Faces, checked_client
+from runloopd.broker.ports import KnowledgePort
+from runloopd.broker.toolbox import Offer, ToolSource
+from runloopd.bus.principal import Principal
+from runloopd.gateway.methods import Nothing, Params, Row, within
+from runloopd.runs.service import Runs, Submission
+
+__all__ = ["FaceMethods"]
+
+Items = Annotated[list[str], msgspec.Meta(max_length=256)]
+_MAX_HITS = 20
+_MAX_DESCRIPTION = 2_000
+
+
+class Expose(Params, frozen=True, kw_only=True):
+    add: Items = []
+    remove: Items = []
+
+
+class OneToken(Params, frozen=True, kw_only=True):
+    name: str
+
+
+class SubmitFor(Params, frozen=True, kw_only=True):
+    client: str
+    source: str
+    name: str
+    path: str | None = None
+    params: dict[str, Any] = {}
+    openings: dict[str, str] = {}
+
+
+class ToolsFor(Params, frozen=True, kw_only=True):
+    agent: str
+
+
+class SearchFor(Params, frozen=True, kw_only=True):
+    query: Annotated[str, msgspec.Meta(max_length=1_000)]
+    k: int = 8
+    kinds: list[str] = []
+
+
+class ReadFor(Params, frozen=True, kw_only=True):
+    kind: str
+    id: Annotated[str, msgspec.Meta(max_length=1_000)]
+
+
+class FaceMethods:
+    """``face.*``. ``rights``: an agent's policy as it is now; raises for an agent that is not there."""
+
+    def __init__(
+        self,
+        faces: Faces,
+        *,
+        runs: Runs,
+        knowledge: KnowledgePort,
+        sources: Sequence[ToolSource],
+        rights: Callable[[str], Policy],
+    ) -> None:
+        self._faces = faces
+        self._runs = runs
+        self._knowledge = knowledge
+        self._sources = sources
+        self._rights = rights
+
+    def rows(self) -> Sequence[Row]:
+        """The methods. All need the operator: the program that serves a face is the operator's own."""
+        return (
+            ("face.state", Nothing, self._state, True),
+            ("face.expose", Expose, self._expose, True),
+            ("face.issue", OneToken, self._issue, True),
+            ("face.revoke", OneToken, self._revoke, True),
+            ("face.tools", ToolsFor, self._tools, True),
+            ("face.submit", SubmitFor, self._submit, True),
+            ("face.search", SearchFor, self._search, True),
+            ("face.read", ReadFor, self._read, True),
+        )
+
+    async def _state(self, _: Principal, __: Nothing) -> Any:
+        tokens = [
+            {"name": one.name, "digest": one.digest, "issued_ms": one.issued_ms} for one in self._faces.tokens
+        ]
+        return {"exposed": list(self._faces.exposed), "tokens": tokens}
+
+    async def _expose(self, principal: Principal, params: Expose) -> Any:
+        return {"exposed": list(await self._faces.expose(params.add, params.remove, principal.label))}
+
+    async def _issue(self, principal: Principal, params: OneToken) -> Any:
+        return {"name": params.name, "token": await self._faces.issue(params.name, principal.label)}
+
+    async def _revoke(self, principal: Principal, params: OneToken) -> Any:
+        await self._faces.revoke(params.name, principal.label)
+        return {"name": params.name}
+
+    async def _tools(self, _: Principal, params: ToolsFor) -> Any:
+        rights = self._rights(params.agent)
+        offers = [offer for source in self._sources for offer in source.offers()]
+        return {"tools": [_shown(one) for one in offers if rights.allows("tools", one.name).allowed]}
+
+    async def _submit(self, _: Principal, params: SubmitFor) -> Any:
+        client = checked_client(params.client)
+        # Not the operator: nothing a face starts is on record as the operator's own word.
+        outside = Principal(kind="face", name=f"mcp:{client}")
+        wish = Submission(
+            source=params.source,
+            name=params.name,
+            path=params.path,
+            params=params.params,
+            openings=params.openings,
+            origin={"via": "mcp", "client": client, "interactive": False},
+        )
+        return {"run": await self._runs.submit(outside, wish)}
+
+    async def _search(self, _: Principal, params: SearchFor) -> Any:
+        if not params.query.strip():
+            raise UsageError("the query is empty", hint="give some words", code="face.query")
+        k = within(params.k, _MAX_HITS)
+        return {"items": await self._knowledge.search(params.query, k, params.kinds, raw=False)}
+
+    async def _read(self, _: Principal, params: ReadFor) -> Any:
+        return await self._knowledge.read(params.kind, params.id, raw=False)
+
+
+def _shown(offer: Offer) -> dict[str, Any]:
+    return {
+        "name": offer.name,
+        "description": offer.description[:_MAX_DESCRIPTION],
+        "input_schema": offer.input_schema,
+        "effect": offer.effect,
+        "confirm": offer.confirm,
+        "source": offer.source,
+    }
