@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from runloop.ops import Args, FsList, FsRead, FsStat, HttpFetch, KbQuery, KbWhy, MemoryList, ToolCall
 
-__all__ = ["UNKNOWN", "heard", "lowest"]
+__all__ = ["UNKNOWN", "heard", "lowest", "may_be_private"]
 
 UNKNOWN = "unknown"
 """Rows of a query name no source, so nobody can say where they came from."""
@@ -25,9 +25,39 @@ _RANKS: Mapping[str, int] = {
     "file": 1,
     "web": 1,
     "tool": 1,
+    "site": 1,
     "unknown": 0,
 }
 """What stands before the colon -> trust. Content of the user's files and mail is other people's words."""
+
+
+_TELLS_NOTHING = frozenset(
+    {
+        "artifact.put",
+        "log.write",
+        "mail.send",
+        "model.complete",
+        "model.embed",
+        "msg.next",
+        "msg.publish",
+        "msg.reply",
+        "msg.request",
+        "msg.subscribe",
+        "progress",
+        "promise.create",
+        "promise.resolve",
+        "random.bytes",
+        "secret.use",
+        "time.now",
+        "tool.list",
+    }
+)
+"""Ops whose answers hold nothing of the user's that the tree of runs has not heard before."""
+
+
+def may_be_private(op: str) -> bool:
+    """Whether an answer of the op may hold what is the user's own. What is not known to be harmless may."""
+    return op not in _TELLS_NOTHING
 
 
 def _rank(label: str) -> int:
