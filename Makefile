@@ -68,7 +68,7 @@ bench: $(VENV)/.dev ## Run the benchmarks and print their figures
 
 lock: ## Refresh the hash-locked requirements (needs uv; a 14-day cooldown applies)
 	@for set in base build dev; do \
-	  case $$set in base) in="pyproject.toml";; build) in="requirements/build.in";; dev) in="pyproject.toml requirements/dev.in --extra a2a --extra fast --extra keyring --extra vec";; esac; \
+	  case $$set in base) in="pyproject.toml";; build) in="requirements/build.in";; dev) in="pyproject.toml requirements/dev.in --extra fast --extra keyring --extra vec";; esac; \
 	  uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" --exclude-newer "$$(date -u -d '14 days ago' +%F)" $$in -o requirements/$$set.txt; done
 

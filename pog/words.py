@@ -25,6 +25,11 @@ _TRUST = {
     "remove": "no longer trusts the publisher",
     "revoke": "revoked",
 }
+TOOL_ENDS = {
+    "done": "done",
+    "absent": "it was not done",
+    "unknown": "nobody can tell whether it happened",
+}
 WORDS: dict[str, Callable[[Any], str]] = {
     "daemon.started": lambda p: f"daemon {p.build} started",
     "daemon.stopped": lambda p: f"daemon stopped: {p.reason}",
@@ -61,11 +66,23 @@ WORDS: dict[str, Callable[[Any], str]] = {
         if p.finish == "embedded"
         else f"{p.provider} {p.model} {'wrote' if p.generated else 'filled in (no language model)'} "
         f"{p.output_tokens} tokens for {p.cost_micro_usd} micro-dollars"
+        + (f", from the {p.source}" if p.source != "asked" else "")
+        + (f"; {p.route}" if p.route else "")
     ),
     "action.requested": lambda p: f"{p.op} waits for a person: {p.action.get('summary', p.effect)}",
     "action.decided": lambda p: f"{p.principal} {p.decision} it",
     "action.claimed": lambda p: "the approval was used",
     "email.sent": lambda p: f"mail {p.subject!r} went to {', '.join(p.recipients)} by {p.provider}",
+    "tool.called": lambda p: f"{p.agent} called {p.tool} on {p.resource}: {TOOL_ENDS[p.outcome]}",
+    "grant.given": lambda p: f"{p.principal} lets {p.agent} use {p.tool} on {p.resource} for good",
+    "grant.revoked": lambda p: f"{p.principal} took the standing grant {p.grant} back",
+    "secret.set": lambda p: (
+        f"{p.principal} "
+        + (f"put the secret {p.name} into the {p.store}" if p.store else f"said where {p.name} may be sent")
+        + (f", for {', '.join(p.destinations)}" if p.destinations else "")
+    ),
+    "secret.removed": lambda p: f"{p.principal} removed the secret {p.name}",
+    "secret.used": lambda p: f"the secret {p.name} was used by {p.by} towards {p.to}",
     "artifact.created": lambda p: f"{p.node} made {p.name} ({p.media_type}, {p.size} bytes)",
     "contact.upserted": lambda p: f"contact {p.name} learnt from {p.source or 'the user'}",
     "document.imported": lambda p: f"{p.type} {p.title!r} learnt from {p.source or 'the user'}",
@@ -97,6 +114,16 @@ WORDS: dict[str, Callable[[Any], str]] = {
     "trust.changed": lambda p: (
         f"{p.principal} {_TRUST[p.change]} {p.subject}" + (f": {p.reason}" if p.reason else "")
     ),
+    "mcp.server.added": lambda p: f"{p.principal} added the MCP server {p.server}",
+    "mcp.server.removed": lambda p: f"{p.principal} removed the MCP server {p.server}: {p.reason}",
+    "mcp.tools.seen": lambda p: f"the MCP server {p.server} offers {len(p.tools)} tools",
+    "mcp.tools.approved": lambda p: (
+        f"{p.principal} approved {len(p.tools)} tools of the MCP server {p.server} as {p.effect}"
+    ),
+    "mcp.tool.suspended": lambda p: f"mcp.{p.server}.{p.tool} is suspended ({p.reason}), by {p.principal}",
+    "face.exposed": lambda p: f"{p.principal} lets programs outside reach {', '.join(p.items) or 'nothing'}",
+    "face.token.issued": lambda p: f"{p.principal} made the token {p.name} for a program outside",
+    "face.token.revoked": lambda p: f"{p.principal} revoked the token {p.name} of a program outside",
     "quota.warned": lambda p: f"{p.agent} has used {p.used} of {p.limit} {p.resource}",
     "quota.exceeded": lambda p: f"{p.agent} used up {p.limit} {p.resource}",
     "timer.set": lambda p: f"timer {p.timer} set",

@@ -160,6 +160,11 @@ class Progress:
     def _on_email_sent(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
         self._results.append(f"mail to {', '.join(payload['recipients'])} -> {payload['location']}")
 
+    def _on_tool_called(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
+        verdict = {"done": "", "absent": " was not done", "unknown": ": nobody can tell whether it happened"}
+        said = f"{payload['tool']}{verdict[payload['outcome']]}"
+        self._line(payload["node"], said, None if payload["outcome"] == "done" else "red")
+
     def _on_artifact_created(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
         if self._path:
             return  # what it saves is what its node gives

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["COMMANDS", "GLOBAL", "GROUPS", "Argument", "Command", "Option", "find"]
+__all__ = ["COMMANDS", "CONTINUE", "GLOBAL", "GROUPS", "Argument", "Command", "Option", "find"]
 
 
 class Argument(NamedTuple):
@@ -66,6 +66,12 @@ _APPROVAL = Argument("approval", "approval id, or the beginning of one")
 _NOTE = Option("note", ("--note",), "a remark that is kept with the decision", "text", "", "TEXT")
 _OPENING = Argument("opening", "name of an opening, or path of its file")
 
+_SECRET = Argument("name", "name of the secret, such as runloop/models/openai")
+_STORE = Option(
+    "store", ("--store",), "where to keep it: keyring or age; otherwise the first that works", "text", None,
+    "PLACE",
+)  # fmt: skip
+_SHELL = Argument("shell", "bash, zsh or fish; otherwise the one in $SHELL", optional=True)
 _SINCE = Option("since", ("--since",), "runs since then: 30d, 12h, or a day", "text", "30d", "TIME")
 _SCHEDULE = Argument("name", "name of the schedule")
 _FOLDER = Argument("folder", "the agent's folder; the current one otherwise", optional=True)
@@ -82,6 +88,9 @@ _ALLOWED = (
     Option("allow_downgrade", ("--allow-downgrade",), "take an older version than was installed here"),
     Option("allow_stale_index", ("--allow-stale-index",), "go by an index of agents whose time is over"),
 )
+
+CONTINUE = Option("continued", ("-c", "--continue"), "go on from the last conversation with the assistant")
+"""Of a prompt: its own option beside the global ones and ``-p``."""
 
 GLOBAL: tuple[Option, ...] = (
     Option("json", ("--json",), "data as JSON (one object per line for lists and streams)"),
@@ -135,13 +144,33 @@ COMMANDS: tuple[Command, ...] = (
         ),
     ),
     Command(
+        "cost", "cost:cost", "what models have cost, by opening, agent, provider, model, run or day",
+        (),
+        (
+            Option("since", ("--since",), "calls since then: 30d, 12h, or a day", "text", "30d", "TIME"),
+            Option("by", ("--by",), "opening, agent, provider, model, run or day", "text", "opening", "WHAT"),
+        ),
+        "As it was booked then: another price list changes no sum of the past. What answers from the cache "
+        "or a cassette saved stands beside it, and so does what was held for calls nobody knows the end of.",
+    ),
+    Command(
         "why", "why:why", "explain where a prompt would go, and by which rule",
         (Argument("prompt", "what you would type after rlp", many=True),),
         (), "A run, event, message, artifact or approval id is explained as 'rlp kb why' does.",
     ),
     Command(
-        "route", "why:route", "decide where a prompt goes: exit 10 shell, 11 agent, 13 denied",
-        (Argument("prompt", "the prompt", many=True),),
+        "route", "why:route", "decide where a prompt goes: exit 10 shell, 11 agent, 12 too late, 13 denied",
+        (Argument("prompt", "the prompt; '-' reads it from stdin", many=True),),
+        (
+            Option(
+                "known", ("--known",), "a word your shell knows as a command: an alias, say", "texts",
+                metavar="WORD",
+            ),
+            Option(
+                "timeout_ms", ("--timeout-ms",), "exit 12 when it takes longer", "number", None, "MS",
+            ),
+        ),
+        "Runs nothing, needs no daemon. 11 is for an agent or an opening; a denied line is never to be run.",
     ),
     Command(
         "replay", "replay:replay", "re-execute a run from its record and compare; nothing is sent",
@@ -264,10 +293,21 @@ COMMANDS: tuple[Command, ...] = (
             _NOTE,
             Option("yes", ("-y", "--yes"), "do not ask again on a terminal, except to widen what is trusted"),
             Option("wait", ("-w", "--wait"), "stay until it has happened or failed; Ctrl-C takes it back"),
+            Option("always", ("--always",), "and the same tool on the same resource from now on, unasked"),
         ),
-        "Without a terminal the command itself is the person's word.",
+        "Without a terminal the command itself is the person's word. What is allowed for good is bound to "
+        "the agent's bundle, the tool's definition and the resource; 'rlp grant list' shows it.",
     ),
     Command("deny", "approvals:deny", "refuse one held action", (_APPROVAL,), (_NOTE,)),
+    Command(
+        "grant list", "grant:list_", "list what is done without asking, because a person allowed it for good",
+        (), (Option("agent", ("--agent",), "of one agent", "text", None, "AGENT"),),
+    ),
+    Command(
+        "grant revoke", "grant:revoke", "take a standing grant back: a person is asked again",
+        (Argument("grant", "grant id, or the beginning of one"),),
+        (Option("reason", ("--reason",), "why; kept with it", "text", "", "TEXT"),),
+    ),
     Command("undo", "approvals:undo", "take an approval back before it leaves", (_APPROVAL,), (_NOTE,)),
     Command(
         "import", "import_:import_", "bring contacts, mail, notes, calendars, tables into the knowledge base",
@@ -279,6 +319,16 @@ COMMANDS: tuple[Command, ...] = (
             Option("retract_vanished", ("--retract-vanished",), "retract what is no longer there"),
         ),
         "Importing the same again changes nothing. A bad item is reported and the rest imported.",
+    ),
+    Command(
+        "providers", "providers:providers", "list the models: what they cost and can do, whether they answer",
+        (),
+        (
+            Option("check", ("-c", "--check"), "ask each for one token"),
+            Option("yes", ("-y", "--yes"), "with --check: also those that cost money"),
+        ),
+        "They are found on this machine (models.detect) or named under [models.providers]. With --check the "
+        "exit code is 1 when none answers.",
     ),
     Command(
         "promises", "promises:promises", "list what waits for somebody's word",
@@ -296,6 +346,38 @@ COMMANDS: tuple[Command, ...] = (
         ),
         (Option("text", ("-t", "--text"), "the words are a text, not JSON"),),
         "Whoever waits for it goes on with this value; a second word is a conflict (exit 8).",
+    ),
+    Command(
+        "secret set", "secret:set_", "set a secret, read from a prompt or from stdin",
+        (_SECRET,),
+        (
+            Option("destinations", ("--for",), "where agents may have it sent: a host, host:port, "
+                   "mcp:SERVER, program:NAME", "texts", metavar="DESTINATION"),
+            _STORE,
+        ),
+        "The value is never an argument: arguments are seen by every program. It is used from the next call "
+        "on; nothing is restarted. Without --for, no agent may use it; models, mail and MCP servers that the "
+        "configuration names it for do.",
+    ),
+    Command(
+        "secret allow", "secret:allow", "say where agents may have a secret sent",
+        (
+            _SECRET,
+            Argument("destinations", "a host, host:port, mcp:SERVER, program:NAME; or none", many=True),
+        ),
+        (),
+        "Replaces what was said before. An agent also needs the capabilities for the secret and the place.",
+    ),
+    Command(
+        "secret list", "secret:list_", "list secrets: where they lie, who used them",
+        (), (),
+        "Neither values nor their lengths are ever shown.",
+    ),
+    Command("secret rm", "secret:rm", "remove a secret", (_SECRET,)),
+    Command(
+        "secret import", "secret:import_", "move the secrets of the old secrets.toml over",
+        (), (_STORE,),
+        "The file is removed once each of its secrets is found elsewhere.",
     ),
     Command(
         "memory list", "memory:list_", "list what agents remember",
@@ -571,6 +653,84 @@ COMMANDS: tuple[Command, ...] = (
         (Option("reason", ("--reason",), "why; kept, and shown to whoever is refused", "text", "not given",
                 "TEXT"),),
     ),
+    Command("mcp ls", "mcp:list_", "list foreign MCP servers: how they are, what of them is approved"),
+    Command(
+        "mcp add", "mcp:add", "let a foreign MCP server in, after a person's yes",
+        (
+            Argument("name", "what it is called here: its tools are mcp.NAME.TOOL"),
+            Argument("argv", "the program and its arguments, after '--'", many=True, optional=True),
+        ),
+        (
+            Option("url", ("--url",), "a server in the web instead of a program", "text", None, "URL"),
+            Option("net", ("--net",), "a host the program may reach", "texts", metavar="HOST"),
+            Option("ro", ("--ro",), "a folder the program may read", "texts", metavar="DIR"),
+            Option("rw", ("--rw",), "a folder the program may change", "texts", metavar="DIR"),
+            Option(
+                "env", ("--env",), "NAME=VALUE of its environment, or NAME=secret:runloop/mcp/NAME", "texts",
+                metavar="NAME=VALUE",
+            ),
+            Option(
+                "secret", ("--secret",), "the secret that is the token of a server in the web", "text", None,
+                "SECRET",
+            ),
+            Option("legacy", ("--legacy",), "speak the protocol of 2025-11-25 with it"),
+        ),
+        "It runs in a sandbox: no network, no folders, no keys but those named here. Adding it lets nobody "
+        "call its tools: 'rlp mcp approve' does, for each definition as you saw it.",
+    ),
+    Command("mcp show", "mcp:show", "what a server runs, how it is, and what changed since you approved it",
+            (Argument("name", "as 'rlp mcp ls' names it"),)),
+    Command("mcp tools", "mcp:tools", "look at a server now and list what it offers",
+            (Argument("name", "as 'rlp mcp ls' names it"),)),
+    Command(
+        "mcp approve", "mcp:approve", "let tools of a server be called as they are defined now",
+        (Argument("what", "NAME for all that are new or changed, or NAME/TOOL"),),
+        (
+            Option("read", ("--read",), "you know that they only read: calls do not ask a person"),
+            Option("write", ("--write",), "they change what is granted; each call asks a person"),
+        ),
+        "Shows every definition in full, and what changed. Without --read each call asks a person, whatever "
+        "the server says of itself.",
+    ),
+    Command("mcp suspend", "mcp:suspend", "let tools of a server not be called until they are approved again",
+            (Argument("what", "NAME for all, or NAME/TOOL"),)),
+    Command(
+        "acp", "acp:serve", "be an agent in your editor (Agent Client Protocol), over its pipes",
+        (), (),
+        "The editor starts this. What you type there is routed as 'rlp \"...\"' does; a held action is shown "
+        "there and waits for your yes.",
+    ),
+    Command(
+        "mcp serve", "mcp_serve:serve", "let MCP clients outside use what you expose",
+        (),
+        (
+            Option("stdio", ("--stdio",), "over the pipes of the program that starts this"),
+            Option("http", ("--http",), "over HTTP on this machine, behind tokens", "text", None,
+                   "ADDRESS:PORT"),
+            Option("expose", ("--expose",), "with --stdio: kb, opening:NAME, tool:NAME or tool:NAME@AGENT",
+                   "texts", metavar="WHAT"),
+            Option("client", ("--as",), "with --stdio: what the client is called on record", "text", "stdio",
+                   "NAME"),
+            Option("rate", ("--rate",), "with --http: requests of one client per second; 20 otherwise",
+                   "number", None, "N"),
+            Option("new_token", ("--new-token",), "make a token for a client and show it, once", "text", None,
+                   "NAME"),
+            Option("revoke", ("--revoke",), "let a token be worth nothing", "text", None, "NAME"),
+            Option("tokens", ("--tokens",), "list the tokens"),
+        ),
+        "A client has no authority of yours: what would leave the machine waits in 'rlp approvals', and its "
+        "runs are on record as its own.",
+    ),
+    Command(
+        "mcp expose", "mcp_serve:expose", "say what 'rlp mcp serve --http' exposes; nothing by itself",
+        (Argument("items", "kb, opening:NAME, tool:NAME or tool:NAME@AGENT", many=True, optional=True),),
+        (Option("hide", ("--hide",), "take it off the list instead"),),
+    ),
+    Command(
+        "mcp rm", "mcp:remove", "end a server and forget every approval of its tools",
+        (Argument("name", "as 'rlp mcp ls' names it"),),
+        (Option("reason", ("--reason",), "kept with the decision", "text", "not wanted any more", "TEXT"),),
+    ),
     Command("agent held", "quarantine:held", "list the agents that may not run, and why"),
     Command(
         "agent quarantine", "quarantine:quarantine", "keep an agent from running until it is released",
@@ -583,6 +743,40 @@ COMMANDS: tuple[Command, ...] = (
         "agent release", "quarantine:release", "let a quarantined agent run again",
         (Argument("agent", "name of the agent"),),
         (Option("reason", ("--reason",), "kept with the decision", "text", "asked to", "TEXT"),),
+    ),
+    Command(
+        "shell enable", "shell:enable", "put Runloop at your prompt: a wish is done, a shell line run",
+        (_SHELL,),
+        (
+            Option(
+                "key", ("--key",), "enter: judge every line; own: only on Alt-Enter", "text", "enter", "KEY"
+            ),
+        ),
+        "One marked block in the shell's start-up file. Off in CI, over SSH and on dumb terminals, and with "
+        "RUNLOOP_SHELL=off.",
+    ),
+    Command(
+        "shell disable", "shell:disable", "take it away again; the start-up file is as before, byte for byte",
+        (_SHELL,),
+    ),
+    Command("shell status", "shell:status", "say for each shell whether Runloop is at its prompt", (_SHELL,)),
+    Command(
+        "eval", "eval:eval_", "play golden tasks against a model and judge what comes of them",
+        (Argument("suite", "folder of a suite; otherwise the shipped one", optional=True),),
+        (
+            Option("provider", ("--provider",), "ask this provider; rules: no language model", "text", None,
+                   "NAME"),
+            Option("model", ("--model",), "this model of the provider", "text", None, "NAME"),
+            Option("tasks", ("-t", "--task"), "only these tasks; patterns such as 'mail.*'", "texts",
+                   metavar="TASK"),
+            Option("repeat", ("--repeat",), "play each task so often", "number", 1, "N"),
+            Option("threshold", ("--threshold",), "per cent that must pass; otherwise the suite's", "number",
+                   None, "PERCENT"),
+            Option("trend", ("--trend",), "play nothing, show earlier results"),
+            Option("show", ("--list",), "play nothing, list the tasks"),
+        ),
+        "In homes of their own that vanish afterwards: your ledger is not touched, nothing leaves this "
+        "machine but what your model is asked. Exit 1 when too few passed.",
     ),
     Command("doctor", "doctor:doctor", "look for what is wrong here; needs no daemon"),
     Command(
@@ -627,11 +821,15 @@ GROUPS: dict[str, str] = {
     "agent": "agents: what is installed, and who may run",
     "memory": "what agents remember",
     "promise": "what waits for somebody's word",
+    "grant": "what is done without asking, because a person allowed it for good",
+    "secret": "what only the host knows",
     "cap": "capabilities of agents",
     "policy": "policies before they hold",
     "trust": "who may publish agents",
+    "mcp": "foreign MCP servers and their tools",
     "daemon": "this user's daemon",
     "config": "configuration",
+    "shell": "Runloop at your shell's prompt",
 }
 """First words of two-word commands."""
 

@@ -10,7 +10,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,8 @@ from runloop import __version__
 from runloop.config import Config, Paths, load
 from runloop.errors import RunloopError, UsageError
 from runloop.exits import Exit
+from runloopd.broker.secrets import Known
+from runloopd.privacy import guard_process, take_keys
 
 __all__ = ["main"]
 
@@ -29,10 +31,13 @@ def main(argv: list[str] | None = None) -> int:
     try:
         paths = Paths.resolve(os.environ, home=arguments.home)
         config = load(home=paths.home, environ=os.environ)
+        environ = take_keys(os.environ, config.key_variables())
+        guard_process()
+        known = Known()
         paths = Paths.resolve(os.environ, home=arguments.home, socket_path=config.runtime.socket_path)
-        _configure_logging(config.logging.level)
+        _configure_logging(config.logging.level, known)
         with asyncio.Runner(loop_factory=_loop_factory(os.environ.get("RUNLOOP_LOOP"))) as runner:
-            runner.run(_serve(config, paths))
+            runner.run(_serve(config, paths, environ, known))
     except RunloopError as error:
         hint = f"; {error.hint}" if error.hint else ""
         print(f"runloopd: {error.message}{hint}", file=sys.stderr)
@@ -70,18 +75,18 @@ def _loop_factory(wish: str | None) -> Callable[[], asyncio.AbstractEventLoop] |
     return factory
 
 
-async def _serve(config: Config, paths: Paths) -> None:
+async def _serve(config: Config, paths: Paths, environ: Mapping[str, str], known: Known) -> None:
     from runloopd.daemon import Daemon
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Daemon(config, paths, stop):
+    async with Daemon(config, paths, stop, environ=environ, known=known):
         await stop.wait()
 
 
-def _configure_logging(level: str) -> None:
+def _configure_logging(level: str, known: Known) -> None:
     import logging
 
     import structlog
@@ -94,6 +99,8 @@ def _configure_logging(level: str) -> None:
             structlog.processors.format_exc_info,
             _masked,
             structlog.processors.JSONRenderer(),
+            # Last of all, over the whole line: whatever went wrong, a secret that was used is not in it.
+            lambda _, __, line: known.text(str(line)),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, level.upper())),
         logger_factory=structlog.WriteLoggerFactory(file=sys.stderr),

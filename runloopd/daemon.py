@@ -46,25 +46,37 @@ from runloop.rmp.frame import MAX_BODY
 from runloopd.authority.anchors import SYSTEM_FILE, Anchors
 from runloopd.authority.approvals import APPROVAL_KINDS, Approvals
 from runloopd.authority.desk import Desk
+from runloopd.authority.faces import FACE_KINDS, Faces
 from runloopd.authority.keyring import Keyring
 from runloopd.authority.mint import Mint
 from runloopd.authority.policies import AgentRights, Policies
 from runloopd.authority.retractions import RETRACTION_KINDS, Retractions
+from runloopd.authority.standing import STANDING_KINDS, Standing
 from runloopd.broker.embedding import EmbedBroker
 from runloopd.broker.gate import Gate
 from runloopd.broker.imports import Imports
 from runloopd.broker.indexing import IndexEmbedder, chosen
 from runloopd.broker.knowledge import LedgerKnowledge
 from runloopd.broker.mail import MailBroker
+from runloopd.broker.mcp.service import MCP_KINDS, McpClient
 from runloopd.broker.models import ModelBroker
 from runloopd.broker.ports import Delta
 from runloopd.broker.promises import Promises
 from runloopd.broker.providers.files import Files
 from runloopd.broker.providers.web import Web
 from runloopd.broker.quotas import Quotas
-from runloopd.broker.secrets import SecretStore, keyring_lookup
+from runloopd.broker.secret_book import SECRET_KINDS, SecretBook
+from runloopd.broker.secret_ops import Lending
+from runloopd.broker.secrets import Known, SecretStore
 from runloopd.broker.statements import Statements
+from runloopd.broker.survey import Survey
 from runloopd.broker.talk import Talk
+from runloopd.broker.toolbox import ToolSource
+from runloopd.broker.tools.bubblewrap import Bubblewrap
+from runloopd.broker.tools.changes import Changes
+from runloopd.broker.tools.host import host_tools
+from runloopd.broker.tripwires import Tripwires
+from runloopd.broker.vault import places_of
 from runloopd.bus.bus import Bus
 from runloopd.bus.consumers import Consumers
 from runloopd.bus.directory import Directory, Hosted
@@ -77,18 +89,24 @@ from runloopd.gateway.agents import AgentMethods
 from runloopd.gateway.bus import BusMethods
 from runloopd.gateway.control import Control
 from runloopd.gateway.describe import Descriptions
+from runloopd.gateway.faces import FaceMethods
 from runloopd.gateway.forks import rows as fork_rows
+from runloopd.gateway.grants import rows as grant_rows
 from runloopd.gateway.imports import ImportMethods
+from runloopd.gateway.mcp import rows as mcp_rows
 from runloopd.gateway.memory import MemoryMethods
 from runloopd.gateway.methods import Row
 from runloopd.gateway.promises import PromiseMethods
+from runloopd.gateway.providers import ProviderMethods
 from runloopd.gateway.retractions import rows as retraction_rows
+from runloopd.gateway.secrets import SecretMethods
 from runloopd.gateway.triggers import TriggerMethods
 from runloopd.gateway.upkeep import rows as upkeep_rows
 from runloopd.gateway.whatif import rows as whatif_rows
 from runloopd.journal import Journal
 from runloopd.runs.attempts import BusAttempts
 from runloopd.runs.fork import Forks
+from runloopd.runs.guests import ToolAgents
 from runloopd.runs.hearing import Branches
 from runloopd.runs.replayer import LedgerSource, Replayer
 from runloopd.runs.service import Runs
@@ -132,8 +150,23 @@ Owned = TypeVar("Owned", bound=_Service)
 class Daemon:
     """One daemon for one home. ``async with`` it; leaving drains and stops everything."""
 
-    def __init__(self, config: Config, paths: Paths, stop: asyncio.Event) -> None:
+    def __init__(
+        self,
+        config: Config,
+        paths: Paths,
+        stop: asyncio.Event,
+        *,
+        environ: Mapping[str, str] | None = None,
+        known: Known | None = None,
+    ) -> None:
+        """``environ``: what the process was started with, keys included; None: what it has now. ``known``:
+        the secrets the log is kept free of."""
         self._config = config
+        self._secrets = SecretStore(
+            environ=os.environ if environ is None else environ,
+            places=places_of(os.environ, home=paths.home, keys_dir=paths.keys_dir),
+            known=known,
+        )
         self._paths = paths
         self._stop = stop
         self._stack = AsyncExitStack()
@@ -211,7 +244,7 @@ class Daemon:
         # The gate and what it guards.
         quotas = Quotas(config.quotas, config.budgets)
         retractions = recalled(Retractions(journal, approvals, knowledge.dependants), reader, unfinished)
-        gate = self._gate(journal, mint, approvals, quotas, knowledge, retractions)
+        gate = self._gate(journal, mint, approvals, quotas, knowledge, retractions, keyring, reader, desk)
 
         # Where guests run.
         runtime = self._runtime = Runtime(
@@ -244,6 +277,7 @@ class Daemon:
             quarantine=quarantine,
             answers=branches.answers,
             narrowed=branches.narrowed,
+            guests=self._guests,
         )
         runs = self._runs = Runs(
             bus=bus,
@@ -262,6 +296,7 @@ class Daemon:
             talk=gate.talk,
             branch=branches.nested,
         )
+        gate.delegates.port = runs.delegations
         trial = Trial(
             examine=registry.examine,
             sandbox=lambda cache: Runtime(
@@ -326,6 +361,19 @@ class Daemon:
                 + knowing_rows(journal, knowledge, scans, gate.promises)
                 + self._trigger_rows(journal, scans, knowledge)
                 + list(retraction_rows(retractions))
+                + list(grant_rows(self._standing, approvals))
+                + list(mcp_rows(self._mcp.keeper))
+                + list(
+                    FaceMethods(
+                        Faces(journal, reader.events(kinds=FACE_KINDS)),
+                        runs=runs,
+                        knowledge=knowledge,
+                        sources=self._sources,
+                        rights=policies.now,
+                    ).rows()
+                )
+                + list(ProviderMethods(self._survey).rows())
+                + list(SecretMethods(self._secrets, self._secret_book).rows())
                 + self._fork_rows(scans, registry, attempts, quotas)
                 + list(
                     whatif_rows(
@@ -344,14 +392,14 @@ class Daemon:
 
         # What was under way goes on; then whoever wants may come in.
         recall(reader, unfinished, gate, approvals)
-        await asyncio.to_thread(installer.sweep)
-        desk.resume()
+        await tidied(installer, desk)
         await self._begin(unfinished, len(unfinished_runs))
         # Compiling the runner takes seconds, once per build and machine: nobody waits for it who need not.
         self._background(
             approvals.expire_loop(),
             gate.promises.expire_loop(),
             knowledge.follow(),
+            self._programs.prepare(),
             self._prepare_agents(registry, attempts),
         )
         await self._go_on()
@@ -381,33 +429,88 @@ class Daemon:
         quotas: Quotas,
         knowledge: LedgerKnowledge,
         retractions: Retractions,
+        keyring: Keyring,
+        reader: Reader,
+        desk: Desk,
     ) -> Gate:
         """The gate, with the providers nothing else may reach."""
         config, paths = self._config, self._paths
-        secrets = SecretStore(environ=os.environ, file=paths.home / "secrets.toml", keyring=keyring_lookup)
+        secrets = self._secrets
+        self._guests = ToolAgents(self._clock, quotas)
+        standing = self._standing = Standing(journal)
+        standing.restore(reader.events(kinds=STANDING_KINDS))
+        facts = reader.events(kinds=SECRET_KINDS)
+        book = self._secret_book = self._own(SecretBook(journal, self._clock, facts))
+        secrets.on_use = book.note
+        models = self._own(
+            ModelBroker(
+                config.models,
+                secrets=secrets,
+                clock=self._clock,
+                jitter=random.random,
+                home=paths.home,
+            )
+        )
+        self._survey = Survey(models, self._clock)
+        programs = self._programs = self._own(Bubblewrap((*own_places(paths), paths.run_dir)))
         mail = MailBroker.configured(
             config.mail, outbox=paths.outbox, user=getpass.getuser(), secrets=secrets
         )
+        promises = self._own(Promises(journal, self._clock))
+        self._mcp = self._own(
+            McpClient(
+                journal=journal,
+                facts=knowledge,
+                blob=reader.blob,
+                approvals=approvals,
+                desk=desk,
+                promises=promises,
+                sandbox=programs,
+                secrets=secrets,
+                clock=self._clock,
+                authorities=config.security.web_authorities,
+                on_delta=self._show,
+                known=reader.events(kinds=MCP_KINDS),
+            )
+        )
+        web = self._own(Web(authorities=config.security.web_authorities))
+        files = self._own(Files(own_places(paths)))
+        host = host_tools(
+            files=files,
+            changes=self._own(Changes(own_places(paths))),
+            sandbox=programs,
+            web=web,
+            mail=mail,
+            knowledge=knowledge,
+            on_delta=self._show,
+            clock=self._clock,
+        )
+        self._sources: list[ToolSource] = [*host, self._mcp.source]
         return self._own(
             Gate(
                 journal=journal,
                 mint=mint,
                 approvals=approvals,
-                promises=self._own(Promises(journal, self._clock)),
+                promises=promises,
                 talk=Talk(journal, self._clock, self._bus),
                 quotas=quotas,
-                models=self._own(
-                    ModelBroker(config.models, secrets=secrets, clock=self._clock, jitter=random.random)
-                ),
+                models=models,
                 embeddings=self._embeddings(secrets, journal, knowledge),
                 mail=mail,
-                web=self._own(Web(authorities=config.security.web_authorities)),
-                files=self._own(Files(own_places(paths))),
+                web=web,
+                files=files,
                 knowledge=knowledge,
                 clock=self._clock,
                 entropy=os.urandom,
                 on_delta=self._show,
                 objection=retractions.objection,
+                lending=Lending(secrets, book, key=keyring.derived("secret references")),
+                standing=standing,
+                guests=self._guests,
+                sources=self._sources,
+                programs=programs,
+                private_ok=(self._config.security.private_ok or "").split(),
+                wires=Tripwires(trip=self._quarantine.trip, held=self._quarantine.why),
             )
         )
 
@@ -575,6 +678,7 @@ class Daemon:
             "agents_held": [held["agent"] for held in self._quarantine.show()],
             "workers": self._runtime.workers,
             "layers": self._runtime.layers(),
+            "programs": self._programs.told(),
             "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
             "bus_step": self._bus.step,
             "engine": self._runtime.engine,
@@ -650,6 +754,12 @@ def beside(reader: Reader, unfinished: list[Event]) -> Iterator[Event]:
         for run in (root, *reader.runs_below(root)):
             if run not in live:
                 yield from reader.events(run=run)
+
+
+async def tidied(installer: Installer, desk: Desk) -> None:
+    """Nothing half installed is left, and what a person agreed to meanwhile is carried out."""
+    await asyncio.to_thread(installer.sweep)
+    desk.resume()
 
 
 def in_order(events: Iterable[Event]) -> list[Event]:

@@ -44,13 +44,13 @@ INJECTION = (
         "A mail with instructions is read like any other and causes no call outside the plan, no egress.",
         "issue 6: the same with a model that obeys the mail",
     ),
-    _open("P2", "Private-labelled data offered to a public sink is refused with a why.", "issue 6: labels"),
+    _met("P2", "Private-labelled data offered to a public sink is refused with a why, or a person reads it."),
     _open("P3", "Nothing foreign is fetched or linked by what shows it.", "issue 7: the cockpit"),
-    _met("P4", "A guest cannot leak through names it has resolved.", "issue 6: counted by the tripwire"),
-    _open(
+    _met("P4", "A guest cannot leak through names it has resolved."),
+    _met(
         "P5",
         "Many small permitted requests are noticed as one leak.",
-        "issue 6: byte budgets per label and sink",
+        "a baseline of recorded runs; shapes of honest work until then",
     ),
     _open(
         "P6",
@@ -58,11 +58,7 @@ INJECTION = (
         "issue 6: fuzz over tool schemas and MCP results; issue 3: over bundles",
     ),
     _met("P7", "A summary never raises the trust of its source."),
-    _open(
-        "P8",
-        "A child that asks for more than its parent is refused, and labels cross the bus.",
-        "issue 6: tokens only narrow (tested), spawning and labels do not exist yet",
-    ),
+    _met("P8", "A child that asks for more than its parent is refused, and labels cross the bus."),
     _met("P9", "No field a model or an agent writes can be a decision."),
 )
 
@@ -71,16 +67,8 @@ CONFIRMATION = (
         "C1",
         "What differs from the approved bytes in any bound field between approval and dispatch is not done.",
     ),
-    _open(
-        "C2",
-        "A standing grant cannot be widened by a wrapper.",
-        "issue 6: there are no standing grants and no exec",
-    ),
-    _open(
-        "C3",
-        "The same action in another spelling is one prompt and one match.",
-        "issue 6: reordered keys match; unicode forms and paths come with the tools",
-    ),
+    _met("C2", "A standing grant cannot be widened by a wrapper."),
+    _met("C3", "The same action in another spelling is one prompt and one match."),
     _met("C4", "A decision from anybody but the operator is refused and logged, however it names itself."),
     _met("C5", "An approval is used once, whoever races for it and whenever the daemon dies."),
     _met(
@@ -100,13 +88,13 @@ CONFIRMATION = (
         "commands and raw frames; issue 6: MCP and ACP; issue 7: the cockpit",
     ),
     _met("C10", "An unattended job has no human authority."),
-    _open("C11", "A foreign form that asks for a secret is refused.", "issue 6: MCP elicitation"),
+    _met("C11", "A foreign form that asks for a secret is refused."),
     _met("C12", "Nothing is admitted after a revocation, however many calls are under way."),
 )
 
 SUPPLY = (
-    _open("M1", "A tool whose definition changed is suspended and the change shown.", "issue 6: MCP"),
-    _open("M2", "Metadata of a foreign server starts no process.", "issue 6: MCP"),
+    _met("M1", "A tool whose definition changed is suspended and the change shown."),
+    _met("M2", "Metadata of a foreign server starts no process."),
     _met("M3", "The recipients that are confirmed are the recipients that are sent to, byte for byte."),
     _met("M4", "A hostile bundle is refused before anything beyond its manifest is read."),
     _met("M5", "Popularity is no part of any trust decision."),
@@ -121,7 +109,9 @@ SUPPLY = (
     _met("M10", "An older signed bundle or an expired index is refused."),
     _open("M11", "A broken upgrade leaves the old version running.", "issue 8"),
     _open(
-        "M12", "Tampered state, wrong audience and rebinding discovery of MCP are refused.", "issue 6: MCP"
+        "M12",
+        "Tampered state, wrong audience and rebinding discovery of MCP are refused.",
+        "issue 6: our own server's half; that of the client is I6.mcp.9",
     ),
     _met("M13", "A policy that cannot be read denies every new effect."),
 )
@@ -152,7 +142,7 @@ GUESTS = (
         "24 in CI, 1 000 by 'python -m tests.bench replays'; other architectures",
     ),
     _met("W7", "An altered, foreign or exposed entry of the compiled cache is never loaded."),
-    _met("W8", "No bomb of any packing is unpacked beyond its bound.", "issue 6: MCP"),
+    _met("W8", "No bomb of any packing is unpacked beyond its bound."),
     _met(
         "W9",
         "Agents that call each other for ever are stopped.",
@@ -163,11 +153,7 @@ GUESTS = (
 FILES = (
     _met("F1", "No path leads out of a granted directory."),
     _met("F2", "What was checked is what is used, however it is swapped."),
-    _met(
-        "F3",
-        "A granted native child stays inside its sandbox, or is refused.",
-        "issue 6: nothing native runs yet, exec is refused by name; then the 50 escapes of a granted shell",
-    ),
+    _met("F3", "A granted native child stays inside its sandbox, or is refused."),
     _met("F4", "No grant reaches ledger, socket or keys."),
     _met("F5", "An archive writes nothing outside its place."),
 )
@@ -216,10 +202,10 @@ KEYS = (
     _met("K2", "A key is found and masked in every encoding and across every cut."),
     _met("K3", "Ten thousand benign items are not taken for secrets."),
     _met("K4", "An export is previewed, scrubbed and says what was removed."),
-    _open(
+    _met(
         "K5",
-        "Agents, tools and the cockpit hold no key, and nobody may trace who does.",
-        "issue 8: credentials",
+        "Agents and tools hold no key, and nobody but root may look into who does.",
+        "issue 8: units with LoadCredential=; the cockpit, once there is one",
     ),
     _met("K6", "No number of parallel calls, crash, price or usage passes the cap."),
     _met("K7", "Twenty agents of one run cannot exceed the run's cap by one micro-dollar."),
@@ -645,12 +631,120 @@ TRIGGERS = (
     _met("I5.triggers.4", "Runs that are started by nothing but what such runs wrote come to an end."),
 )
 
+DELEGATION = (
+    _met("I6.delegate.1", "A delegated agent holds what was passed on, never more than its parent."),
+    _met("I6.delegate.2", "Agents that delegate to one another are stopped by depth."),
+    _met("I6.delegate.3", "A delegated run survives kill, is started once, and is sealed with the rest."),
+    _met("I6.delegate.4", "What was delegated ends with its parent, and with its own time."),
+)
+
+TOOLS = (
+    _met("I6.tools.1", "A call that changes something is shown whole, and done once, after a yes."),
+    _met("I6.tools.2", "What was begun and not finished is told, and never repeated."),
+    _met("I6.tools.3", "Every way a tool fails has a code of the closed list."),
+    _met("I6.tools.4", "What is allowed for good is one tool on one resource; it is listed and taken back."),
+    _met("I6.tools.5", "A program of a tool sees what it names, and writes only where it says so."),
+    _met("I6.tools.6", "A secret is put in where a tool's bytes leave, and comes back to nobody."),
+    _met("I6.tools.7", "A run with effects of tools replays identical, and its fork does nothing again."),
+)
+
+ADAPTERS = (
+    _met("I6.adapters.1", "Ollama, llama.cpp, vLLM and LM Studio here are found by what they list."),
+    _met("I6.adapters.2", "What a model asks of tools is on record, and its run replays identical."),
+    _met("I6.adapters.3", "Whoever stops a run hangs up on its model."),
+    _met("I6.adapters.4", "The models are listed with price and state; asking one that costs takes a word."),
+    _met("I6.adapters.5", "A stranger's server on a usual port, or another user's, is told nothing."),
+    _met("I6.adapters.6", "Every dialect carries several calls, whole and in fragments, and malformed ones."),
+)
+
+SECRETS = (
+    _met("I6.secrets.1", "A secret is set from a prompt or stdin, listed without its value, and removed."),
+    _met("I6.secrets.2", "Each place keeps what it is given, refuses what is unsafe, and loses nothing."),
+    _met("I6.secrets.3", "The old file in clear is read with a warning, and moved over whole or not at all."),
+    _met("I6.secrets.4", "The scrubber finds a secret in every usual encoding and in pieces of any size."),
+    _met("I6.secrets.5", "Ten thousand benign items pass the scrubber untouched."),
+    _met("I6.secrets.6", "A reference becomes the secret towards destinations bound to it, nowhere else."),
+    _met("I6.secrets.7", "After every failure of every provider no file and no output holds a canary."),
+    _met("I6.secrets.8", "No process shows a key, and one that dies badly leaves none in a core file."),
+    _met("I6.secrets.9", "A run that used a secret replays identical without it."),
+)
+
+MODEL_POLICY = (
+    _met("I6.policy.1", "Privacy and preference choose the model; the reason and each cost are told."),
+    _met("I6.policy.2", "Hosted models have dated listed prices; what is not on the list is refused."),
+    _met("I6.policy.3", "A run waits for a person before it spends more than a threshold; asked once."),
+    _met("I6.policy.4", "An equal request of the same agent is answered once and paid for once."),
+    _met("I6.policy.5", "Recorded answers are told again without a server; nothing else is asked."),
+    _met("I6.policy.6", "What models cost is summed by whom and for what, as it was booked."),
+)
+
+ASSISTANT = (
+    _met("I6.assistant.1", "A model on this machine summarises notes and drafts a mail; -c goes on."),
+    _met("I6.assistant.2", "Without a model it says so and what would help, and shows what it found."),
+    _met("I6.assistant.3", "The user is asked when something is unclear; the answer is the user's word."),
+    _met("I6.assistant.4", "A model that obeys a mail gets nothing by it but a question to a person."),
+    _met("I6.assistant.5", "A fact from a mail stays a mail's word when it is remembered and recalled."),
+    _met("I6.assistant.6", "Every run of the assistant replays identical without a model."),
+    _met("I6.assistant.7", "It delegates with part of its rights; what leaves waits for the same person."),
+    _met("I6.loop.1", "Wrong names, malformed arguments and cut streams are told; the loop goes on."),
+    _met("I6.loop.2", "Turns, calls, repetition, tokens, budget and clock each end an endless loop."),
+)
+
+ROUTER = (
+    _met("I6.router.1", "A labelled corpus, half hostile, is routed with pinned precision and recall."),
+    _met("I6.router.2", "A line that destroys is denied however it is spelt, and no other line is."),
+    _met("I6.router.3", "Among installed openings the one that is meant is chosen, the others explained."),
+    _met("I6.router.4", "In bash, zsh and fish a wish is done, a shell line run, a denied line only shown."),
+    _met("I6.router.5", "The shell's part is off where it must be, backs off, and leaves no byte behind."),
+    _met("I6.router.6", "The exit code of rlp route says shell, agent, too late or denied; stdin is read."),
+)
+
+FACES = (
+    _met("I6.faces.1", "Over pipes, in both eras, an MCP client reaches what is exposed; a mail waits."),
+    _met("I6.faces.2", "A client outside is a principal of its own; its runs replay identical."),
+    _met("I6.faces.3", "Over HTTP nothing comes in without a token, our name and room; tokens end at once."),
+    _met("I6.faces.4", "Nothing listens unless asked, on loopback only, and nothing is exposed by itself."),
+    _met("I6.faces.5", "An editor drives wishes and openings: plan, steps, words, cancel, history."),
+    _met("I6.faces.6", "An editor's yes counts only for the very bytes it was shown; all else is no."),
+    _met("I6.faces.7", "Foreign text reaches an editor escaped; an agent's question is answered there."),
+)
+
+HOST_TOOLS = (
+    _met("I6.programs.1", "A program sees its folders and its words, and ends whole at each of its limits."),
+    _met("I6.programs.2", "A layer of the sandbox that is missing is a refusal, and doctor names each."),
+    _met("I6.programs.3", "A program reaches the hosts that are granted, at the addresses that were judged."),
+    _met("I6.host.1", "Every tool of the host keeps the contract, and the kit finds who breaks it."),
+    _met("I6.host.2", "A hostile repository has nothing run, whatever is asked of it."),
+    _met("I6.host.3", "A run that used the host's tools replays identical without them."),
+    _met("I6.host.4", "What is not granted is refused before a person is asked about it."),
+)
+
+MCP_CLIENT = (
+    _met("I6.mcp.1", "Nobody calls a tool of a foreign server before a person approved its definition."),
+    _met("I6.mcp.2", "A run that called a foreign server replays identical without it."),
+    _met("I6.mcp.3", "Both eras, over pipes and over HTTP: tools, resources, prompts, cancel, questions."),
+    _met("I6.mcp.4", "Two published servers are served as they come."),
+    _met("I6.mcp.5", "A foreign server sees what it was granted; its secret reaches it and nobody else."),
+    _met("I6.mcp.6", "Widening takes a person's typed word; narrowing happens at once."),
+    _met("I6.mcp.7", "A server that dies is unavailable, its call unknown, and comes back after a pause."),
+    _met("I6.mcp.8", "No bound of a message, a list or a result of a foreign server can be broken."),
+    _met("I6.mcp.9", "A server in the web is dialled where and at which address it was named, nowhere else."),
+    _met("I6.mcp.10", "A question of a foreign server reaches a person with its origin."),
+)
+
+EVALUATION = (
+    _met("I6.eval.1", "A check of a golden task fails for a model that nearly does it, and says why."),
+    _met("I6.eval.2", "Golden tasks are played apart from the user's ledger; results are kept as a trend."),
+)
+
 REQUIREMENTS: tuple[Requirement, ...] = (
     *(*INJECTION, *CONFIRMATION, *SUPPLY, *GUESTS, *FILES, *BUS, *LEDGER, *KEYS, *OPERATIONS),
     *(*USER, *WIRE, *SANDBOX, *CAPABILITIES, *ENGINE, *FACTS, *MODELS, *MAIL, *REPLAY),
     *(*FIGURES, *FAULTS, *HABITS),
     *(*AUTHORING, *BUNDLES, *HOSTILE, *FINDING),
     *BUS_SEMANTICS,
+    *MCP_CLIENT,
+    *HOST_TOOLS,
     *FAST_ROAD,
     *CLIENTS,
     *REMEMBERED,
@@ -668,4 +762,13 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     *MARKET,
     *SWARM,
     *TRIGGERS,
+    *ASSISTANT,
+    *ADAPTERS,
+    *DELEGATION,
+    *TOOLS,
+    *SECRETS,
+    *MODEL_POLICY,
+    *ROUTER,
+    *FACES,
+    *EVALUATION,
 )

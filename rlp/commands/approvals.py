@@ -10,7 +10,7 @@ from rlp.ask import ask
 from rlp.follow import Follower
 from rlp.output import ago, moment
 from rlp.session import Session
-from runloop.errors import ConflictError, FailedError, ParkedError
+from runloop.errors import ConflictError, FailedError, ParkedError, RefusedError
 from runloop.exits import Exit
 
 __all__ = ["approvals", "approve", "deny", "undo"]
@@ -52,7 +52,7 @@ def _word(state: str) -> str:
     )
 
 
-def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool) -> Exit:
+def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool, always: bool) -> Exit:
     """Show exactly what will happen and let it; on a terminal a last question is asked."""
     console = session.console
     found = session.ask("approvals.show", approval=approval)
@@ -66,25 +66,47 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
     if not session.json:
         for line in held.describe(found, content, width=console.width):
             console.say(line)
-    if session.interactive and found.get("op") in installing.WIDENING:
-        # Not even with --yes: what this machine may do is widened by a word that names it (attacks.md C8).
-        if not installing.confirm(session, found, content):
-            raise _waits(found)
-    elif session.interactive and not yes:
-        assert session.stdin is not None
-        while (answer := ask(session.stdin, console.err, "approve? [y/N/v] (v shows every byte) ")) in (
-            "v",
-            "view",
-        ):
-            for line in held.raw_lines(content, width=console.width):
-                console.note(line)
-        if answer not in ("y", "yes"):
-            raise _waits(found)
+    if session.interactive and not _confirmed(session, found, content, yes=yes, always=always):
+        raise _waits(found)
+    if always:
+        given = session.ask("grants.give", approval=found["approval"], action_digest=found["action_digest"])
+        session.console.say(f"{given['grant']}: from now on without asking ('rlp grant revoke' ends that)")
     decided = held.decide(session, found, "approve", note)
     if found["run"] is None:  # nobody waits for it but us: tell what came of it
         return installing.outcome(session, found["approval"])
     code = _decided(session, decided, found)
     return _awaited(session, found) if wait else code
+
+
+def _confirmed(session: Session, found: dict[str, Any], content: bytes, *, yes: bool, always: bool) -> bool:
+    """The person's last word at the terminal."""
+    if found.get("op") in installing.WIDENING:
+        # Not even with --yes: what this machine may do is widened by a word that names it (attacks.md C8).
+        return installing.confirm(session, found, content)
+    if always:
+        return installing.confirm(session, _always(found), content)
+    if yes:
+        return True
+    console = session.console
+    assert session.stdin is not None
+    while True:
+        answer = ask(session.stdin, console.err, "approve? [y/N/v] (v shows every byte) ")
+        if answer not in ("v", "view"):
+            return answer in ("y", "yes")
+        for line in held.raw_lines(content, width=console.width):
+            console.note(line)
+
+
+def _always(approval: dict[str, Any]) -> dict[str, Any]:
+    """The question with the word that confirms it: the tool's name, typed out."""
+    action = approval["action"]
+    if action.get("kind") != "tool.call" or action.get("grantable") is not True:
+        raise RefusedError(
+            f"{approval['op']} cannot be allowed for good: its name does not say what it would do next time",
+            hint=f"'rlp approve {approval['approval']}' allows it once",
+            code="grant.refused",
+        )
+    return {**approval, "action": {**action, "name": action["tool"]}}
 
 
 def _waits(approval: dict[str, Any]) -> ParkedError:
@@ -100,7 +122,10 @@ def _awaited(session: Session, approval: dict[str, Any]) -> Exit:
         while True:
             for event in follower.next(WAIT_S):
                 payload = event["payload"]
-                if event["kind"] == "email.sent" and payload["approval"] == approval["approval"]:
+                if event["kind"] == "tool.called" and payload["approval"] == approval["approval"]:
+                    session.console.say(f"{payload['tool']} on {payload['resource']}: {payload['outcome']}")
+                    sent = True
+                elif event["kind"] == "email.sent" and payload["approval"] == approval["approval"]:
                     session.console.say(
                         f"sent to {', '.join(payload['recipients'])} -> {payload['location']}", "green"
                     )

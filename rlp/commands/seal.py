@@ -188,10 +188,30 @@ def _known(session: Session, reader: Reader) -> Known:
     with suppress(OSError, tomllib.TOMLDecodeError, UnicodeDecodeError):
         stored = tomllib.loads((session.paths.home / "secrets.toml").read_text())
         secrets |= {*_texts(stored)}
-    for provider in session.config.models.providers.values():
-        if provider.api_key_env and (held := session.environ.get(provider.api_key_env)):
-            secrets.add(held)
+    secrets |= {held for name in session.config.key_variables() if (held := session.environ.get(name))}
+    secrets |= _stored(session, reader)
     return Known(secrets=sorted(secrets), names=sorted(names), phones=sorted(phones))
+
+
+def _stored(session: Session, reader: Reader) -> set[str]:
+    """The secrets of the encrypted file, and those a keyring was given."""
+    from runloop.events import SecretSet
+    from runloop.secretfile import SecretFileError, unseal
+
+    found: set[str] = set()
+    home, keys = session.paths.home, session.paths.keys_dir
+    # What cannot be opened cannot be looked for; what looks like a key is found all the same.
+    with suppress(FileNotFoundError, SecretFileError, UnicodeDecodeError):
+        sealed = (home / "secrets.age").read_bytes()
+        found |= {*unseal(sealed, (keys / "secrets.key").read_text()).values()}
+    facts = (event.payload for event in reader.events(kinds=(SecretSet.kind,)))
+    names = {fact.name for fact in facts if isinstance(fact, SecretSet) and fact.store == "keyring"}
+    if names:
+        with suppress(Exception):  # backends raise whatever they like
+            import keyring
+
+            found |= {value for name in names if (value := keyring.get_password("runloop", name))}
+    return found
 
 
 def _texts(value: Any) -> list[str]:

@@ -12,7 +12,9 @@ from runloop.exits import Exit
 
 __all__ = ["ladder", "trace"]
 
-_ALWAYS = ("run.", "node.", "message.", "hostcall.", "action.", "model.", "email.", "artifact.", "memory.")
+_ALWAYS = (
+    "run.", "node.", "message.", "hostcall.", "action.", "model.", "email.", "tool.", "artifact.", "memory.",
+)  # fmt: skip
 _DENIED = "denied"
 
 
@@ -144,7 +146,10 @@ def _crossing(  # noqa: PLR0911, PLR0912 - one row per kind of event, read like 
                 f"{p['input_tokens']}+{p['output_tokens']} tokens{', estimated' if p['estimated'] else ''}"
             )
             cost = f", {p['cost_micro_usd']} micro-USD" if p["cost_micro_usd"] else ""
-            return "gate", p["provider"], f"{p['model']}, {tokens}{cost}", 0
+            source = p.get("source", "asked")
+            origin = "" if source == "asked" else f", from the {source}, {p['saved_micro_usd']} saved"
+            why = f"; {p['route']}" if p.get("route") else ""
+            return "gate", p["provider"], f"{p['model']}, {tokens}{cost}{origin}{why}", 0
         case "action.requested":
             return node, "person", f"asks: {p['action'].get('summary') or p['op']} ({p['approval']})", 0
         case "action.decided":
@@ -153,6 +158,9 @@ def _crossing(  # noqa: PLR0911, PLR0912 - one row per kind of event, read like 
             return "gate", "", f"the one use of {p['approval']} is taken", 0
         case "email.sent":
             return "gate", p["provider"], f"mail to {', '.join(p['recipients'])}: {p['subject']}", 0
+        case "tool.called":
+            ended = p["outcome"] + (f" ({p['code']})" if p["code"] else "")
+            return "gate", p["origin"], f"{p['tool']} on {p['resource']}: {ended}", 0
         case "artifact.created":
             return node, "ledger", f"artifact {p['name']}", p["size"]
         case "run.started":

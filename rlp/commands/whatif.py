@@ -7,12 +7,10 @@ how runs are driven again; the daemon does it, and performs nothing.
 from __future__ import annotations
 
 import os
-import re
-import time
 from pathlib import Path
 from typing import Any
 
-from rlp.moments import parse as parse_moment
+from rlp.moments import since_ms
 from rlp.session import Session
 from runloop.errors import ConflictError, NotFoundError, UsageError
 from runloop.exits import Exit
@@ -21,17 +19,15 @@ __all__ = ["faults", "shrink", "test"]
 
 ASK_S = 600.0
 MAX_POLICY_BYTES = 65_536
-_SPAN = re.compile(r"([0-9]{1,6})(m|h|d|w)\Z")
-_SECONDS = {"m": 60, "h": 3_600, "d": 86_400, "w": 604_800}
 
 
 def test(session: Session, *, file: str, since: str, agent: str | None, rerun: bool) -> Exit:
     """Say of every run since then what would change; 6 if anything would."""
     asked = {**_policy(Path(file), agent), "execute": rerun}
-    since_ms = _since(since)
+    began_ms = since_ms(since)
     client = session.client()
     named = agent if agent is not None else None
-    runs: list[str] = client.call("policy.runs", {"since_ms": since_ms, "agent": named}, timeout_s=ASK_S)[
+    runs: list[str] = client.call("policy.runs", {"since_ms": began_ms, "agent": named}, timeout_s=ASK_S)[
         "runs"
     ]
     changed, shown = 0, []
@@ -91,7 +87,7 @@ def shrink(session: Session, *, agent: str, since: str, output: str | None) -> E
     if place is not None and place.exists():
         raise ConflictError(f"{place} is there already", hint="name another file", code="cli.output")
     told: dict[str, Any] = session.client().call(
-        "cap.shrink", {"agent": agent, "since_ms": _since(since)}, timeout_s=ASK_S
+        "cap.shrink", {"agent": agent, "since_ms": since_ms(since)}, timeout_s=ASK_S
     )
     if place is not None:
         _write(place, told["text"])
@@ -187,21 +183,3 @@ def _text(place: Path) -> str:
         raise NotFoundError(f"there is no file {place}", code="cli.file") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UsageError(f"{place} cannot be read: {error}", code="cli.file") from error
-
-
-def _since(text: str) -> int:
-    """Unix milliseconds of ``30d``, ``12h`` ago, or of a day or time."""
-    span = _SPAN.match(text)
-    if span is not None:
-        return int((time.time() - int(span[1]) * _SECONDS[span[2]]) * 1000)
-    try:
-        event, at_ms = parse_moment(text)
-    except UsageError:
-        event, at_ms = 0, None
-    if event is not None or at_ms is None:
-        raise UsageError(
-            f"{text[:80]!r} says no time that lies back",
-            hint="--since 30d, --since 12h, --since 2031-01-31",
-            code="cli.since",
-        )
-    return at_ms - 86_399_999 if len(text) == 10 else at_ms

@@ -142,6 +142,8 @@ class Approval:
     expires_ms: int
     requested: int
     """Ledger id of its ``action.requested``."""
+    label: str | None = None
+    """Lowest trust label of what its run had heard when it asked: who may have put it up to it."""
     state: State = "open"
     decided: int = 0
     principal: str = ""
@@ -172,6 +174,7 @@ class Approval:
             "note": self.note,
             "dispatch_after_ms": self.dispatch_after_ms,
             "event": self.requested,
+            "label": self.label,
         }
 
     def to_request(self) -> dict[str, Any]:

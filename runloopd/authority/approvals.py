@@ -24,7 +24,10 @@ from runloop.events import (
     Draft,
     EmailSent,
     Event,
+    McpServerAdded,
+    McpToolsApproved,
     Provenance,
+    ToolCalled,
     TrustChanged,
 )
 from runloopd.authority.approval import (
@@ -51,8 +54,12 @@ APPROVAL_KINDS = (
     EmailSent.kind,
     AgentInstalled.kind,
     TrustChanged.kind,
+    McpServerAdded.kind,
+    McpToolsApproved.kind,
 )
 """What the state of an approval is folded from."""
+_CARRIED_OUT = (EmailSent, ToolCalled, AgentInstalled, TrustChanged, McpServerAdded, McpToolsApproved)
+"""Facts that name the approval they carry out."""
 _PREFIX = 6
 """Fewest characters that name an approval."""
 _WORDS = {"approve": "approved", "deny": "denied", "undo": "undone"}
@@ -394,8 +401,10 @@ class Approvals:
                 approval = self._approvals.get(cast(ActionClaimed, event.payload).approval)
                 if approval is not None and approval.state == "active":
                     self._move(approval, "dispatching")
-            elif event.kind in (EmailSent.kind, AgentInstalled.kind, TrustChanged.kind):
-                done = cast(EmailSent | AgentInstalled | TrustChanged, event.payload).approval
+            elif isinstance(event.payload, _CARRIED_OUT):
+                done = event.payload.approval
+                if isinstance(event.payload, ToolCalled) and event.payload.outcome != "done":
+                    continue
                 approval = self._approvals.get(done) if done is not None else None
                 if approval is not None and approval.state == "dispatching":
                     self._move(approval, "consumed")
@@ -519,6 +528,7 @@ class Approvals:
             requested_ms=event.ts_ms,
             expires_ms=asked.expires_ms,
             requested=event.id,
+            label=event.provenance.label,
         )
         return approval
 

@@ -66,6 +66,11 @@ class Policies:
         """Manifest ∩ policy.caps ∩ override, as of now. A broken override denies everything."""
         return effective(top, policy, self.override(agent))
 
+    def now(self, agent: str) -> Policy:
+        """What an agent may do at this moment. Raises :class:`NotFoundError` for one that is not here."""
+        rights = self._known(agent)
+        return self.effective(rights.name, rights.top, rights.policy).policy
+
     def override(self, agent: str) -> Override | None:
         """The operator's file, or None. Raises :class:`CapsError` when it cannot be read."""
         path = self._path(agent)

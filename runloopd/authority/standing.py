@@ -204,7 +204,7 @@ def _operator(principal: Principal) -> None:
     if principal.kind != "operator":
         raise RefusedError(
             f"{principal.label} may not give or revoke standing grants: only the operator can",
-            hint="use 'rlp grant' as the user who owns the daemon",
+            hint="use 'rlp grant list' as the user who owns the daemon",
             code="approval.principal",
         )
 

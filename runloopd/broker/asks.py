@@ -62,6 +62,10 @@ class Ask:
     """Check the token again; raises. Called right before an effect is admitted: the linearisation point."""
     facts: list[Payload] = field(default_factory=list)
     """To be stated together with the answer: warnings, audits."""
+    speaker: str | None = None
+    """Trust label of whoever may have put words into an error; None: only the host has."""
+    outbound: Callable[[str, int, int], None] = lambda place, size, address: None
+    """Count what is about to leave for a place: bytes in all, and of the address. Raises what suspends it."""
     abandoned: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when the attempt was stopped: an effect under way is cut short where that is safe."""
 

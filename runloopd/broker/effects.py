@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from runloop.clock import Clock
 from runloop.events import Draft, HostcallAdmitted, Payload, Provenance
 from runloopd.broker.asks import Ask
+from runloopd.broker.ports import Reservation
 
 __all__ = ["AbandonedError", "OverdueError", "admitted", "bounded", "draft", "provenance"]
 
@@ -53,8 +54,8 @@ def draft(ask: Ask, payload: Payload, *, causes: tuple[int, ...], label: str | N
     )
 
 
-def admitted(ask: Ask, *, causes: tuple[int, ...] = ()) -> Draft:
-    """First mark of an effect."""
+def admitted(ask: Ask, *, causes: tuple[int, ...] = (), bound: Reservation | None = None) -> Draft:
+    """First mark of an effect; ``bound``: the money held for it."""
     payload = HostcallAdmitted(
         node=ask.caller.node,
         attempt=ask.caller.attempt,
@@ -66,6 +67,9 @@ def admitted(ask: Ask, *, causes: tuple[int, ...] = ()) -> Draft:
         args_blob=ask.args_digest,
         request_bytes=ask.call.request_bytes,
         fuel=ask.call.fuel,
+        reserved_micro_usd=bound.micro_usd if bound is not None else 0,
+        reserved_for=bound.target if bound is not None else "",
+        price_version=bound.price_version if bound is not None else "",
     )
     return draft(ask, payload, causes=(*ask.known, *causes))
 

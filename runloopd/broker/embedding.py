@@ -73,6 +73,8 @@ class _Route:
     price: Price | None
     local: bool
     timeout_ms: int
+    stays: bool = True
+    """Whether what is sent there stays with the operator."""
 
     @property
     def target(self) -> str:
@@ -112,7 +114,11 @@ class EmbedBroker:
         self._patience = patience or Patience()
         self._http = http or Http()
         configured = [_configured(p, self._http, secrets) for p in config.providers.values() if p.embed_model]
-        self._routes = (*configured, _LEXICAL_ROUTE)
+        # What is turned into vectors is the user's own: where privacy counts, it stays.
+        self._stays = config.privacy != "cloud"
+        self._replays = config.mode == "replay"
+        """A replay asks nobody: there is the lexical embedder alone."""
+        self._routes = (*([] if self._replays else configured), _LEXICAL_ROUTE)
 
     async def close(self) -> None:
         """Close the connections to model servers."""
@@ -124,7 +130,16 @@ class EmbedBroker:
 
     def of_provider(self, name: str) -> tuple[str, bool]:
         """Target of a provider's embedding model, and whether it is on this machine."""
+        if self._replays:
+            return LEXICAL_TARGET, True
         for route in self._routes:
+            if route.name == name and self._stays and not route.stays:
+                raise UsageError(
+                    f"'kb.embedder' names {name!r}, which would take everything that can be searched for away"
+                    " from here, and 'models.privacy' is not cloud",
+                    hint="set one of the two",
+                    code="config.models",
+                )
             if route.name == name:
                 return route.target, route.local
         raise UsageError(
@@ -216,6 +231,12 @@ class EmbedBroker:
             raise UsageError(
                 f"no embedding model matches {wanted!r}", hint=f"there are: {known}", code="model.unknown"
             )
+        if self._stays and not found[0].stays:
+            raise RefusedError(
+                f"{found[0].target} would take the texts away from here, and models.privacy is not cloud",
+                hint="use an embedding model on this machine, or set models.privacy",
+                code="model.private",
+            )
         if not permits(found[0].target):
             raise RefusedError(
                 f"policy does not permit the model {found[0].target}",
@@ -242,7 +263,7 @@ def _configured(provider: Provider, http: Http, secrets: SecretStore) -> _Route:
         if provider.api_key_env or provider.secret
         else None
     )
-    local = is_loopback(urlsplit(url).hostname or "")
+    local = is_loopback(urlsplit(url).hostname or "") and provider.privacy != "cloud"
     model = provider.embed_model or ""
     return _Route(
         name=provider.name,
@@ -253,11 +274,16 @@ def _configured(provider: Provider, http: Http, secrets: SecretStore) -> _Route:
             base_url=url,
             model=model,
             http=http,
-            key=lambda: None if ref is None else secrets.find(ref),
+            key=lambda: (
+                None
+                if ref is None
+                else secrets.find(ref, by=f"models.{provider.name}", to=urlsplit(url).netloc)
+            ),
         ),
         price=provider.price or (_FREE if local else None),
         local=local,
         timeout_ms=provider.timeout_ms,
+        stays=local or provider.privacy == "local",
     )
 
 

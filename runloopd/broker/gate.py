@@ -11,8 +11,9 @@ when the ledger refuses, nothing is dispatched and the guest hears that.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from heapq import merge
 
 import msgspec
@@ -37,10 +38,13 @@ from runloop.events import (
 from runloop.ops import OPS, Args, Op, decode_args
 from runloopd.authority.approvals import Approvals
 from runloopd.authority.mint import Mint
+from runloopd.authority.standing import Standing
 from runloopd.broker.asks import Ask, CapabilityError, Done, GateError, Handler, audit
 from runloopd.broker.calls import Answer, Answerer, Caller, HostCall
+from runloopd.broker.delegate_ops import DelegateOps
 from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
 from runloopd.broker.embedding import EmbedPort
+from runloopd.broker.flows import Flows
 from runloopd.broker.fs_ops import FileOps
 from runloopd.broker.http_ops import HttpOps
 from runloopd.broker.knowledge_ops import KnowledgeOps
@@ -57,8 +61,16 @@ from runloopd.broker.providers.web import WebPort
 from runloopd.broker.quotas import RESOURCES, Allowance, QuotaError, Quotas, check
 from runloopd.broker.record import Record, Run, effect_key
 from runloopd.broker.rights import authorise
+from runloopd.broker.secret_book import NoDestinations
+from runloopd.broker.secret_ops import Lending
+from runloopd.broker.secrets import SecretStore
+from runloopd.broker.spending import Spending
 from runloopd.broker.talk import Talk
-from runloopd.broker.tool_ops import ToolOps
+from runloopd.broker.tool_errands import ToolGuests
+from runloopd.broker.tool_ops import ToolOps, ToolPorts
+from runloopd.broker.toolbox import ToolSource
+from runloopd.broker.tools.sandbox import ProgramSandbox
+from runloopd.broker.tripwires import Tripwires
 
 __all__ = ["Gate", "GateOptions"]
 
@@ -78,6 +90,8 @@ class GateOptions:
     mail_deadline_ms: int = 60_000
     web_deadline_ms: int = 40_000
     """Longest exchange with a web server; the provider's own bound is shorter and says more."""
+    tool_deadline_ms: int = 90_000
+    """Longest call of a tool, from where nothing holds it up any more; its own bounds are shorter."""
     file_deadline_ms: int = 30_000
     """Longest step of a write to a file."""
     audit_allows: bool = False
@@ -107,13 +121,23 @@ class Gate:
         on_delta: Callable[[Delta], None],
         options: GateOptions | None = None,
         objection: Callable[[str], RunloopError | None] = lambda run: None,
+        lending: Lending | None = None,
+        standing: Standing | None = None,
+        sources: Sequence[ToolSource] = (),
+        programs: ProgramSandbox | None = None,
+        guests: ToolGuests | None = None,
+        private_ok: Sequence[str] = (),
+        wires: Tripwires | None = None,
     ) -> None:
-        """``objection`` says why a run may change nothing any more; None when it may."""
+        """``objection`` says why a run may change nothing any more; None when it may. ``sources`` offer tools
+        beside those of bundles; ``programs`` runs programs, ``guests`` the tools that agents implement: None
+        refuses them by name. ``private_ok``: places outside that may be told what is private."""
         self._journal = journal
         self._mint = mint
         self._promises = promises
         self._talk = talk
         self._objection = objection
+        self._wires = wires or Tripwires()
         self._quotas = quotas
         self._blobs: BlobPort = knowledge
         self._clock = clock
@@ -131,6 +155,7 @@ class Gate:
             on_delta=on_delta,
             deadline_ms=self._options.model_deadline_ms,
             quotas=quotas,
+            spending=Spending(approvals, clock),
         )
         post = MailOps(
             mail=mail, approvals=approvals, clock=clock, deadline_ms=self._options.mail_deadline_ms
@@ -139,8 +164,25 @@ class Gate:
         said = TalkOps(
             talk=talk, journal=journal, blobs=knowledge, clock=clock, quotas=quotas, model_next=model.next
         )
-        http = HttpOps(web=web)
-        tools = ToolOps(web=web, warn_percent=quotas.warn_percent)
+        lending = lending or Lending(SecretStore(environ={}), NoDestinations(), key=bytes(32))
+        flows = Flows(private_ok)
+        http = HttpOps(web=web, lending=lending, flows=flows)
+        tools = self._tools = ToolOps(
+            ToolPorts(
+                web=web,
+                sources=sources,
+                programs=programs,
+                guests=guests,
+                lending=lending,
+                flows=flows,
+            ),
+            journal=journal,
+            approvals=approvals,
+            standing=standing or Standing(journal),
+            clock=clock,
+            deadline_ms=self._options.tool_deadline_ms,
+            warn_percent=quotas.warn_percent,
+        )
         disk = FileOps(
             files=files,
             journal=journal,
@@ -148,6 +190,7 @@ class Gate:
             clock=clock,
             deadline_ms=self._options.file_deadline_ms,
         )
+        self.delegates = DelegateOps(clock=clock)
         self._handlers: dict[str, Handler] = {
             "time.now": plain.now,
             "random.bytes": plain.random,
@@ -182,6 +225,8 @@ class Gate:
             "fs.stat": disk.stat,
             "tool.list": tools.list,
             "tool.call": tools.call,
+            "secret.use": lending.use,
+            "agent.delegate": self.delegates.delegate,
             "mail.send": post.send,
         }
         assert self._handlers.keys() == OPS.keys()
@@ -194,6 +239,7 @@ class Gate:
         """
         events = list(events)
         self._record.fold(merge(events, spent, key=lambda event: event.id))
+        self._record.hold_what_is_in_doubt()
         self._promises.restore(events)
         self._talk.restore(events)
 
@@ -288,6 +334,9 @@ class Gate:
         args_digest = blob_digest(args_blob)
         ordinal = run.attempt(caller.node, caller.attempt).ordinal(call.op, args_digest, call.index)
         op = OPS.get(call.op) or Op(name=call.op, args=Args, effect="pure", capability=None)
+        if op.name == "tool.call":
+            # What a call of a tool does is the tool's matter; so is how long it may take.
+            op = replace(op, effect=self._tools.effect(caller, call.args, run), waits=True)
         ask = Ask(
             caller=caller,
             call=call,
@@ -299,6 +348,7 @@ class Gate:
             grants=Policy(),
             run=run,
             check=lambda: self._let(caller, run, op),
+            outbound=partial(self._outbound, caller, run),
         )
         if ask.op.effect in ("pure", "read"):
             return await self._finish(ask)
@@ -381,6 +431,11 @@ class Gate:
         verdict = authorise(ask.agent, ask.caller.ops, ask.op, ask.grants)
         if verdict is not None and self._options.audit_allows:
             ask.facts.append(audit(ask.agent, verdict, ask.caller, ask.call))
+
+    def _outbound(self, caller: Caller, run: Run, place: str, size: int, address: int) -> None:
+        """Count what is about to leave. Raises what suspends the agent."""
+        now, private = self._clock.now_ms(), bool(run.tree.origins)
+        self._wires.outbound(caller.pin.name, place, size, now, address=address, private=private)
 
     def _let(self, caller: Caller, run: Run, op: Op) -> Policy:
         """What the caller may, unless something is said against its run. The linearisation point of every
@@ -525,7 +580,7 @@ def _late_warning(run: Run, fact: QuotaExceeded) -> list[QuotaWarned]:
 def _label(ask: Ask, done: Done) -> str | None:
     """What the guest hears is labelled for what it is; what it says, for the lowest its run has heard."""
     if not done.ok:
-        return None
+        return ask.speaker  # a stranger's error is a stranger's words
     if ask.op.effect in ("pure", "read"):
         return done.label if done.label is not None else heard(ask.args)
     own = done.label if done.label is not None or not done.facts else f"agent:{ask.agent}"

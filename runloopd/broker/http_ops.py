@@ -22,7 +22,9 @@ from runloop.caps.policy import Policy, Verdict
 from runloop.errors import RefusedError, UsageError
 from runloop.ops import HttpFetch
 from runloopd.broker.asks import Ask, CapabilityError, Done, audit
+from runloopd.broker.flows import Flows, place_label, refused, web_sink
 from runloopd.broker.providers.web import Address, WebPort, WebRequest, WebResponse
+from runloopd.broker.secret_ops import Lending
 
 __all__ = ["HttpOps", "NetPermission", "body_text", "host_granted", "how_to_obtain", "net_verdict"]
 
@@ -57,15 +59,19 @@ _TEXTUAL = re.compile(r"text/|application/(json|xml|javascript|x-ndjson|[\w.+-]+
 class HttpOps:
     """``http.fetch``."""
 
-    def __init__(self, *, web: WebPort) -> None:
+    def __init__(self, *, web: WebPort, lending: Lending | None = None, flows: Flows | None = None) -> None:
+        """``lending``: puts secrets in the place of references; None: a reference is any other text.
+        ``flows``: whom what is private may be told; None: nobody it is not from."""
         self._web = web
+        self._lending = lending
+        self._flows = flows or Flows()
 
     async def fetch(self, ask: Ask) -> Done:
         """``{status, url, headers, text|base64, size, truncated}``."""
         args = cast(HttpFetch, ask.args)
         place = parse_destination(args.url)
         method = args.method.upper()
-        permission = NetPermission(ask)
+        permission = NetPermission(ask, flows=self._flows)
         permission.require(method, place)
         request = WebRequest(
             method=checked_method(method),
@@ -75,7 +81,16 @@ class HttpOps:
             max_bytes=_bound(args.max_bytes),
             owner=ask.caller.run,
         )
-        return Done(value=_shown(await self._web.exchange(request, permission)))
+        permission.carries = sum(len(name) + len(value) for name, value in request.headers)
+        if self._lending is None:
+            answer = await self._web.exchange(request, permission)
+            return Done(value=_shown(answer), label=place_label(answer.place, confided=permission.inward))
+        filled = await self._lending.fill(ask, request.headers, place)
+        request = replace(request, headers=filled.headers, keys=filled.keys)
+        answer = await self._web.exchange(request, permission)
+        clean = filled.scrubber.data(answer.body, cut=answer.truncated)
+        label = place_label(answer.place, confided=permission.inward or bool(filled.keys))
+        return Done(value=filled.scrubber.value(_shown(replace(answer, body=clean))), label=label)
 
 
 def checked_method(method: str) -> str:
@@ -101,15 +116,23 @@ class NetPermission:
     hold what is nobody else's business.
     """
 
-    def __init__(self, ask: Ask, *, why: str = "") -> None:
-        """``why``: what needs it, for the words of a refusal; empty for the guest itself."""
+    def __init__(self, ask: Ask, *, why: str = "", flows: Flows | None = None) -> None:
+        """``why``: what needs it, for the words of a refusal; empty for the guest itself. ``flows``: says at
+        every hop whether the place may be told what the run has heard; None: somebody else has said so."""
         self._ask = ask
         self._why = why
+        self._flows = flows
+        self.carries = 0
+        """Bytes beside the address that each request takes with it."""
+        self.inward = False
+        """Whether it leads to an address that is not public."""
         self._grants = ask.grants
 
     def check(self, method: str, place: Destination) -> None:
         """As :meth:`require`, for a request that is now going to be made."""
         verdict = self.require(method, place)
+        address = len(str(place))
+        self._ask.outbound(place.authority, address + self.carries, address)
         there = replace(verdict, target=f"{method} {place.scheme}://{place.authority}{place.path}")
         self._ask.facts.append(audit(self._ask.agent, there, self._ask.caller, self._ask.call))
 
@@ -120,7 +143,16 @@ class NetPermission:
         verdict = net_verdict(self._grants, method, place, agent=self._ask.agent, why=self._why)
         if not verdict.allowed:
             raise CapabilityError(verdict)
+        self._confide(place)
         return verdict
+
+    def _confide(self, place: Destination) -> None:
+        """Raise (``label.private``) unless the place may be told whatever the run has heard."""
+        sink = web_sink(place)
+        strangers = () if self._flows is None else self._flows.strangers(self._ask.run.tree, sink)
+        if strangers:
+            verdict = refused(self._ask.agent, "net", sink, strangers)
+            raise CapabilityError(verdict, code="label.private")
 
     def dial(self, place: Destination, address: Address) -> None:
         """Raise (``net.address``) for an address that is not public, unless it is granted itself.
@@ -129,6 +161,7 @@ class NetPermission:
         somebody else's wish, so the address has to stand in the grant, too.
         """
         kind = kind_of_address(address)
+        self.inward |= kind is not None
         if kind is None or self._named(place, address):
             return
         target, agent = str(address), self._ask.agent

@@ -87,7 +87,9 @@ class MailBroker:
             port=config.port,
             tls=config.tls,
             user=config.user,
-            password=SecretRef(env=config.password_env) if config.password_env else None,
+            password=SecretRef(env=config.password_env, name=config.secret)
+            if config.password_env or config.secret
+            else None,
         )
         return cls(sender=sender, transport=SmtpSender(smtp, spool=outbox.with_name("smtp"), secrets=secrets))
 

@@ -75,7 +75,7 @@ class MailOps:
             action=_action(ask, mail, now),
             content=mail.content,
             content_type=CONTENT_TYPE,
-            provenance=provenance(ask, causes=ask.known),
+            provenance=provenance(ask, causes=ask.known, label=ask.run.floor),
         )
 
     async def _approved(self, ask: Ask, approval: Approval) -> None:

@@ -309,6 +309,13 @@ class Purse:
         pot.held_tokens += tokens
         return Hold(self, node, micro_usd, tokens, agent)
 
+    def hold(self, node: str, micro_usd: int, *, agent: str = "") -> Hold:
+        """Set aside what was held before: it was within the limits then, and is not asked about again."""
+        for purse, spender in self._levels(node):
+            purse._hold(spender, micro_usd, 0)
+        self.pot(agent).held_micro_usd += micro_usd
+        return Hold(self, node, micro_usd, 0, agent)
+
     def _require(self, node: str, micro_usd: int, tokens: int) -> None:
         used = self.spent_micro_usd + self.held_micro_usd
         if used + micro_usd > self.limit_micro_usd:

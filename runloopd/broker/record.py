@@ -10,11 +10,13 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from openings.state import base
 from runloop.digest import digest
 from runloop.events import (
+    ActionDecided,
+    ActionRequested,
     AgentTransition,
     ArtifactCreated,
     CapAudit,
@@ -29,12 +31,19 @@ from runloop.events import (
     RunFinished,
     RunResumed,
     RunStarted,
+    ToolCalled,
 )
 from runloop.ops import OPS
-from runloopd.broker.labels import lowest
-from runloopd.broker.quotas import RESOURCES, Allowance, Limits, Purse, Quotas, Usage
+from runloopd.broker.flows import OWN, whose
+from runloopd.broker.labels import lowest, may_be_private
+from runloopd.broker.quotas import RESOURCES, Allowance, Hold, Limits, Purse, Quotas, Usage
+from runloopd.broker.threshold import Threshold
 
-__all__ = ["Attempt", "Delivered", "Effect", "Record", "Run", "effect_key"]
+__all__ = ["UNKNOWN_OUTCOME", "Attempt", "Delivered", "Effect", "Record", "Run", "effect_key"]
+
+
+UNKNOWN_OUTCOME = "unknown_outcome"
+"""How a model call ended whose end nobody knows: booked at all that was held for it."""
 
 
 def effect_key(run: str, node: str, op: str, ordinal: int, args_digest: str) -> str:
@@ -109,9 +118,19 @@ class Effect:
     """Node, attempt, call of that mark."""
     delivered: Delivered | None = None
     """The answer to that mark; None: the outcome is not on record."""
+    reserved_micro_usd: int = 0
+    reserved_for: str = ""
+    """``provider:model`` of the reservation; empty where the mark says nothing of one."""
+    price_version: str = ""
+    lost: bool = False
+    """It was booked as a call nobody knows the end of."""
+    hold: Hold | None = None
+    """What a daemon that died had reserved for it: held until somebody books it."""
+    outcome: Literal["done", "absent", "unknown"] | None = None
+    """Of a tool: what became of it, as far as it is on record."""
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False, weakref_slot=True)
 class Tree:
     """What a run and those nested in it have in common: an agent's quota is for all of them together."""
 
@@ -121,6 +140,12 @@ class Tree:
     """Agent -> resources of its quota that were warned of."""
     floor: str | None = None
     """Lowest trust label among the answers its agents have heard: what one run hears, others are given."""
+    private: bool = False
+    """Whether one of its agents has heard what may be the user's own."""
+    origins: set[str] = field(default_factory=set)
+    """Whose words they have heard, of those that are not for everybody (``flows``). Never shrinks."""
+    threshold: Threshold = field(default_factory=Threshold)
+    """From where on a person is asked before it spends more."""
 
 
 @dataclass(slots=True)
@@ -145,6 +170,8 @@ class Run:
     """Node and attempt -> resources that were warned of."""
     tools: dict[tuple[str, str], set[tuple[str, int, int]]] = field(default_factory=dict)
     """Agent and tool -> node, attempt and call of every use that was let through."""
+    called: dict[tuple[str, int, int], str] = field(default_factory=dict)
+    """Node, attempt and call -> resource of a tool's effect that has ended and is not answered yet."""
 
     @property
     def floor(self) -> str | None:
@@ -183,6 +210,8 @@ class Record:
     def __init__(self, quotas: Quotas) -> None:
         self._quotas = quotas
         self._runs: dict[str, Run] = {}
+        self._over: dict[str, Run] = {}
+        """Nested runs that ended before calls of theirs did: their money is that of the run around them."""
 
     def run(self, name: str) -> Run | None:
         """The run, or None when it was never started or is over."""
@@ -192,6 +221,16 @@ class Record:
         """The quotas of an agent in a run."""
         return run.limits.get(agent) or self._quotas.of(agent)
 
+    def hold_what_is_in_doubt(self) -> None:
+        """Set aside again what a daemon that died had reserved for calls nobody knows the end of: once, after
+        the events of unfinished runs were folded. Until each is booked, no other call may have the money."""
+        for run in (*self._runs.values(), *self._over.values()):
+            for (node, _, _), effects in run.admitted.items():
+                for effect in effects:
+                    if effect.reserved_micro_usd and not effect.lost and effect.hold is None:
+                        agent = run.agents.get(base(node), "")
+                        effect.hold = run.purse.hold(node, effect.reserved_micro_usd, agent=agent)
+
     def fold(self, events: Iterable[Event]) -> None:
         """Take in committed events, in order."""
         for event in events:
@@ -200,9 +239,16 @@ class Record:
             if event.kind == RunStarted.kind:
                 self._runs[event.run] = self._started(event.run, cast(RunStarted, event.payload))
             elif event.kind == RunFinished.kind:
-                self._runs.pop(event.run, None)
-            elif (run := self._runs.get(event.run)) is not None:
+                self._finished(event.run)
+            elif (run := self._runs.get(event.run) or self._over.get(event.run)) is not None:
                 _fold(run, event)
+
+    def _finished(self, name: str) -> None:
+        run = self._runs.pop(name, None)
+        if run is not None and run.purse.within is not None and run.admitted:
+            self._over[name] = run
+        elif run is not None and run.purse.within is None:
+            self._over = {other: one for other, one in self._over.items() if one.tree is not run.tree}
 
     def _started(self, name: str, started: RunStarted) -> Run:
         money = started.policy.get("budget_micro_usd")
@@ -218,7 +264,15 @@ class Record:
             purse.within, purse.node = around.purse, base(started.parent.node)
         agents = {node: pin.name for node, pin in started.agents.items()}
         limits = {agent: self._quotas.recorded(started.policy, agent) for agent in set(agents.values())}
-        return Run(name, purse, agents, limits, Tree() if around is None else around.tree)
+        return Run(name, purse, agents, limits, self._tree(started) if around is None else around.tree)
+
+    def _tree(self, started: RunStarted) -> Tree:
+        asks = started.policy.get("ask_micro_usd", self._quotas.run.ask_micro_usd)
+        # What a watch hands over are names of the user's files.
+        watched = started.principal.startswith("schedule:") and bool(started.params.get("changed"))
+        return Tree(
+            threshold=Threshold(None if asks is None else int(asks)), origins={OWN} if watched else set()
+        )
 
 
 def _node_tokens(definition: Mapping[str, Any]) -> dict[str, int]:
@@ -234,21 +288,28 @@ def _fold(run: Run, event: Event) -> None:
     if event.kind == HostcallAdmitted.kind:
         admitted = cast(HostcallAdmitted, event.payload)
         place = (admitted.node, admitted.attempt, admitted.call)
-        effect = run.effects[admitted.key] = Effect(admitted.key, event.id, place)
+        effect = run.effects[admitted.key] = Effect(
+            admitted.key,
+            event.id,
+            place,
+            reserved_micro_usd=admitted.reserved_micro_usd,
+            reserved_for=admitted.reserved_for,
+            price_version=admitted.price_version,
+        )
         run.admitted.setdefault(place, []).append(effect)
     elif event.kind == HostcallDelivered.kind:
         delivered = cast(HostcallDelivered, event.payload)
-        run.tree.floor = lowest(run.tree.floor, event.provenance.label)
+        _hear(run, delivered, event.provenance.label)
         _deliver(run, event.id, delivered)
         _use(run.id, run.usage(_agent(run, delivered.node, event)), delivered)
     elif event.kind == ModelCalled.kind:
         called = cast(ModelCalled, event.payload)
         tokens = called.input_tokens + called.output_tokens
         run.purse.spend(called.node, called.cost_micro_usd, tokens, agent=_agent(run, called.node, event))
-    elif event.kind == ArtifactCreated.kind:
-        run.artifacts.add(cast(ArtifactCreated, event.payload).blob)
-    elif event.kind == CapAudit.kind:
-        _use_tool(run, cast(CapAudit, event.payload))
+        if called.finish == UNKNOWN_OUTCOME:
+            _book_loss(run, called)
+    elif event.kind == ToolCalled.kind:
+        _end_tool(run, cast(ToolCalled, event.payload))
     elif event.kind == NodeScheduled.kind:
         _take_turn(run, cast(NodeScheduled, event.payload))
     elif event.kind == NodeFinished.kind:
@@ -260,8 +321,39 @@ def _fold(run: Run, event: Event) -> None:
         for usage in run.tree.usages.values():
             usage.waiting.clear()
             usage.active.clear()  # what was active then died with its daemon, nobody knows when
+    else:
+        _fold_word(run, event)
+
+
+def _hear(run: Run, delivered: HostcallDelivered, label: str | None) -> None:
+    """Whatever one of its agents has heard, the whole tree has."""
+    tree = run.tree
+    tree.floor = lowest(tree.floor, label)
+    tree.private |= may_be_private(delivered.op)
+    resource = run.called.pop((delivered.node, delivered.attempt, delivered.call), None)
+    told = whose(delivered.op, delivered.effect, label, resource)
+    if told is not None:
+        tree.origins.add(told)
+
+
+def _fold_word(run: Run, event: Event) -> None:
+    """What was said about a run, by a person or of a limit, and what it made."""
+    if event.kind in (ActionRequested.kind, ActionDecided.kind):
+        run.tree.threshold.take(event)
     elif event.kind == QuotaWarned.kind:
         _take_warning(run, cast(QuotaWarned, event.payload), event.provenance)
+    elif event.kind == CapAudit.kind:
+        _use_tool(run, cast(CapAudit, event.payload))
+    elif event.kind == ArtifactCreated.kind:
+        run.artifacts.add(cast(ArtifactCreated, event.payload).blob)
+
+
+def _book_loss(run: Run, called: ModelCalled) -> None:
+    """What was held for a call nobody knows the end of is spent now."""
+    for effect in run.admitted.get((called.node, called.attempt, called.call), ()):
+        effect.lost = True
+        if effect.hold is not None:
+            effect.hold.release()
 
 
 def _take_warning(run: Run, warned: QuotaWarned, where: Provenance) -> None:
@@ -279,6 +371,13 @@ def _use_tool(run: Run, said: CapAudit) -> None:
     if said.node is not None and said.attempt is not None and said.call is not None:
         uses = run.tools.setdefault((said.agent, said.target), set())
         uses.add((said.node, said.attempt, said.call))
+
+
+def _end_tool(run: Run, ended: ToolCalled) -> None:
+    run.called[ended.node, ended.attempt, ended.call] = ended.resource
+    begun = run.effects.get(ended.key)
+    if begun is not None:
+        begun.outcome = ended.outcome
 
 
 def _agent(run: Run, node: str, event: Event) -> str:

@@ -13,6 +13,8 @@ from ipaddress import ip_address
 from runloop.errors import RefusedError, UsageError
 from runloop.ops import MailSend, ModelComplete
 from runloopd.broker.ports import (
+    NOBODY,
+    Asker,
     Budget,
     MailReceipt,
     ModelAnswer,
@@ -42,9 +44,14 @@ class ScriptedModels:
     """When given, calls wait for it."""
     calls: list[str] = field(default_factory=list)
     """Idempotency keys of the calls that arrived."""
+    askers: list[Asker] = field(default_factory=list)
+    """Who asked for an estimate."""
 
-    async def estimate(self, request: ModelComplete, permits: Callable[[str], bool]) -> Reservation:
+    async def estimate(
+        self, request: ModelComplete, permits: Callable[[str], bool], *, asker: Asker = NOBODY
+    ) -> Reservation:
         """See the port."""
+        self.askers.append(asker)
         provider, _, model = self.target.partition(":")
         if not permits(self.target):
             raise RefusedError(f"{self.target} is not permitted", code="cap.denied")
@@ -64,6 +71,7 @@ class ScriptedModels:
         budget: Budget,
         on_delta: Callable[[str], None] | None,
         idempotency_key: str,
+        asker: Asker = NOBODY,
     ) -> ModelAnswer:
         """See the port."""
         self.calls.append(idempotency_key)

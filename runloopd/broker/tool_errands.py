@@ -138,6 +138,7 @@ class HttpErrand:
             max_bytes=MAX_RESULT_BYTES,
             owner=self._ask.caller.run,
         )
+        self._permission.carries = len(self._body)
         answer = await self._web.exchange(request, self._permission)
         confided = bool(self._plan.secrets) or self._permission.inward
         return ToolResult(value=self._value(answer), label=place_label(answer.place, confided=confided))
@@ -220,6 +221,8 @@ class OfferErrand:
             permit(self._offer, self._args, self._context(None, 0))
 
     async def run(self, lent: Lent, due_ms: int) -> ToolResult:
+        if self._offer.source == "mcp":
+            self._ask.outbound(self.to, len(canonical(self._args)), 0)
         return await self._source.call(self._offer, self._args, self._context(lent, due_ms))
 
     async def outcome(self, due_ms: int) -> Outcome:

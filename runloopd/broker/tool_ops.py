@@ -41,6 +41,7 @@ from runloopd.broker.tool_bench import Bench, Judged, ToolPorts, misfit
 from runloopd.broker.tool_errands import Lent, NoSecrets, failed, result_of, unfit
 from runloopd.broker.tool_plan import Plan, missing
 from runloopd.broker.toolbox import TOOL_CODES, ToolError
+from runloopd.broker.tripwires import TrippedError
 
 __all__ = ["ToolOps", "ToolPorts"]
 
@@ -409,7 +410,7 @@ def _called(ask: Ask, judged: Judged, word: _Word, outcome: Outcome, code: str |
 
 def _told(plan: Plan, error: RunloopError, loan: Lent | None) -> RunloopError:
     """What went wrong with a code of the closed list, and without a secret in its words."""
-    if isinstance(error, (CapabilityError, QuotaError)):
+    if isinstance(error, (CapabilityError, QuotaError, TrippedError)):
         return error
     code = error.named_code
     known = code if code in TOOL_CODES else _TOLD.get(code)

@@ -12,13 +12,13 @@ __all__ = ["DAEMON", "Principal"]
 class Principal:
     """The stamped identity of a publisher."""
 
-    kind: Literal["daemon", "operator", "peer", "agent", "schedule"]
+    kind: Literal["daemon", "operator", "peer", "agent", "schedule", "face"]
     """``operator``: the owning user, having proved the operator credential. ``peer``: same user, no proof.
     ``agent``: the host speaking for a guest. ``schedule``: what starts runs by itself; it says nothing on the
-    bus and decides nothing (attacks.md C10)."""
+    bus and decides nothing (attacks.md C10). ``face``: a program outside, which does as little."""
     name: str
     """Unique among live publishers: ``daemon``, ``operator:<uid>#<session>``, ``agent:<name>#<instance>``,
-    ``schedule:<trigger>``."""
+    ``schedule:<trigger>``, ``mcp:<client>``."""
     uid: int = -1
     pid: int = -1
 

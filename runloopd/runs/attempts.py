@@ -40,6 +40,7 @@ from runloop.rmp import topics
 from runloopd.authority.mint import Mint, Minted
 from runloopd.authority.policies import Policies
 from runloopd.broker.calls import Answerer, Caller
+from runloopd.broker.delegate_ops import bound_of
 from runloopd.broker.gate import Gate
 from runloopd.broker.quotas import EXCEEDED, Allowance, QuotaError
 from runloopd.bus.bus import Bus
@@ -47,6 +48,7 @@ from runloopd.bus.parts import ComposedFrame, Delivery
 from runloopd.bus.principal import DAEMON
 from runloopd.journal import Journal
 from runloopd.runs.answers import ResumingAnswerer
+from runloopd.runs.guests import ToolAgents
 from runloopd.runtime.exchange import request
 from runloopd.runtime.failures import BREACH
 from runloopd.runtime.mailbox import Mailbox, Order
@@ -158,10 +160,13 @@ class BusAttempts:
         quarantine: Quarantine,
         answers: Callable[[Caller, Answerer], Answerer] = _live,
         narrowed: Callable[[str, Policy], Policy] = lambda run, rights: rights,
+        guests: ToolAgents | None = None,
     ) -> None:
         """``runners``: language -> the component that executes its source. ``answers``: what stands between
         an attempt's own record and the gate; given the gate's answerer, it may answer some calls otherwise.
-        ``narrowed``: what is left of a run's rights."""
+        ``narrowed``: what is left of a run's rights. ``guests``: who serves tools with these agents."""
+        if guests is not None:
+            guests.use(runtime, registry, quarantine, self.prepare, policies.override)
         self._bus = bus
         self._mailbox = mailbox
         self._runtime = runtime
@@ -355,6 +360,8 @@ class BusAttempts:
         if around is not None:
             held = await self._bound(around, next(self._reader.events(run=around, limit=1)))
             bound = effective(everything(), bound, None, held).policy
+        if (passed_on := bound_of(this)) is not None:
+            bound = effective(everything(), bound, None, passed_on).policy
         await self._mint.for_run(run, bound, cause=started.id, within=around)
         return bound
 

@@ -21,7 +21,7 @@ from runloopd.runs.recorded import RecordedAnswer, RecordedAnswers
 __all__ = ["Branch", "Cone", "asks_for", "places_inside", "tried_anew", "tried_anew_inside"]
 
 _ALSO: Mapping[str, frozenset[str]] = {
-    "tool.call": frozenset({"tools", "net", "secrets"}),
+    "tool.call": frozenset(OPS["tool.call"].also),
     "http.fetch": frozenset({"secrets"}),
     "kb.query": frozenset({"kb_read.contacts_raw"}),
     "kb.search": frozenset({"kb_read.contacts_raw"}),

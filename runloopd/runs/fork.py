@@ -289,6 +289,10 @@ class Forks:
         ):
             had = policy.get(name)
             policy[name] = ceiling if had is None else min(had, ceiling)
+        if self._budgets.ask_micro_usd is not None:
+            had = policy.get("ask_micro_usd")
+            asks = self._budgets.ask_micro_usd
+            policy["ask_micro_usd"] = asks if had is None else min(had, asks)
         quotas = policy.get("quotas")
         names = sorted({agent.pin.name for agent in agents})
         policy["quotas"] = _stricter(quotas if isinstance(quotas, dict) else {}, self._quotas.to_json(names))

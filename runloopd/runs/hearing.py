@@ -306,6 +306,8 @@ class _Answerer:
             return None  # the gate says no: what was right with it is not without it
         place = (call.index, call.op, call.args_digest)
         sends = op is not None and op.effect == "send"
+        if call.op == "tool.call":  # what it does is the tool's matter, and is on record
+            sends = record.sends(self._caller.node, call.op, call.args_digest)
         if sends and record.begun(self._caller.node, call.op, call.args_digest) is not None:
             return Answer.refusal(_unknown(record.run, call.op))
         if sends and (known := hearing.effect(*place)) is not None:

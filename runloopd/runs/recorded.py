@@ -234,6 +234,14 @@ class RecordedAnswers:
                 return mark
         return None
 
+    def sends(self, node: str, op: str, args_digest: str) -> bool:
+        """Whether such a call is on record as one that left the machine, or was begun to."""
+        mark = self.begun(node, op, args_digest)
+        if mark is not None:
+            return mark.effect == "send"
+        found = (e for (n, o, _, a), e in self._effects.items() if (n, o, a) == (node, op, args_digest))
+        return any(isinstance(e.payload, HostcallDelivered) and e.payload.effect == "send" for e in found)
+
     def value(self, answer: RecordedAnswer) -> Any:
         """What the guest was given: a result, or an error object."""
         return msgspec.json.decode(self._blob(answer.call.result_blob))

@@ -47,6 +47,7 @@ from runloopd.bus.principal import DAEMON, Principal
 from runloopd.journal import Journal
 from runloopd.runs.attempts import BusAttempts
 from runloopd.runs.children import Children
+from runloopd.runs.delegation import Delegations, Judged
 from runloopd.runs.replayer import Replayer
 from runloopd.runs.runner import Runner
 from runloopd.runtime.quarantine import Quarantine
@@ -113,6 +114,14 @@ class Runs:
         self._children = Children(
             journal=journal, reader=reader, engine_versions=engine_versions, branch=branch
         )
+        self.delegations = Delegations(
+            children=self._children,
+            reader=reader,
+            judge=self._to_delegate,
+            outputs=self._outputs,
+            engine_versions=engine_versions,
+        )
+        """Runs that host calls start."""
         self._replayer = replayer
         self._clock = clock
         self._engine_versions = engine_versions
@@ -199,15 +208,7 @@ class Runs:
             return run
         if self._closing:
             raise ConflictError("the daemon is draining", hint="start it again: 'rlp daemon start'")
-        # A text of ten thousand nodes takes long to read; others are served meanwhile.
-        reading = await asyncio.to_thread(parse, wish.source, name=wish.name)
-        opening, params, agents = self._judged(wish, reading)
-        for name in sorted({agent.pin.name for agent in agents.values()}):
-            await self._quarantine.check(name)
-        for agent in agents.values():
-            # Before the run exists: compiling an agent for the first time is not a node's time.
-            await self._attempts.prepare(agent)
-            await asyncio.to_thread(self._registry.keep, agent)
+        opening, params, agents = await self._ready(wish)
         run = run or new_run_id()
         await self._journal.append(
             Draft(
@@ -218,10 +219,7 @@ class Runs:
                     params=params,
                     agents=_pins(opening, agents),
                     engine=self._engine_versions(),
-                    policy={
-                        **self._limits(opening, wish),
-                        "quotas": self._quotas.to_json(sorted({agent.pin.name for agent in agents.values()})),
-                    },
+                    policy=self._policy(opening, wish, agents),
                     principal=principal.label,
                     origin=_origin(wish, agents),
                 ),
@@ -231,6 +229,40 @@ class Runs:
             )
         )
         return run
+
+    async def _ready(self, wish: Submission) -> tuple[Opening, dict[str, Any], dict[str, InstalledAgent]]:
+        """The opening judged, none of its agents held back, each compiled and kept."""
+        # A text of ten thousand nodes takes long to read; others are served meanwhile.
+        reading = await asyncio.to_thread(parse, wish.source, name=wish.name)
+        opening, params, agents = self._judged(wish, reading)
+        for name in sorted({agent.pin.name for agent in agents.values()}):
+            await self._quarantine.check(name)
+        for agent in agents.values():
+            # Before the run exists: compiling an agent for the first time is not a node's time.
+            await self._attempts.prepare(agent)
+            await asyncio.to_thread(self._registry.keep, agent)
+        return opening, params, agents
+
+    def _policy(
+        self, opening: Opening, wish: Submission, agents: Mapping[str, InstalledAgent]
+    ) -> dict[str, Any]:
+        names = sorted({agent.pin.name for agent in agents.values()})
+        return {**self._limits(opening, wish), "quotas": self._quotas.to_json(names)}
+
+    async def _to_delegate(self, source: str, name: str, params: Mapping[str, Any]) -> Judged:
+        """What a guest wants done, as a submitted opening would be."""
+        wish = Submission(source=source, name=name, params=dict(params))
+        opening, complete, agents = await self._ready(wish)
+        return Judged(
+            opening=opening,
+            params=complete,
+            pins=_pins(opening, agents),
+            limits=self._policy(opening, wish, agents),
+            dev=sorted({agent.manifest.name for agent in agents.values() if agent.dev}),
+        )
+
+    def _outputs(self, use: str) -> list[str]:
+        return sorted(self._registry.resolve(use).ports.out)
 
     def examine(self, wish: Submission) -> tuple[Opening, dict[str, Any]]:
         """The opening as it would run, and the limits it would have (``budget_micro_usd``, …), without
@@ -284,6 +316,8 @@ class Runs:
         for name, ceiling in ceilings.items():
             asked = policy.get(name)
             policy[name] = ceiling if asked is None else min(asked, ceiling)
+        if self._budgets.ask_micro_usd is not None:
+            policy["ask_micro_usd"] = self._budgets.ask_micro_usd
         return policy
 
     async def cancel(self, principal: Principal, run: RunId, reason: str) -> None:
@@ -315,7 +349,7 @@ class Runs:
             "events": len(events),
             "live": run in self._runners,
             "parent": msgspec.to_builtins(started.parent),
-            "nested": await asyncio.to_thread(self._reader.runs_inside, run) if _nests(state) else [],
+            "nested": await asyncio.to_thread(self._reader.runs_inside, run),
             **engine.summary(state),
         }
 
@@ -385,10 +419,6 @@ class Runs:
             log.warning("event_not_shown", run=event.run, number=event.id, code=error.named_code)
         if isinstance(event.payload, RunFinished):
             log.info("run_finished", run=event.run, outcome=event.payload.outcome)
-
-
-def _nests(state: RunState) -> bool:
-    return state.opening is not None and any(node.nests is not None for node in state.opening.nodes)
 
 
 def _pins(opening: Opening, agents: Mapping[str, InstalledAgent]) -> dict[str, AgentPin]:

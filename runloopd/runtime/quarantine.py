@@ -137,6 +137,33 @@ class Quarantine:
         voided = await self._mint.revoke_agent(name, f"{name} was quarantined", actor=principal.label)
         return {**self._held[name].to_json(), "tokens_voided": len(voided)}
 
+    def why(self, agent: str) -> str | None:
+        """Why an agent may not run; None while it may."""
+        held, tripped = self._held.get(agent), self._tripped.get(agent)
+        return held.reason if held is not None else tripped.reason if tripped is not None else None
+
+    def trip(self, agent: str, reason: str) -> None:
+        """A tripwire of the gate: held from now on, attempts under way included; on record in a moment."""
+        if self.why(agent) is not None:
+            return
+        self._tripped[agent] = AgentQuarantined(
+            name=agent,
+            bundle=None,
+            reason=f"tripwire: {reason}"[:REASON_CHARS],
+            evidence=[],
+            by="breaker",
+            principal="daemon",
+        )
+        self._stating[agent] = task = asyncio.create_task(self._suspend(agent))
+        task.add_done_callback(lambda _: self._stating.pop(agent, None))
+
+    async def _suspend(self, agent: str) -> None:
+        await self._state_tripped(agent)
+        try:
+            await self._mint.revoke_agent(agent, f"{agent} was suspended by a tripwire", actor="daemon")
+        except RunloopError as error:
+            log.error("quarantine_unrecorded", agent=agent, reason=error.message)
+
     async def lift(self, principal: Principal, agent: str, reason: str) -> dict[str, Any]:
         """Let an agent run again; its failures are counted anew."""
         name = agent_name(agent)

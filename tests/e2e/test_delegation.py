@@ -1,4 +1,4 @@
-"""An agent that has another one do something: with no more rights than its own, through a crash, and again."""
+"""An agent that has another one do something: with no more rights than its own, through a crash."""
 
 from __future__ import annotations
 

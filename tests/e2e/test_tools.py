@@ -30,12 +30,22 @@ class WeatherService:
 
     def __init__(self, tls: ssl.SSLContext) -> None:
         asked = self.asked = list[str]()
+        posted = self.posted = list[tuple[str, object]]()
 
         class Answer(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 asked.append(self.path)
                 body = json.dumps({"daily": {"max": [11.5, 9]}, "words": "Föhn"}).encode()
                 self.send_response(200)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_POST(self) -> None:
+                posted.append((self.path, json.loads(self.rfile.read(int(self.headers["Content-Length"])))))
+                body = json.dumps({"id": len(posted)}).encode()
+                self.send_response(201)
                 self.send_header("Content-Type", "application/json")
                 self.send_header("Content-Length", str(len(body)))
                 self.end_headers()

@@ -35,10 +35,8 @@ def needs(op: str, args: Any, world: World, tools: Sequence[Tool]) -> Iterator[U
         yield str(row.capability), True
     elif op.startswith("kb."):
         yield from _knowledge(row.capability or "", world)
-    elif op.startswith("memory."):
-        yield from _memory(str(given.get("namespace", "private")))
-    elif row.capability == "promises":
-        yield "promises", op.partition(".")[2]
+    elif op.startswith("memory.") or row.capability == "promises":
+        yield from _kept(op, given)
     elif row.capability == "model":
         yield from _model(given, world)
     elif row.capability == "talk":
@@ -86,6 +84,15 @@ def _knowledge(capability: str, world: World) -> Iterator[Use]:
         world.grants is None or world.grants.allows("kb_read.contacts_raw").allowed
     ):
         yield "kb_read.contacts_raw", True
+
+
+def _kept(op: str, given: Mapping[str, Any]) -> Iterator[Use]:
+    """Of what outlives a call: a promise by what is done with it, memory by who else has a part in it."""
+    family, _, verb = op.partition(".")
+    if family != "memory":
+        yield "promises", verb
+    else:
+        yield from _memory(str(given.get("namespace", "private")))
 
 
 def _memory(namespace: str) -> Iterator[Use]:

@@ -22,6 +22,7 @@ from runloop.errors import NotFoundError, UsageError
 __all__ = [
     "AGENT_QUOTA_RULES",
     "MAX_SOCKET_PATH",
+    "MODEL_SERVERS",
     "RULES",
     "Breaker",
     "Budgets",
@@ -101,7 +102,16 @@ class Provider(NamedTuple):
     """Name of a stored secret that holds the key."""
     timeout_ms: int = 60_000
     price: Price | None = None
-    """None: local servers cost nothing, remote ones are refused until priced."""
+    """None: a server on this machine costs nothing; a hosted one is refused unless a price list that comes
+    with Runloop names its model."""
+    quality: int | None = None
+    """How good its answers are, 0 to 100: the operator's word, for ``models.prefer = "quality"``."""
+    privacy: str | None = None
+    """``local``: what is sent there stays with the operator; ``cloud``: it does not. None: by the address."""
+
+
+MODEL_SERVERS = ("ollama", "llamacpp", "vllm", "lmstudio")
+"""Kinds of model servers that can be found on this machine, in the order they are asked."""
 
 
 class Models(NamedTuple):
@@ -109,8 +119,33 @@ class Models(NamedTuple):
 
     default: str | None = None
     """Provider asked first; None: the first of what is detected, in the end the offline rules."""
+    detect: str = "ollama llamacpp vllm lmstudio"
+    """Local model servers to look for at their usual ports; ``none``: nobody is looked for."""
     detect_ollama: bool = True
+    """The older word: false looks for none of them."""
+    privacy: str = "cloud"
+    """``local``: nothing leaves this machine. ``hybrid``: local models first, and a remote one only for
+    requests that hold nothing private. ``cloud``: whatever is configured may be asked."""
+    prefer: str = "order"
+    """Which of several is asked first: the default and its fall-backs (``order``), or among everything
+    configured the cheapest (``cost``), the quickest to its first word (``latency``, measured), or the best in
+    the operator's word (``quality``)."""
+    mode: str = "live"
+    """``record`` also writes every answer on the cassette; ``replay`` answers from it alone."""
+    cassette: str | None = None
+    """File of recorded answers; a relative path is one in the home."""
+    cassette_pace: str = "instant"
+    cache: bool = False
+    """Whether an equal request of the same agent gets the answer it got before; where chance has no part."""
+    cache_ttl_ms: int = 86_400_000
+    cache_bytes: int = 67_108_864
     providers: Mapping[str, Provider] = {}
+
+    @property
+    def looked_for(self) -> tuple[str, ...]:
+        """The servers of ``detect``, in the order they are asked; none where an older file forbids it."""
+        words = self.detect.split() if self.detect_ollama else []
+        return tuple(name for name in MODEL_SERVERS if name in words)
 
 
 class Security(NamedTuple):
@@ -121,6 +156,7 @@ class Security(NamedTuple):
     allow_unsigned_agents: bool = False
     agent_index: str | None = None
     web_authorities: str | None = None
+    private_ok: str | None = None
 
 
 class Bus(NamedTuple):
@@ -156,6 +192,8 @@ class Mail(NamedTuple):
     tls: str = "starttls"
     user: str | None = None
     password_env: str | None = None
+    secret: str | None = None
+    """Name of a stored secret that holds the password."""
 
 
 class Budgets(NamedTuple):
@@ -163,6 +201,8 @@ class Budgets(NamedTuple):
 
     run_micro_usd: int = 1_000_000
     run_tokens: int = 200_000
+    ask_micro_usd: int | None = None
+    """A model call that would bring a run's spending over this waits for a person. None: nobody is asked."""
 
 
 class Quotas(NamedTuple):
@@ -270,6 +310,11 @@ class Config(NamedTuple):
     warnings: tuple[str, ...] = ()
     """Values that were ignored because the operator's system file is stricter."""
 
+    def key_variables(self) -> frozenset[str]:
+        """Environment variables that hold a key, by this configuration."""
+        named = {provider.api_key_env for provider in self.models.providers.values()}
+        return frozenset(name for name in (*named, self.mail.password_env) if name)
+
     def flat(self) -> dict[str, Any]:
         """Every dotted key with its value, in schema order; providers only where configured."""
         values: dict[str, Any] = {}
@@ -326,7 +371,36 @@ _QUOTAS: Mapping[str, tuple[str, int, int]] = {
 RULES: Mapping[str, Rule] = {
     "runtime.socket_path": Rule("str", "Unix socket of the daemon"),
     "models.default": Rule("str", "name of the provider to ask first; 'rules' stays offline"),
-    "models.detect_ollama": Rule("bool", "look for Ollama on 127.0.0.1:11434", narrow="false"),
+    "models.detect": Rule(
+        "str", "model servers to look for on 127.0.0.1, separated by spaces, or none: ollama (11434),"
+        " llamacpp (8080), vllm (8000), lmstudio (1234)", narrow="fixed",
+    ),
+    "models.detect_ollama": Rule("bool", "the older word for it: false looks for none", narrow="false"),
+    "models.privacy": Rule(
+        "str", "which models may be asked: on this machine; remote ones for what is not private; all",
+        choices=("local", "hybrid", "cloud"), narrow="earlier",
+    ),
+    "models.prefer": Rule(
+        "str", "which is asked first: the default, the cheapest, the quickest, the best",
+        choices=("order", "cost", "latency", "quality"),
+    ),
+    "models.mode": Rule(
+        "str", "ask models; also write their answers on the cassette; or answer from it alone",
+        choices=("live", "record", "replay"),
+    ),
+    "models.cassette": Rule("str", "file of recorded answers; a relative path is one in the home"),
+    "models.cassette_pace": Rule(
+        "str", "how fast a recorded answer is told again", choices=("instant", "recorded")
+    ),
+    "models.cache": Rule(
+        "bool", "answer an equal request of the same agent from what it was told before", narrow="false"
+    ),
+    "models.cache_ttl_ms": Rule(
+        "int", "milliseconds a kept answer holds", low=1_000, high=366 * _DAY_MS, narrow="smaller"
+    ),
+    "models.cache_bytes": Rule(
+        "int", "bytes of kept answers; the oldest go first", low=0, high=10**12, narrow="smaller"
+    ),
     "security.undo_window_ms": Rule(
         "int", "milliseconds between an approval and its dispatch", low=0, high=3_600_000, narrow="larger"
     ),
@@ -343,6 +417,10 @@ RULES: Mapping[str, Rule] = {
     ),
     "security.web_authorities": Rule(
         "str", "PEM file of certificates that web servers may prove themselves with, beside the system's"
+    ),
+    "security.private_ok": Rule(
+        "str",
+        "places that may be told what is private, separated by spaces: host, host:port or mcp:<server>",
     ),
     "bus.durable_topics": Rule("str", "patterns of topics, separated by spaces, that are kept in the ledger"),
     "bus.durable_bytes": Rule(
@@ -371,10 +449,15 @@ RULES: Mapping[str, Rule] = {
                      narrow="earlier"),
     "mail.user": Rule("str", "SMTP user"),
     "mail.password_env": Rule("str", "environment variable that holds the SMTP password"),
+    "mail.secret": Rule("str", "stored secret that holds the SMTP password"),
     "budgets.run_micro_usd": Rule(
         "int", "most a run may cost, in millionths of a US dollar", low=0, high=10**12, narrow="smaller"
     ),
     "budgets.run_tokens": Rule("int", "most tokens a run may use", low=0, high=10**12, narrow="smaller"),
+    "budgets.ask_micro_usd": Rule(
+        "int", "a model call that brings a run's spending over this waits for a person", low=0, high=10**12,
+        narrow="smaller",
+    ),
     **{
         f"quotas.{resource}{part}": Rule("int", f"{words}{doc}", low=low, high=high, narrow="smaller")
         for resource, (doc, low, high) in _QUOTAS.items()
@@ -417,6 +500,11 @@ PROVIDER_RULES: Mapping[str, Rule] = {
     "api_key_env": Rule("str", "environment variable that holds the key"),
     "secret": Rule("str", "stored secret that holds the key"),
     "timeout_ms": Rule("int", "milliseconds for a whole answer", low=1, high=3_600_000),
+    "quality": Rule("int", "how good its answers are, in your own word", low=0, high=100),
+    "privacy": Rule(
+        "str", "whether what is sent there stays with you; by the address otherwise",
+        choices=("local", "cloud"),
+    ),
     "price.input_micro_usd_per_mtok": Rule("int", "micro-dollars per million read", low=0, high=10**12),
     "price.output_micro_usd_per_mtok": Rule("int", "micro-dollars per million written", low=0, high=10**12),
     "price.version": Rule("str", "name of the price list"),
@@ -697,9 +785,12 @@ def _check_together(config: Config, findings: list[str]) -> None:
     findings.extend(_check_quotas(config.quotas))
     findings.extend(_check_scheduler(config.scheduler))
     default = config.models.default
-    if default and default not in {*config.models.providers, "rules", "ollama"}:
-        known = ", ".join([*config.models.providers, "ollama", "rules"])
+    findings.extend(_check_detect(config.models.detect))
+    if default and default not in {*config.models.providers, "rules", *MODEL_SERVERS}:
+        known = ", ".join([*config.models.providers, *MODEL_SERVERS, "rules"])
         findings.append(f"'models.default' names no provider: {default!r} (known: {known})")
+    if config.models.mode != "live" and not config.models.cassette:
+        findings.append(f"'models.mode' is {config.models.mode}, but 'models.cassette' names no file")
     if config.kb.embedder not in {"auto", "lexical", *config.models.providers}:
         findings.append(f"'kb.embedder' names no provider: {config.kb.embedder!r} (or auto, lexical)")
     for provider in config.models.providers.values():
@@ -736,6 +827,14 @@ def _check_scheduler(scheduler: Scheduler) -> list[str]:
     return [f"'scheduler.zone' names no time zone: {scheduler.zone!r} (they are like Europe/Berlin)"]
 
 
+def _check_detect(words: str) -> list[str]:
+    unknown = sorted(set(words.split()) - {*MODEL_SERVERS, "none"})
+    if not unknown and words.split() and ("none" not in words.split() or words.split() == ["none"]):
+        return []
+    named = f": {', '.join(unknown)}" if unknown else ""
+    return [f"'models.detect' is a choice of {' '.join(MODEL_SERVERS)}, or none{named}"]
+
+
 def _check_mail(mail: Mail) -> list[str]:
     """What the SMTP provider would refuse when the daemon starts."""
     if mail.provider != "smtp":
@@ -747,8 +846,10 @@ def _check_mail(mail: Mail) -> list[str]:
     ]
     if mail.tls == "none" and mail.host and mail.host not in ("localhost", "127.0.0.1", "::1"):
         findings.append(f"'mail.tls' is none: mail to {mail.host} would cross the network unencrypted")
-    if (mail.user is None) != (mail.password_env is None):
-        findings.append("'mail.user' and 'mail.password_env' belong together; set both or none")
+    if mail.password_env and mail.secret:
+        findings.append("'mail' has both 'password_env' and 'secret'; keep one")
+    if (mail.user is None) != (mail.password_env is None and mail.secret is None):
+        findings.append("'mail.user' belongs together with 'mail.password_env' or 'mail.secret'")
     return findings
 
 
@@ -882,7 +983,17 @@ class Paths(NamedTuple):
 
 
 Shipped = Literal[
-    "agents", "config-agent", "openings", "runner", "runner-js", "sdk/c", "sdk/js", "sdk/rust", "templates"
+    "agents",
+    "config-agent",
+    "eval",
+    "openings",
+    "runner",
+    "runner-js",
+    "sdk/c",
+    "sdk/js",
+    "sdk/rust",
+    "shell",
+    "templates",
 ]
 """What came with this distribution: agents, openings, runners, and what authors of agents build with."""
 
@@ -897,12 +1008,14 @@ def shipped(what: Shipped) -> Path:
     places = {
         "agents": (package / "_shipped" / "agents", checkout / "agents"),
         "config-agent": (package / "_shipped" / "config-agent", checkout / "config_agent"),
+        "eval": (package / "_shipped" / "eval", checkout / "eval"),
         "runner": (package / "_shipped" / "runner", checkout / "runner"),
         "runner-js": (package / "_shipped" / "runner-js", checkout / "js" / "runner"),
         "openings": (package.parent / "openings" / "library", checkout.parent / "openings" / "library"),
         "sdk/c": (package / "_shipped" / "sdk" / "c", checkout / "c"),
         "sdk/js": (package / "_shipped" / "sdk" / "js", checkout / "js"),
         "sdk/rust": (package / "_shipped" / "sdk" / "rust", checkout / "rust"),
+        "shell": (package / "_shipped" / "shell", checkout.parent / "packaging" / "shell"),
         "templates": (package / "_shipped" / "templates", checkout / "templates"),
     }[what]
     for place in places:

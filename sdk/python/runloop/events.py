@@ -44,10 +44,20 @@ __all__ = [
     "Draft",
     "EmailSent",
     "Event",
+    "FaceExposed",
+    "FaceTokenIssued",
+    "FaceTokenRevoked",
+    "GrantGiven",
+    "GrantRevoked",
     "GuestError",
     "HostcallAdmitted",
     "HostcallDelivered",
     "LedgerRestored",
+    "McpServerAdded",
+    "McpServerRemoved",
+    "McpToolSuspended",
+    "McpToolsApproved",
+    "McpToolsSeen",
     "MemoryForgotten",
     "MemoryUpdated",
     "MessagePosted",
@@ -73,12 +83,16 @@ __all__ = [
     "RunParent",
     "RunResumed",
     "RunStarted",
+    "SecretRemoved",
+    "SecretSet",
+    "SecretUsed",
     "SourceRestored",
     "SourceRetracted",
     "TimerFired",
     "TimerSet",
     "TokenIssued",
     "TokenRevoked",
+    "ToolCalled",
     "TopicPublished",
     "TriggerFired",
     "TriggerMissed",
@@ -528,6 +542,7 @@ class HostcallAdmitted(Payload, frozen=True, kw_only=True):
     """First mark of an effect: every check passed and the provider is about to be asked."""
 
     kind: ClassVar[str] = "hostcall.admitted"
+    version: ClassVar[int] = 2
     node: str
     attempt: int
     call: int
@@ -539,6 +554,12 @@ class HostcallAdmitted(Payload, frozen=True, kw_only=True):
     args_blob: str
     request_bytes: int
     fuel: int
+    reserved_micro_usd: int = 0
+    """Money held for it: what it is booked at when nobody can tell what became of it."""
+    reserved_for: str = ""
+    """``provider:model`` that the reservation is for; empty where nothing was reserved."""
+    price_version: str = ""
+    """Price list of the reservation."""
 
 
 class HostcallDelivered(Payload, frozen=True, kw_only=True):
@@ -569,7 +590,7 @@ class ModelCalled(Payload, frozen=True, kw_only=True):
     """A model, or the offline rules provider standing in for one, answered."""
 
     kind: ClassVar[str] = "model.called"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     node: str
     attempt: int
     call: int
@@ -593,6 +614,8 @@ class ModelCalled(Payload, frozen=True, kw_only=True):
     """``asked``, ``cache`` (an equal request was answered before) or ``cassette``."""
     tool_calls: int = 0
     """Functions it asked for."""
+    saved_micro_usd: int = 0
+    """What the answer had cost when it was first given, where it came from the cache or a cassette."""
 
 
 class ActionRequested(Payload, frozen=True, kw_only=True):
@@ -651,6 +674,59 @@ class EmailSent(Payload, frozen=True, kw_only=True):
     subject: str
     content_blob: str
     location: str
+
+
+class ToolCalled(Payload, frozen=True, kw_only=True):
+    """A tool with an effect was begun, and this is how it ended. A tool that only reads leaves none."""
+
+    kind: ClassVar[str] = "tool.called"
+    node: str
+    attempt: int
+    call: int
+    agent: str
+    tool: str
+    """Qualified name."""
+    origin: Literal["bundle", "host", "mcp"]
+    effect: str
+    resource: str
+    """What was touched, in canonical form; never a secret."""
+    definition: str
+    """Digest of the definition that was called."""
+    key: str
+    """Idempotency key of the effect."""
+    outcome: Literal["done", "absent", "unknown"]
+    code: str | None = None
+    """How it failed; None: it did not."""
+    approval: str | None = None
+    """The person's word it was done under."""
+    grant: str | None = None
+    """The standing grant it was done under, where no person was asked this time."""
+
+
+class GrantGiven(Payload, frozen=True, kw_only=True):
+    """A person allowed one tool on one resource for good."""
+
+    kind: ClassVar[str] = "grant.given"
+    grant: str
+    agent: str
+    bundle: str
+    """Digest of the bundle it is for: a new version of the agent asks again."""
+    tool: str
+    definition: str
+    effect: str
+    resource: str
+    approval: str
+    """The question it was given with."""
+    principal: str
+
+
+class GrantRevoked(Payload, frozen=True, kw_only=True):
+    """A person took a standing grant back."""
+
+    kind: ClassVar[str] = "grant.revoked"
+    grant: str
+    principal: str
+    reason: str = ""
 
 
 class ArtifactCreated(Payload, frozen=True, kw_only=True):
@@ -976,6 +1052,131 @@ class TrustChanged(Payload, frozen=True, kw_only=True):
     principal: str
 
 
+class SecretSet(Payload, frozen=True, kw_only=True):
+    """The operator set a secret, or where agents may have it sent. Stated before it holds; never a value."""
+
+    kind: ClassVar[str] = "secret.set"
+    name: str
+    """``runloop/<scope>/<name>``."""
+    store: str
+    """The place that keeps it: ``keyring``, ``age``. Empty: only ``destinations`` changed."""
+    destinations: list[str]
+    """Where agents may have it sent: ``host``, ``host:port``, ``mcp:<server>``, ``program:<name>``. Empty:
+    nowhere; what the configuration uses it for is the operator's own matter."""
+    principal: str
+
+
+class SecretRemoved(Payload, frozen=True, kw_only=True):
+    """The operator removed a secret. Stated before it is gone."""
+
+    kind: ClassVar[str] = "secret.removed"
+    name: str
+    principal: str
+
+
+class SecretUsed(Payload, frozen=True, kw_only=True):
+    """A secret left its place for somebody: who, and where it went. Of the host's own uses, the first of an
+    hour; of agents, each."""
+
+    kind: ClassVar[str] = "secret.used"
+    name: str
+    """Of the secret, or ``$VARIABLE``."""
+    by: str
+    """``models.<provider>``, ``mail``, ``mcp.<server>``, ``agent:<name>``."""
+    to: str
+
+
+class McpServerAdded(Payload, frozen=True, kw_only=True):
+    """The operator let a foreign MCP server be started, or connected to. That approves none of its tools."""
+
+    kind: ClassVar[str] = "mcp.server.added"
+    server: str
+    spec: dict[str, Any]
+    """Its program or place, and what it may reach. Secrets by name."""
+    spec_digest: str
+    approval: str
+    principal: str
+
+
+class McpServerRemoved(Payload, frozen=True, kw_only=True):
+    """A foreign MCP server is gone, and every approval of its tools with it."""
+
+    kind: ClassVar[str] = "mcp.server.removed"
+    server: str
+    reason: str
+    principal: str
+
+
+class McpToolsSeen(Payload, frozen=True, kw_only=True):
+    """What a foreign MCP server said it offers: foreign text from end to end, and nothing approved by it."""
+
+    kind: ClassVar[str] = "mcp.tools.seen"
+    server: str
+    protocol: str
+    identity: str
+    """What it calls itself."""
+    tools: dict[str, str]
+    """Name -> digest of the definition."""
+    refused: list[str]
+    """Tools that are not taken, each with the reason."""
+    definitions_blob: str
+    """JSON object: name -> definition."""
+
+
+class McpToolsApproved(Payload, frozen=True, kw_only=True):
+    """A person saw the definitions of tools of a foreign MCP server and lets them be called as they are."""
+
+    kind: ClassVar[str] = "mcp.tools.approved"
+    server: str
+    tools: dict[str, str]
+    """Name -> digest of the definition that was shown."""
+    effect: Literal["read", "write", "send"]
+    """What the person takes their calls for; the server's own word on it does not count."""
+    definitions_blob: str
+    approval: str
+    principal: str
+
+
+class McpToolSuspended(Payload, frozen=True, kw_only=True):
+    """A tool of a foreign server may not be called until a person approves it again."""
+
+    kind: ClassVar[str] = "mcp.tool.suspended"
+    server: str
+    tool: str
+    reason: Literal["changed", "operator"]
+    before_digest: str
+    after_digest: str | None
+    """Of the definition it has now; None where it is the same."""
+    principal: str
+
+
+class FaceExposed(Payload, frozen=True, kw_only=True):
+    """The operator said what programs outside may reach. Stated before it holds."""
+
+    kind: ClassVar[str] = "face.exposed"
+    items: list[str]
+    """All of it: ``kb``, ``opening:<name>``, ``tool:<name>``, ``tool:<name>@<agent>``."""
+    principal: str
+
+
+class FaceTokenIssued(Payload, frozen=True, kw_only=True):
+    """The operator made a token by which a program outside is known."""
+
+    kind: ClassVar[str] = "face.token.issued"
+    name: str
+    token_digest: str
+    """BLAKE3 of its text, which is kept nowhere."""
+    principal: str
+
+
+class FaceTokenRevoked(Payload, frozen=True, kw_only=True):
+    """A token of a program outside is worth nothing any more."""
+
+    kind: ClassVar[str] = "face.token.revoked"
+    name: str
+    principal: str
+
+
 class QuotaWarned(Payload, frozen=True, kw_only=True):
     """A soft limit was passed."""
 
@@ -1032,6 +1233,9 @@ KINDS: dict[str, type[Payload]] = {
         ActionDecided,
         ActionClaimed,
         EmailSent,
+        ToolCalled,
+        GrantGiven,
+        GrantRevoked,
         ArtifactCreated,
         ContactUpserted,
         DocumentImported,
@@ -1054,6 +1258,17 @@ KINDS: dict[str, type[Payload]] = {
         AgentRemoved,
         AgentIndexSeen,
         TrustChanged,
+        McpServerAdded,
+        McpServerRemoved,
+        McpToolsSeen,
+        McpToolsApproved,
+        McpToolSuspended,
+        SecretSet,
+        SecretRemoved,
+        SecretUsed,
+        FaceExposed,
+        FaceTokenIssued,
+        FaceTokenRevoked,
         QuotaWarned,
         QuotaExceeded,
     )
@@ -1069,7 +1284,9 @@ def _unchanged(fields: dict[str, Any]) -> dict[str, Any]:
 UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = {
     ("run.started", 1): _unchanged,
     ("hostcall.delivered", 1): _unchanged,
+    ("hostcall.admitted", 1): _unchanged,
     ("model.called", 1): _unchanged,
+    ("model.called", 2): _unchanged,
 }
 """``(kind, version)`` -> converter to the next version: pure, from the fields as that version had them (a
 copy it may change) to the fields of the next. Rows are never rewritten. A kind that changes gets a new

@@ -366,15 +366,53 @@ class FsStat(Args, frozen=True, kw_only=True):
 
 
 class ToolList(Args, frozen=True, kw_only=True):
-    """The agent's own tools. Answer: ``{tools: [{id, description, input_schema, granted, missing, …}]}``."""
+    """The agent's own tools, and those it may call of the host and of MCP servers (capability ``tools``).
+
+    Answer: ``{tools: [{id, description, kind, source, effect, input_schema, granted, missing, …}]}``.
+    """
 
 
 class ToolCall(Args, frozen=True, kw_only=True):
-    """Call one of the agent's own tools; each names the capabilities it needs. Answer: ``{result}``."""
+    """Call a tool; each names the capabilities it needs. Answer: ``{result}``.
+
+    What it is on record as is the tool's matter: ``read``, ``write``, or ``send``, which a person approves.
+    """
 
     tool: str
     args: dict[str, Any] = {}
     """Fit the tool's ``input_schema``; the result fits its ``result_schema``."""
+
+
+class SecretUse(Args, frozen=True, kw_only=True):
+    """A stand-in for a secret, never the secret. Answer: ``{reference}``.
+
+    Where it is the value of a header of ``http.fetch``, or stands after ``Bearer ``, ``Basic ``, ``Token ``,
+    the host puts the secret in its place, towards destinations the operator bound it to, nowhere else.
+    """
+
+    name: str
+    """``runloop/<scope>/<name>``."""
+
+
+class AgentDelegate(Args, frozen=True, kw_only=True):
+    """Have another agent, or a shipped opening, do something. Answer: ``{run, ports}``.
+
+    It is a run of its own inside the caller's, with no more rights than the caller has. When it fails or is
+    denied, so is the call (``delegate.failed``); one that takes too long is ended (``delegate.timed_out``).
+    """
+
+    use: str
+    """``agent:<name>`` (or ``@variant``, ``@version``) or ``opening:<name>``."""
+    params: dict[str, Any] = {}
+    """What the agent gets as ``with``, the opening as its parameters."""
+    caps: dict[str, Any] | None = None
+    """The only rights it may have, as ``policy.caps`` says them; each must be the caller's own. None: all the
+    caller has."""
+    budget_micro_usd: int | None = None
+    """Most it may spend, within what the caller's run has left."""
+    budget_tokens: int | None = None
+    timeout_ms: int = 600_000
+    """1 000 to 86 400 000; the time a person takes counts."""
 
 
 class MailSend(Args, frozen=True, kw_only=True):
@@ -406,6 +444,9 @@ class Op:
     also: tuple[str, ...] = ()
     """Capabilities that what it calls may need, beyond its own."""
 
+
+_OF_TOOLS = ("net", "tools", "exec", "secrets", "fs_ro", "fs_rw", "spawn", "mail", "kb_read")
+"""What a tool may name among its capabilities."""
 
 OPS: dict[str, Op] = {
     op.name: op
@@ -442,7 +483,16 @@ OPS: dict[str, Op] = {
         Op(name="fs.list", args=FsList, effect="read", capability="fs_ro", targeted=True),
         Op(name="fs.stat", args=FsStat, effect="read", capability="fs_ro", targeted=True),
         Op(name="tool.list", args=ToolList, effect="read", capability=None),
-        Op(name="tool.call", args=ToolCall, effect="read", capability=None, far=True, also=("net",)),
+        Op(name="tool.call", args=ToolCall, effect="read", capability=None, far=True, also=_OF_TOOLS),
+        Op(name="secret.use", args=SecretUse, effect="read", capability="secrets", targeted=True),
+        Op(
+            name="agent.delegate",
+            args=AgentDelegate,
+            effect="write",
+            capability="spawn",
+            targeted=True,
+            waits=True,
+        ),
         Op(name="mail.send", args=MailSend, effect="send", capability="mail"),
     )
 }

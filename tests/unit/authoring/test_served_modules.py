@@ -9,7 +9,7 @@ from runloopd.runtime.library import served_beside
 
 
 def test_the_lint_knows_exactly_the_modules_that_are_served() -> None:
-    given = served_beside({"agent": "import runloop.collab\nimport runloop.speech\n"})
+    given = served_beside({"agent": "import runloop.collab\nimport runloop.loop\nimport runloop.speech\n"})
     assert served() == given.keys() - {"agent"}
 
 

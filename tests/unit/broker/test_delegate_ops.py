@@ -90,7 +90,9 @@ async def test_a_host_is_passed_on_for_the_methods_and_paths_it_is_held_for(worl
     ],
     ids=["agent", "opening", "bare", "nameless", "hasty", "negative", "unknown"],
 )
-async def test_what_may_not_be_asked_for_starts_nothing(world: World, args: dict[str, Any], code: str) -> None:
+async def test_what_may_not_be_asked_for_starts_nothing(
+    world: World, args: dict[str, Any], code: str
+) -> None:
     port = done({"run": "r", "ports": {}})
     answer = await ask(world, port, **args)
     assert (answer.ok, answer.value["code"]) == (False, code)

@@ -394,7 +394,7 @@ async def test_a_grant_of_exec_starts_nothing_and_is_refused_by_name(
         assert (refused.ok, refused.value["code"]) == (False, "op.unknown")
         assert "exec.run" in refused.value["message"]
     tool = await world.call(caller, "tool.call", {"tool": "own.do", "args": {}})
-    assert tool.value["code"] == "tool.transport"
+    assert tool.value["code"] == "tool.unavailable"
     assert spawned == []
     os.posix_spawn("/bin/true", ["true"], {})
     os.wait()

@@ -55,13 +55,13 @@ async def test_an_unknown_op_is_refused_and_recorded(world: World) -> None:
     assert (delivered.op, delivered.ok) == ("exec.run", False)
 
 
-REACHING = ("agent.spawn", "agent.delegate")
+REACHING = ("agent.spawn", "agent.call")
 
 
 @pytest.mark.requirement("W9")
 @pytest.mark.parametrize("op", REACHING)
-async def test_no_agent_can_start_or_call_another(world: World, op: str) -> None:
-    """They meet in messages only, whose ping-pong has ends of its own: see ``test_talk``."""
+async def test_no_agent_can_start_or_call_another_beside_its_run(world: World, op: str) -> None:
+    """They meet in messages, or in runs inside runs: both have ends (``test_talk``, ``test_delegation``)."""
     assert op not in OPS
     caller = await world.caller("spawn = true")
     answer = await world.call(caller, op, {"agent": "writer"})
@@ -132,9 +132,9 @@ async def test_a_token_revoked_while_the_route_is_chosen_admits_nothing(world: W
     caller = await world.caller()
     honest = world.models.estimate
 
-    async def slow(*args: Any) -> Any:
+    async def slow(*args: Any, **more: Any) -> Any:
         await world.mint.revoke(caller.token_id, "test")
-        return await honest(*args)
+        return await honest(*args, **more)
 
     world.models.estimate = slow  # type: ignore[method-assign]
     answer = await world.call(caller, "model.complete", ask("hello"))

@@ -42,8 +42,8 @@ async def test_a_route_that_ignores_the_grant_is_caught_by_the_gate(world: World
     caller = await world.caller('model = ["rules:*"]')
     honest = world.models.estimate
 
-    async def careless(request: object, permits: object) -> object:
-        return await honest(request, lambda _: True)  # type: ignore[arg-type]
+    async def careless(request: object, permits: object, **more: object) -> object:
+        return await honest(request, lambda _: True, **more)  # type: ignore[arg-type]
 
     world.models.estimate = careless  # type: ignore[method-assign,assignment]
     answer = await world.call(caller, "model.complete", ask("hello"))

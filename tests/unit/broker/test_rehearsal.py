@@ -77,7 +77,16 @@ JUDGEMENTS = (
     "mail.",
     "case.",
 )
-LET_THROUGH = ("kb.absent", "not_found", "blob.absent", "model.", "case.unscripted", "kb.query", "kb.sql")
+LET_THROUGH = (
+    "tool.unavailable",
+    "kb.absent",
+    "not_found",
+    "blob.absent",
+    "model.",
+    "case.unscripted",
+    "kb.query",
+    "kb.sql",
+)
 
 DOCUMENT = {
     "kind": "document.imported",

@@ -30,6 +30,7 @@ from runloopd.authority.approvals import Approvals
 from runloopd.authority.keyring import Keyring
 from runloopd.authority.mint import Mint
 from runloopd.authority.retractions import RETRACTION_KINDS, Retractions
+from runloopd.authority.standing import STANDING_KINDS, Standing
 from runloopd.broker.calls import Answer, Caller, HostCall
 from runloopd.broker.embedding import EmbedBroker, EmbedPort
 from runloopd.broker.gate import Gate, GateOptions
@@ -38,9 +39,15 @@ from runloopd.broker.ports import Delta
 from runloopd.broker.promises import Promises
 from runloopd.broker.providers.files import Files
 from runloopd.broker.quotas import Quotas
+from runloopd.broker.secret_book import SECRET_KINDS, SecretBook
+from runloopd.broker.secret_ops import Lending
 from runloopd.broker.secrets import SecretStore
 from runloopd.broker.talk import Talk
 from runloopd.broker.testing import ScriptedMail, ScriptedModels, ScriptedWeb
+from runloopd.broker.tool_errands import ToolGuests
+from runloopd.broker.toolbox import ToolSource
+from runloopd.broker.tools.sandbox import ProgramSandbox
+from runloopd.broker.vault.testing import Kept
 from runloopd.bus.bus import Bus
 from runloopd.bus.principal import Principal
 from runloopd.journal import Journal
@@ -95,6 +102,11 @@ class World:
         self.mail = ScriptedMail()
         self.web = ScriptedWeb()
         self.files = Files([home])
+        self.sources: list[ToolSource] = []
+        self.programs: ProgramSandbox | None = None
+        self.guests: ToolGuests | None = None
+        self.vault = Kept()
+        """Where its secrets lie; ``self.book`` says what they are for."""
         self.deltas: list[Delta] = []
         self.quotas = quotas or Quotas()
         self.options = options
@@ -125,6 +137,9 @@ class World:
         self.talk = Talk(self.journal, self.clock, self.bus)
         self.retractions = Retractions(self.journal, self.approvals, self.knowledge.dependants)
         self.retractions.restore(self.reader.events(kinds=RETRACTION_KINDS), self.reader.events(run=RUN))
+        self.book = SecretBook(self.journal, self.clock, self.reader.events(kinds=SECRET_KINDS))
+        self.standing = Standing(self.journal)
+        self.standing.restore(self.reader.events(kinds=STANDING_KINDS))
         self.gate = Gate(
             journal=self.journal,
             mint=self.mint,
@@ -143,6 +158,13 @@ class World:
             on_delta=self.deltas.append,
             options=self.options,
             objection=self.retractions.objection,
+            standing=self.standing,
+            sources=self.sources,
+            programs=self.programs,
+            guests=self.guests,
+            lending=Lending(
+                SecretStore(environ={}, places=[self.vault]), self.book, key=self.keyring.derived("test")
+            ),
         )
         self.gate.restore(self.reader.events())
         return self
@@ -153,6 +175,7 @@ class World:
             task.cancel()
         await asyncio.gather(*self.tasks, *self.gate._under_way, return_exceptions=True)
         self.tasks.clear()
+        await self.book.close()
         await self.knowledge.close()
         await self.journal.close()
         self.reader.close()
@@ -291,7 +314,7 @@ async def until(condition: Callable[[], Any], seconds: float = 20.0) -> Any:
 
 
 def quotas(**limits: int) -> Quotas:
-    run = {k: v for k, v in limits.items() if k.startswith("run_")}
+    run = {k.replace("run_ask", "ask"): v for k, v in limits.items() if k.startswith("run_")}
     agents: dict[str, Any] = {k: v for k, v in limits.items() if not k.startswith("run_")}
     return Quotas(config.Quotas(**agents), config.Budgets(**run))
 

@@ -327,6 +327,7 @@ def test_the_shipped_agents_are_all_accepted() -> None:
         ("context_gatherer", "default"),
         ("critic", "c"),
         ("critic", "default"),
+        ("errand", "default"),
         ("mailer", "default"),
         ("writer", "default"),
     ]

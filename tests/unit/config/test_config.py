@@ -71,12 +71,22 @@ def test_every_rule_of_a_number_has_both_bounds() -> None:
 OTHER: dict[str, Any] = {
     "runtime.socket_path": "/tmp/other.sock",
     "models.default": "rules",
+    "models.detect": "vllm ollama",
     "models.detect_ollama": False,
+    "models.privacy": "local",
+    "models.prefer": "cost",
+    "models.mode": "replay",
+    "models.cassette": "/tmp/told.jsonl",
+    "models.cassette_pace": "recorded",
+    "models.cache": True,
+    "models.cache_ttl_ms": 5_000,
+    "models.cache_bytes": 6_000,
     "security.undo_window_ms": 9_000,
     "security.approval_expiry_ms": 60_000,
     "security.allow_unsigned_agents": True,
     "security.agent_index": "/srv/agents",
     "security.web_authorities": "/etc/ssl/ours.pem",
+    "security.private_ok": "api.example.org mcp:notes",
     "bus.durable_topics": "kept/* orders/new",
     "bus.durable_bytes": 1_000,
     "bus.durable_window": 8,
@@ -88,8 +98,10 @@ OTHER: dict[str, Any] = {
     "mail.tls": "none",
     "mail.user": "me",
     "mail.password_env": "MAIL_PASSWORD",
+    "mail.secret": "runloop/mail/smtp",
     "budgets.run_micro_usd": 7,
     "budgets.run_tokens": 8,
+    "budgets.ask_micro_usd": 6,
     "quotas.turns": 3,
     "quotas.calls": 9,
     "quotas.bytes": 10,
@@ -133,12 +145,17 @@ def test_every_key_can_be_set_in_a_file_and_by_the_environment(read: Read, key: 
     value = OTHER[key]
     section, _, name = key.partition(".")
     text = f"'{value}'" if isinstance(value, str) else str(value).lower()
-    extra = "host = 'mail.example.org'\nfrom = 'me@example.org'\n" if key == "mail.provider" else ""
+    extra = {
+        "mail.provider": "host = 'mail.example.org'\nfrom = 'me@example.org'\n",
+        "models.mode": "cassette = 'told.jsonl'\n",
+    }.get(key, "")
     by_file = read(f"[{section}]\n{extra}{name} = {text}\n")
     variables = {
         f"RUNLOOP__{key.upper().replace('.', '__')}": str(value).lower() if value is False else str(value)
     }
-    if extra:
+    if key == "models.mode":
+        variables["RUNLOOP__MODELS__CASSETTE"] = "told.jsonl"
+    elif extra:
         variables["RUNLOOP__MAIL__HOST"] = "mail.example.org"
         variables["RUNLOOP__MAIL__FROM"] = "me@example.org"
     by_environment = read(environ=variables)
@@ -415,8 +432,9 @@ def test_importing_it_loads_nothing_heavy() -> None:
         ),
         (
             "[mail]\nprovider = 'smtp'\nhost = 'h.example'\nfrom = 'a@b.example'\nuser = 'u'\n",
-            "belong together",
+            "belongs together",
         ),
+        ("[mail]\nprovider = 'smtp'\npassword_env = 'P'\nsecret = 'runloop/mail/smtp'\n", "keep one"),
     ],
 )
 def test_what_the_daemon_would_refuse_at_start_is_found_when_the_file_is_read(

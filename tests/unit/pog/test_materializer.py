@@ -171,7 +171,12 @@ def test_every_block_of_the_fold_is_of_a_kind_that_exists() -> None:
     assert set(KINDS) - Folds().kinds == {
         "daemon.started",
         "daemon.stopped",
+        "grant.given",
+        "grant.revoked",
         "ledger.restored",
+        "mcp.server.removed",
+        "mcp.tool.suspended",
+        "mcp.tools.seen",
         "timer.set",
         "timer.fired",
     }

@@ -89,6 +89,25 @@ def test_a_look_alike_is_pointed_out() -> None:
     )
 
 
+@pytest.mark.requirement("P1")
+@pytest.mark.parametrize(
+    ("label", "words"),
+    [
+        ("import:document", "reading what was imported: mails, notes and contacts hold other people's words"),
+        ("web:evil.example", "reading a web page (web:evil.example)"),
+        ("made\x1bup", "nobody can say the origin of (made\\x1bup)"),
+        ("user:1000", ""),
+        ("model:fake", ""),
+        (None, ""),
+    ],
+)
+def test_whose_words_an_agent_had_read_when_it_asked_is_shown(label: str | None, words: str) -> None:
+    approval = {"action": {"agent": "assistant"}, "run": "r", "node": "n", "label": label}
+    text = "\n".join(describe(approval, b"x", width=400))
+    assert (f"asked after {words}" in text) if words.startswith("reading") else (words in text)
+    assert ("asked after" in text) is bool(words)
+
+
 def test_a_long_body_is_cut_with_the_number_of_lines_and_the_way_to_see_all() -> None:
     content = b"To: a@example.org\r\n\r\n" + b"line\r\n" * 500
     assert "... 100 more lines; every byte: v" in shown(content)

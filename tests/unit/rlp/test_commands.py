@@ -511,6 +511,7 @@ def test_the_kept_listing_follows_the_files_and_survives_nonsense(
         assert rlp("why", "write a mail to john about x", "--json").lines[0]["target"] == "compose_email"
 
 
+@pytest.mark.requirement("I6.router.6")
 @pytest.mark.parametrize(
     ("text", "code"),
     [("ls -la", 10), ("write a mail to john about x", 11), ("hello there friend", 11), ("rm -rf /", 13)],
@@ -610,7 +611,7 @@ def test_doctor_looks_at_everything_and_changes_nothing(rlp: Rlp, home: Path) ->
     states = {check["name"]: check["state"] for check in done.lines}
     assert set(states) == {
         "python", "config", "home", "keys", "disk", "sqlite", "wasm", "shipped", "ledger", "daemon",
-        "sandbox", "trust", "unsigned", "agents",
+        "sandbox", "programs", "trust", "unsigned", "agents",
     }  # fmt: skip
     assert states["sqlite"] == states["home"] == states["python"] == "ok"
     assert list(home.iterdir()) == []
@@ -647,6 +648,23 @@ def test_doctor_tells_which_layers_hold_a_guest(daemon: DaemonTwin, rlp: Rlp) ->
     assert (held["state"], held["found"]) == ("ok", "2 layers hold: seccomp, rlimits")
     thin = layers(seccomp=True, network_namespace=False)
     assert (thin["state"], thin["found"]) == ("warning", "1 of 2 layers hold; not network_namespace")
+
+
+@pytest.mark.requirement("I6.programs.2")
+def test_doctor_names_each_layer_that_holds_programs_and_what_is_missing(
+    daemon: DaemonTwin, rlp: Rlp
+) -> None:
+    def programs(*found: tuple[str, bool]) -> dict[str, Any]:
+        rows = [{"name": name, "holds": holds, "found": "version 7"} for name, holds in found]
+        status = {"version": __version__, "pid": 1, "layers": {}, "programs": rows}
+        daemon.methods["status"] = lambda: status
+        return next(row for row in rlp("doctor", "--json").lines if row["name"] == "programs")
+
+    held = programs(("bubblewrap", True), ("Landlock", True))
+    assert (held["state"], held["found"]) == ("ok", "held by bubblewrap (version 7), Landlock (version 7)")
+    thin = programs(("bubblewrap", True), ("Landlock", False))
+    assert (thin["state"], thin["found"]) == ("warning", "no program is run: Landlock: version 7")
+    assert "install bubblewrap" in thin["hint"]
 
 
 def test_doctor_sees_the_daemon_that_runs(daemon: DaemonTwin, rlp: Rlp) -> None:

@@ -116,7 +116,14 @@ def test_several_words_in_quotes_are_a_prompt() -> None:
     assert isinstance(parsed, Prompt)
     assert parsed.text == "write a mail to john"
     assert parsed.globals["json"] is True
-    assert parsed.values == {"params": ("tone=dry",)}
+    assert parsed.values == {"params": ("tone=dry",), "continued": False}
+
+
+@pytest.mark.parametrize("words", [["-c", "and then what?"], ["and then what?", "--continue"]])
+def test_a_prompt_may_go_on_from_the_last_one(words: list[str]) -> None:
+    parsed = parse(words)
+    assert isinstance(parsed, Prompt)
+    assert parsed.values["continued"] is True
 
 
 @pytest.mark.parametrize(

@@ -191,7 +191,9 @@ CAPABILITIES: dict[str, Capability] = {
             name="exec", meaning="run the programs", parse=_words(r"[^\s*?]+", "program names or paths")
         ),
         Capability(
-            name="spawn", meaning="start the agents", parse=_words(r"[a-z][a-z0-9_]*\*?", "agent names")
+            name="spawn",
+            meaning="delegate to",
+            parse=_words(r"(opening:)?[a-z][a-z0-9_]*\*?", "names of agents, and opening:<name>"),
         ),
         Capability(
             name="mail",
