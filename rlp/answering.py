@@ -123,6 +123,7 @@ class Answering(Progress):
 
     def _answer(self, answer: str) -> None:
         if self._watched:
+            self._console.wipe()
             for row in barred(answer, self._console.width):
                 self._console.out.write(row + "\n")
         else:

@@ -79,7 +79,7 @@ def cost(session: Session, *, since: str, by: str) -> Exit:
         shown = [*(_row(by, row["key"], row) for row in rows), _row(by, "all", total)]
         session.console.rows(shown, (by, *_COLUMNS))
     else:
-        session.console.say(f"no model was called since {since}")
+        session.console.say(f"no model was called ({since} looked at)")
     _say(session, total, held, budgets)
     return Exit.OK
 

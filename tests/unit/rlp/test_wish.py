@@ -198,6 +198,22 @@ def test_an_answer_of_which_words_were_lost_on_the_way_is_shown_whole(
     assert "│ There are two." in screen.seen
 
 
+def test_a_passing_line_is_taken_away_before_the_answer() -> None:
+    from rlp.answering import Answering
+
+    class Screen(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    both = Screen()
+    console = Console(both, both, Style(), width=40)
+    console.passing("1/1 nodes · 0 s")
+    Answering(console)._answer("There are two.")
+    before, _, after = both.getvalue().partition("There")
+    assert "\r" + " " * 15 + "\r" in before
+    assert after == " are two.\n"
+
+
 def test_drafts_are_shown_beside_the_answer_and_not_in_it(daemon: DaemonTwin, rlp: Rlp) -> None:
     def drafts(twin: DaemonTwin) -> None:
         begin(twin)
