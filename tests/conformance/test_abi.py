@@ -42,9 +42,11 @@ def test_the_vectors_are_those_of_their_generator() -> None:
 
 BY_NAME = frozenset(
     {
+        "agent.delegate",
         "memory.list",
         "memory.delete",
         "model.embed",
+        "secret.use",
         "msg.publish",
         "msg.reply",
         "msg.request",

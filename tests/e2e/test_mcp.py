@@ -98,7 +98,8 @@ def test_a_run_in_which_a_server_asked_a_person_replays_identical(home: Home) ->
     home.write_agent("asker", MANIFEST, SOURCE, 'tools = ["mcp.asking.asks"]\n')
     opening = home.path / "ask.yaml"
     opening.write_text("version: 0\nname: ask\nnodes:\n  - {id: ask, use: 'agent:asker'}\n")
-    folders = ("--ro", str(VENV), "--ro", str(ASKING.parent))
+    places = {str(VENV), str(Path(sys.base_prefix).resolve()), str(ASKING.parent)} - {"/usr"}
+    folders = [word for place in sorted(places) for word in ("--ro", place)]
     argv = (str(VENV / "bin" / "python"), str(ASKING))
     words = ("mcp", "add", "asking", "--legacy", *folders, "--", *argv)
     assert home.terminal(*words, answers={"type asking": "asking\n"}).code == 0

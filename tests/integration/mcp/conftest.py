@@ -27,6 +27,8 @@ from tests.unit.broker.world import OPERATOR, RUN, World
 ROOT = Path(__file__).parents[3]
 SERVER = ROOT / "tests" / "contract" / "mcp_server.py"
 VENV = Path(sys.prefix)
+PYTHON = tuple(sorted({str(VENV), str(Path(sys.base_prefix).resolve())} - {"/usr"}))
+"""Where the interpreter of a server lies: the environment, and what it was made from."""
 CANARY = "canary-5e1f0c77a1b2"
 
 
@@ -83,7 +85,7 @@ class Mcp:
 
     def program(self, *argv: str, **more: Any) -> ServerSpec:
         """The test's own server."""
-        given: dict[str, Any] = {"ro": (str(VENV), str(SERVER.parent)), **more}
+        given: dict[str, Any] = {"ro": (*PYTHON, str(SERVER.parent)), **more}
         return ServerSpec(argv=(str(VENV / "bin" / "python"), str(SERVER), *argv), **given)
 
     async def add(self, name: str, spec: ServerSpec) -> dict[str, Any]:

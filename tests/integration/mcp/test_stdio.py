@@ -14,7 +14,7 @@ from runloopd.broker.toolbox import ToolError
 from runloopd.broker.tools.contract import Sample, calling, check_source
 from tests.unit.broker.world import OPERATOR, RUN
 
-from .conftest import CANARY, SERVER, VENV, Mcp, encodings
+from .conftest import CANARY, PYTHON, SERVER, VENV, Mcp, encodings
 
 
 @pytest.mark.requirement("I6.mcp.1")
@@ -122,7 +122,7 @@ async def test_a_server_that_comes_back_as_another_one_is_noticed_before_the_cal
     wrapper = flag / "server"
     wrapper.write_text(f"#!/bin/sh\nMCP_DESCRIPTION='honest' exec {VENV}/bin/python {SERVER}\n")
     wrapper.chmod(0o755)
-    spec = ServerSpec(argv=(str(wrapper),), ro=(str(VENV), str(SERVER.parent), str(flag)))
+    spec = ServerSpec(argv=(str(wrapper),), ro=(*PYTHON, str(SERVER.parent), str(flag)))
     await mcp.ready(spec)
     assert mcp.offer("mcp.tester.echo").description == "honest"
     await mcp.again()
@@ -211,7 +211,7 @@ async def test_a_server_sees_its_folders_and_nothing_else_of_the_machine(mcp: Mc
     (granted / "file").write_text("inside")
     outside = tmp_path / "outside.txt"
     outside.write_text("outside")
-    await mcp.ready(mcp.program(ro=(str(VENV), str(SERVER.parent), str(granted)), env={"GREETING": "hi"}))
+    await mcp.ready(mcp.program(ro=(*PYTHON, str(SERVER.parent), str(granted)), env={"GREETING": "hi"}))
     inside = (await mcp.call("mcp.tester.looks", at=str(granted / "file"))).value["structured"]
     assert inside["read"] == "inside"
     assert inside["env"]["GREETING"] == "hi"
@@ -288,10 +288,10 @@ async def test_the_published_servers_for_time_and_git_are_served(mcp: Mcp, tmp_p
             *("git", "-C", str(repository), "-c", "user.name=a", "-c", "user.email=a@example.org"), *argv
         )
         assert await made.wait() == 0
-    time = ServerSpec(argv=(str(VENV / "bin" / "mcp-server-time"),), ro=(str(VENV),))
+    time = ServerSpec(argv=(str(VENV / "bin" / "mcp-server-time"),), ro=PYTHON)
     git = ServerSpec(
         argv=(str(VENV / "bin" / "mcp-server-git"), "--repository", str(repository)),
-        ro=(str(VENV), str(repository)),
+        ro=(*PYTHON, str(repository)),
     )
     await mcp.ready(time, "time")
     await mcp.ready(git, "git")

