@@ -54,8 +54,11 @@ def _wish(session: Session, text: str, params: tuple[str, ...], continued: bool)
             hint="'rlp why' shows where it goes; 'rlp run OPENING -p …' runs one by name",
             code="route.params",
         )
-    wish = text.strip()
-    wish = wish[1:].strip() if wish[0] == "?" else wish
+    wish = text.strip().removeprefix("?").strip()
+    if not wish:
+        raise UsageError(
+            "there is nothing in the wish", hint='say what you want: rlp "…"', code="route.empty"
+        )
     # Not from the folder one happens to be in: what stands there was perhaps written by somebody else.
     here = Path.cwd() / "openings"
     path = find(ASSISTANT, [place for place in session.paths.openings_dirs if place != here])

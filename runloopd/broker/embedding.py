@@ -26,6 +26,7 @@ from runloopd.broker.models import OLLAMA_URL, Patience, price_of
 from runloopd.broker.ports import Budget, ModelCallError, Reservation
 from runloopd.broker.providers.embeddings import HttpEmbedder
 from runloopd.broker.providers.http import Http, check_url, is_loopback
+from runloopd.broker.providers.ollama import is_hosted
 from runloopd.broker.secrets import SecretRef, SecretStore
 
 __all__ = ["LEXICAL_TARGET", "EmbedAnswer", "EmbedBroker", "EmbedPort"]
@@ -263,8 +264,10 @@ def _configured(provider: Provider, http: Http, secrets: SecretStore) -> _Route:
         if provider.api_key_env or provider.secret
         else None
     )
-    local = is_loopback(urlsplit(url).hostname or "") and provider.privacy != "cloud"
     model = provider.embed_model or ""
+    # As for answers: a server on this machine may be the door to one that is not.
+    door = provider.kind == "ollama" and is_hosted(model)
+    local = is_loopback(urlsplit(url).hostname or "") and provider.privacy != "cloud" and not door
     return _Route(
         name=provider.name,
         model=model,

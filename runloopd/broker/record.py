@@ -268,11 +268,12 @@ class Record:
 
     def _tree(self, started: RunStarted) -> Tree:
         asks = started.policy.get("ask_micro_usd", self._quotas.run.ask_micro_usd)
-        # What a watch hands over are names of the user's files.
+        # What a watch hands over are names of the user's files. A client that is no person brings along what
+        # it heard in calls before this one, of which this run knows nothing: ADR 31 holds across its calls.
         watched = started.principal.startswith("schedule:") and bool(started.params.get("changed"))
-        return Tree(
-            threshold=Threshold(None if asks is None else int(asks)), origins={OWN} if watched else set()
-        )
+        foreign = started.principal.startswith("mcp:")
+        origins = {OWN} if watched or foreign else set()
+        return Tree(threshold=Threshold(None if asks is None else int(asks)), origins=origins)
 
 
 def _node_tokens(definition: Mapping[str, Any]) -> dict[str, int]:

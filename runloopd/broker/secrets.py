@@ -7,7 +7,6 @@ is told of a use. Does not know: how a place keeps it (``broker.vault``), how fo
 
 from __future__ import annotations
 
-import os
 import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -165,10 +164,6 @@ class SecretStore:
         if by:
             self.on_use(ref.label, by, to)
         return secret
-
-    def environment(self) -> dict[str, str]:
-        """What a child process may inherit: this process's environment, from which keys were taken."""
-        return dict(os.environ)
 
     # --- for the operator -------------------------------------------------------------------------
 

@@ -30,7 +30,6 @@ __all__ = ["Errand", "GuestErrand", "HttpErrand", "OfferErrand", "ToolGuests", "
 
 MAX_RESULT_BYTES = 1024 * 1024
 MAX_RESOURCE = 1_000
-_MAX_STDERR = 500
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 

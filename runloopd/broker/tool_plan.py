@@ -129,11 +129,6 @@ class Toolbox:
     def __init__(self, sources: Sequence[ToolSource] = ()) -> None:
         self._sources = tuple(sources)
 
-    def effect(self, caller: Caller, name: str) -> Effect:
-        """What a call of ``name`` would be on record as; ``read`` for what there is not, which is refused."""
-        plan = self.plan(caller, name)
-        return plan.effect if plan is not None else "read"
-
     def plan(self, caller: Caller, name: str) -> Plan | None:
         """The tool of that name as it is at this moment."""
         for tool in caller.tools:

@@ -139,8 +139,9 @@ class ExecErrand:
         if result.exit != 0:
             # Scrubbed before it is cut: nobody recognises half a secret.
             said = lent.scrubber.text(result.stderr.decode("utf-8", "replace"))[-_MAX_STDERR:].strip()
-            # It ran to its end and said no: it answers for what it did.
-            raise failed(name, f"it ended with {result.exit}" + (f": {said}" if said else ""))
+            # It ran and said no; what it had done by then, or had a server do, it does not say.
+            why = f"it ended with {result.exit}" + (f": {said}" if said else "")
+            raise failed(name, why, outcome=begun)
         if result.truncated:
             raise unfit(name, f"its result is larger than {MAX_RESULT_BYTES} bytes")
         try:

@@ -217,6 +217,14 @@ async def test_the_index_goes_to_a_remote_model_only_when_the_configuration_says
 
 
 @pytest.mark.requirement("I6.policy.1")
+async def test_a_server_here_that_is_the_door_to_one_elsewhere_is_not_local(embedder: EmbedMaker) -> None:
+    door = embeds("http://127.0.0.1:9", kind="ollama", embed_model="big-cloud", name="door")
+    assert chosen(Kb(), embedder(door)) is None
+    with pytest.raises(UsageError, match=r"models\.privacy"):
+        chosen(Kb(embedder="door"), embedder(door, privacy="local"))
+
+
+@pytest.mark.requirement("I6.policy.1")
 @pytest.mark.parametrize("privacy", ["local", "hybrid"])
 async def test_where_privacy_counts_no_text_leaves_to_become_a_vector(
     embedder: EmbedMaker, clock: RestlessClock, privacy: str

@@ -57,11 +57,6 @@ class Definition:
         """As the server wrote it."""
         return dict(self.raw.get("inputSchema") or {"type": "object"})
 
-    @property
-    def output_schema(self) -> dict[str, Any] | None:
-        """As the server wrote it."""
-        return self.raw.get("outputSchema")
-
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Listing:

@@ -134,24 +134,13 @@ def _understood(id: str, name: str, text: str, scrubber: Scrubber) -> WantedCall
     try:
         value = orjson.loads(text) if text.strip() else {}
         if isinstance(value, dict) and _depth_fits(value, _MAX_DEPTH):
-            value = _scrubbed(value, scrubber)
+            value = scrubber.value(value)
             canonical(value)  # what has no canonical form could not go on record
             return WantedCall(id=id, name=fit_name, arguments=value)
     except (orjson.JSONDecodeError, UsageError):
         pass
     shown = scrubber.text(text).encode(errors="replace").decode()
     return WantedCall(id=id, name=fit_name, arguments=None, malformed=shown[:MAX_MALFORMED])
-
-
-def _scrubbed(value: Any, scrubber: Scrubber) -> Any:
-    """``value`` without any key in its texts, once the escapes of JSON are undone."""
-    if isinstance(value, str):
-        return scrubber.text(value)
-    if isinstance(value, list):
-        return [_scrubbed(item, scrubber) for item in value]
-    if isinstance(value, dict):
-        return {scrubber.text(name): _scrubbed(item, scrubber) for name, item in value.items()}
-    return value
 
 
 def _depth_fits(value: Any, left: int) -> bool:

@@ -262,9 +262,16 @@ class Git:
             code = "tool.timeout" if result.killed_by == "deadline" else "tool.failed"
             raise ToolError(f"git did not end: {result.killed_by}", code=code, outcome=outcome)
         if result.exit != 0:
-            said = result.stderr.decode(errors="replace").strip()[:1_000]
-            raise ToolError(f"git said no: {said or f'exit {result.exit}'}")
+            said = _cut(result.stderr.decode(errors="replace").strip())
+            # A server that was asked may have taken it, whatever git makes of its answer.
+            began: Outcome = outcome if program.egress is not None else "absent"
+            raise ToolError(f"git said no: {said or f'exit {result.exit}'}", outcome=began)
         return result
+
+
+def _cut(text: str, most: int = 1_000) -> str:
+    """The beginning of a text, never in the middle of a word: half a secret is one that nobody finds."""
+    return text if len(text) <= most else text[:most].rpartition(" ")[0]
 
 
 # --- arguments ------------------------------------------------------------------------------------

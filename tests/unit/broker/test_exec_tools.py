@@ -161,6 +161,16 @@ async def test_what_says_nothing_of_itself_is_shown_word_for_word(world: World) 
     assert (await within(task)).value == {"result": 1}
 
 
+@pytest.mark.requirement("I6.tools.2", "C5")
+async def test_a_program_that_said_no_may_have_done_it_and_one_yes_is_for_one_start(world: World) -> None:
+    caller = await agent(world, tool("false"), grants='exec = ["false"]')
+    task = world.begin(caller, "tool.call", {"tool": "box.run", "args": {}})
+    await asked(world)
+    await decide(world)
+    world.clock.advance(5_000)
+    assert (await within(task)).value["code"] == "tool.unknown_outcome"
+
+
 @pytest.mark.requirement("I6.tools.6")
 async def test_a_secret_reaches_the_program_and_neither_its_words_nor_its_answer(world: World) -> None:
     world.vault.put(KEY, VALUE)

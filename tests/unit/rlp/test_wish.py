@@ -198,6 +198,13 @@ def test_an_answer_of_which_words_were_lost_on_the_way_is_shown_whole(
     assert "│ There are two." in screen.seen
 
 
+@pytest.mark.parametrize("nothing", ["", "  ", "?", " ? "])
+def test_a_wish_with_nothing_in_it_is_told(answers: DaemonTwin, rlp: Rlp, nothing: str) -> None:
+    done = rlp("--", nothing)
+    assert done.code == 2
+    assert "there is nothing in the wish" in done.err
+
+
 def test_a_passing_line_is_taken_away_before_the_answer() -> None:
     from rlp.answering import Answering
 
