@@ -404,9 +404,7 @@ class _Replay:
 
     def _nested(self, event: Event, key: Key, finished: NodeFinished | None) -> Walk:
         """An attempt that another opening serves: its run is replayed, and its result compared."""
-        assert self.started is not None
-        root = self.started.parent.root if self.started.parent is not None else self.run
-        parent = RunParent(run=self.run, node=key[0], attempt=key[1], root=root)
+        parent = self._parent(key)
         outcome = cast(NestedOutcome, (yield ReplayNested(run=child_run_id(self.run, *key), parent=parent)))
         covered = self._judge_nested(event, parent, outcome, finished)
         self.open.pop(key, None)
@@ -433,6 +431,12 @@ class _Replay:
             compare.nested_result(event, finished, outcome.events, node.retry, place)
         return "reexecuted"
 
+    def _parent(self, key: Key) -> RunParent:
+        """What a run inside this one says of the attempt that it serves."""
+        assert self.started is not None
+        root = self.started.parent.root if self.started.parent is not None else self.run
+        return RunParent(run=self.run, node=key[0], attempt=key[1], root=root)
+
     def _inside(self, outcome: NestedOutcome, place: str) -> ReplayReport | None:
         """Take in how the replay of a run inside this one went; raises where it diverged."""
         report = outcome.report
@@ -454,9 +458,7 @@ class _Replay:
             return "substituted"
         if key not in self.delegating:
             return "substituted"  # refused, or heard from the record of another attempt or run
-        assert self.started is not None
-        root = self.started.parent.root if self.started.parent is not None else self.run
-        parent = RunParent(run=self.run, node=payload.node, attempt=payload.attempt, root=root)
+        parent = self._parent((payload.node, payload.attempt))
         run = delegated_run_id(self.run, *key)
         outcome = cast(NestedOutcome, (yield ReplayNested(run=run, parent=parent)))
         place = f"{_where(payload.node, payload.attempt)} call {payload.call}"

@@ -12,11 +12,13 @@ from contextlib import suppress
 from typing import Any, TypeVar
 
 from runloop.clock import Clock
+from runloop.errors import RefusedError
 from runloop.events import Draft, HostcallAdmitted, Payload, Provenance
+from runloopd.authority.approvals import Approval, Approvals
 from runloopd.broker.asks import Ask
 from runloopd.broker.ports import Reservation
 
-__all__ = ["AbandonedError", "OverdueError", "admitted", "bounded", "draft", "provenance"]
+__all__ = ["AbandonedError", "OverdueError", "admitted", "bounded", "draft", "insist", "provenance"]
 
 T = TypeVar("T")
 
@@ -72,6 +74,30 @@ def admitted(ask: Ask, *, causes: tuple[int, ...] = (), bound: Reservation | Non
         price_version=bound.price_version if bound is not None else "",
     )
     return draft(ask, payload, causes=(*ask.known, *causes))
+
+
+async def insist(
+    ask: Ask, approvals: Approvals, approval: Approval, clock: Clock, *, name: str, instead: str
+) -> None:
+    """Wait for the person's word; raise :class:`RefusedError` (``approval.<state>``) unless it is a yes.
+
+    ``name``: of what was asked for; ``instead``: what the agent had better report than ask again.
+    """
+    decided = await bounded(approvals.wait(approval.id), clock, due_ms=None, abandoned=ask.abandoned)
+    if decided.approved:
+        return
+    note = f": {decided.note}" if decided.note else ""
+    words = {
+        "denied": f"the operator denied it{note}",
+        "expired": "nobody approved it in time",
+        "undone": "the operator took the approval back",
+        "voided": f"the approval became void{note}",
+    }
+    raise RefusedError(
+        f"{name} was not approved: {words[decided.state]}",
+        hint=f"do not ask again for the same; report {instead} instead",
+        code=f"approval.{decided.state}",
+    )
 
 
 async def bounded(

@@ -25,9 +25,9 @@ from runloop.ops import ModelEmbed
 from runloopd.broker.models import OLLAMA_URL, Patience, price_of
 from runloopd.broker.ports import Budget, ModelCallError, Reservation
 from runloopd.broker.providers.embeddings import HttpEmbedder
-from runloopd.broker.providers.http import Http, check_url, is_loopback
-from runloopd.broker.providers.ollama import is_hosted
-from runloopd.broker.secrets import SecretRef, SecretStore
+from runloopd.broker.providers.http import Http, check_url
+from runloopd.broker.routing.place import placed
+from runloopd.broker.secrets import SecretStore
 
 __all__ = ["LEXICAL_TARGET", "EmbedAnswer", "EmbedBroker", "EmbedPort"]
 
@@ -259,15 +259,8 @@ def _configured(provider: Provider, http: Http, secrets: SecretStore) -> _Route:
     url = check_url(provider.base_url or default, where=f"{where}.base_url")
     if provider.kind == "openai" and not urlsplit(url).path:
         url = f"{url}/v1"
-    ref = (
-        SecretRef(env=provider.api_key_env, name=provider.secret)
-        if provider.api_key_env or provider.secret
-        else None
-    )
     model = provider.embed_model or ""
-    # As for answers: a server on this machine may be the door to one that is not.
-    door = provider.kind == "ollama" and is_hosted(model)
-    local = is_loopback(urlsplit(url).hostname or "") and provider.privacy != "cloud" and not door
+    place = placed(provider, url, model, secrets)
     return _Route(
         name=provider.name,
         model=model,
@@ -277,16 +270,12 @@ def _configured(provider: Provider, http: Http, secrets: SecretStore) -> _Route:
             base_url=url,
             model=model,
             http=http,
-            key=lambda: (
-                None
-                if ref is None
-                else secrets.find(ref, by=f"models.{provider.name}", to=urlsplit(url).netloc)
-            ),
+            key=place.key or (lambda: None),
         ),
-        price=provider.price or (_FREE if local else None),
-        local=local,
+        price=provider.price or (_FREE if place.local else None),
+        local=place.local,
         timeout_ms=provider.timeout_ms,
-        stays=local or provider.privacy == "local",
+        stays=place.stays,
     )
 
 

@@ -61,9 +61,7 @@ from runloopd.broker.providers.web import WebPort
 from runloopd.broker.quotas import RESOURCES, Allowance, QuotaError, Quotas, check
 from runloopd.broker.record import Record, Run, effect_key
 from runloopd.broker.rights import authorise
-from runloopd.broker.secret_book import NoDestinations
 from runloopd.broker.secret_ops import Lending
-from runloopd.broker.secrets import SecretStore
 from runloopd.broker.spending import Spending
 from runloopd.broker.talk import Talk
 from runloopd.broker.tool_errands import ToolGuests
@@ -118,10 +116,10 @@ class Gate:
         knowledge: KnowledgePort,
         clock: Clock,
         entropy: Callable[[int], bytes],
+        lending: Lending,
         on_delta: Callable[[Delta], None],
         options: GateOptions | None = None,
         objection: Callable[[str], RunloopError | None] = lambda run: None,
-        lending: Lending | None = None,
         standing: Standing | None = None,
         sources: Sequence[ToolSource] = (),
         programs: ProgramSandbox | None = None,
@@ -164,7 +162,6 @@ class Gate:
         said = TalkOps(
             talk=talk, journal=journal, blobs=knowledge, clock=clock, quotas=quotas, model_next=model.next
         )
-        lending = lending or Lending(SecretStore(environ={}), NoDestinations(), key=bytes(32))
         flows = Flows(private_ok)
         http = HttpOps(web=web, lending=lending, flows=flows)
         tools = self._tools = ToolOps(

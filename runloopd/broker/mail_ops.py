@@ -20,7 +20,7 @@ from runloop.events import EmailSent, Event
 from runloop.ops import MailSend
 from runloopd.authority.approvals import Approval, Approvals, Question
 from runloopd.broker.asks import Ask, Done, UnknownOutcomeError, require
-from runloopd.broker.effects import OverdueError, admitted, bounded, provenance
+from runloopd.broker.effects import OverdueError, admitted, bounded, insist, provenance
 from runloopd.broker.ports import MailPort, MailReceipt, Outcome, PreparedMail, ProviderError
 
 __all__ = ["MailOps"]
@@ -50,7 +50,7 @@ class MailOps:
         for recipient in mail.recipients:
             require(ask, "mail", recipient)
         approval = await self._approvals.request(self._question(ask, mail, now))
-        await self._approved(ask, approval)
+        await insist(ask, self._approvals, approval, self._clock, name="mail.send", instead="the draft")
         return await self._dispatch(ask, approval)
 
     def _prepare(self, ask: Ask, now: int) -> PreparedMail:
@@ -76,24 +76,6 @@ class MailOps:
             content=mail.content,
             content_type=CONTENT_TYPE,
             provenance=provenance(ask, causes=ask.known, label=ask.run.floor),
-        )
-
-    async def _approved(self, ask: Ask, approval: Approval) -> None:
-        decided = await bounded(
-            self._approvals.wait(approval.id), self._clock, due_ms=None, abandoned=ask.abandoned
-        )
-        if decided.approved:
-            return
-        words = {
-            "denied": f"the operator denied it{f': {decided.note}' if decided.note else ''}",
-            "expired": "nobody approved it in time",
-            "undone": "the operator took the approval back",
-            "voided": f"the approval became void{f': {decided.note}' if decided.note else ''}",
-        }
-        raise RefusedError(
-            f"mail.send was not approved: {words[decided.state]}",
-            hint="do not ask again for the same; report the draft instead",
-            code=f"approval.{decided.state}",
         )
 
     # --- after the decision -----------------------------------------------------------------------

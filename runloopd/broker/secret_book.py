@@ -18,7 +18,7 @@ from runloop.errors import RunloopError, UsageError
 from runloop.events import Draft, Event, SecretRemoved, SecretSet, SecretUsed
 from runloopd.journal import Journal
 
-__all__ = ["SECRET_KINDS", "Destinations", "NoDestinations", "SecretBook", "SecretEntry", "check_destination"]
+__all__ = ["SECRET_KINDS", "Destinations", "SecretBook", "SecretEntry", "check_destination"]
 
 log = structlog.get_logger(__name__)
 
@@ -36,14 +36,6 @@ class Destinations(Protocol):
     def destinations(self, name: str) -> frozenset[str]:
         """None: nowhere."""
         ...
-
-
-class NoDestinations:
-    """Implements :class:`Destinations`: no secret is for agents."""
-
-    def destinations(self, name: str) -> frozenset[str]:
-        """See the protocol."""
-        return frozenset()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

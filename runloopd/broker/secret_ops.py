@@ -26,8 +26,9 @@ from runloop.ops import SecretUse
 from runloopd.broker.asks import Ask, Done, require
 from runloopd.broker.providers.http import is_loopback
 from runloopd.broker.providers.web import KeyHeader
+from runloopd.broker.scrubber import Scrubber
 from runloopd.broker.secret_book import Destinations
-from runloopd.broker.secrets import Scrubber, Secret, SecretRef, SecretStore, check_name
+from runloopd.broker.secrets import Secret, SecretRef, SecretStore, check_name
 from runloopd.broker.toolbox import ToolError
 
 __all__ = ["MARK", "Filled", "Lending", "Lent", "judge"]

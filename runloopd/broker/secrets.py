@@ -14,18 +14,16 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from runloop.errors import ConflictError, NotFoundError, RunloopError, UsageError
-from runloopd.broker.scrubber import Scrubber, StreamScrubber
+from runloopd.broker.scrubber import Scrubber
 from runloopd.broker.vault import Place
 from runloopd.broker.vault.plain import PlainFile
 
 __all__ = [
     "Held",
     "Known",
-    "Scrubber",
     "Secret",
     "SecretRef",
     "SecretStore",
-    "StreamScrubber",
     "check_name",
 ]
 

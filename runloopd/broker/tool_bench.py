@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol, cast
+from typing import Any, cast
 
 from runloop.bundle.json_schema import Schema
 from runloop.caps.policy import Verdict
@@ -20,12 +20,11 @@ from runloopd.broker.calls import Caller
 from runloopd.broker.flows import Flows, Heard, sink_of, spoken_by
 from runloopd.broker.providers.web import WebPort
 from runloopd.broker.quotas import QuotaError, check
+from runloopd.broker.secret_ops import Lending, Lent
 from runloopd.broker.tool_errands import (
     Errand,
     GuestErrand,
     HttpErrand,
-    Lent,
-    NoSecrets,
     OfferErrand,
     ToolGuests,
     unfit,
@@ -35,20 +34,9 @@ from runloopd.broker.tool_programs import ExecErrand
 from runloopd.broker.toolbox import ToolSource
 from runloopd.broker.tools.sandbox import ProgramSandbox
 
-__all__ = ["Bench", "Judged", "Lending", "ToolPorts", "misfit"]
+__all__ = ["Bench", "Judged", "ToolPorts", "misfit"]
 
 MAX_ARGS_BYTES = 64 * 1024
-
-
-class Lending(Protocol):
-    """Lends secrets to tools (``broker.secret_ops``)."""
-
-    async def lend(self, ask: Ask, names: Sequence[str], *, to: str) -> Lent:
-        """Checks the right, the destination and that they are there; the use is stated with the answer.
-
-        Raises :class:`RefusedError`, :class:`ToolError` (``tool.secrets``).
-        """
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -165,7 +153,7 @@ class Bench:
             judged = await self.judge(ask)
             self.count(ask, judged.plan)
             if isinstance(judged.errand, HttpErrand):
-                value = (await judged.errand.run(NoSecrets(), 0)).value
+                value = (await judged.errand.run(Lent(), 0)).value
             else:
                 answer = script.get("tool.call")
                 value = answer.get("result") if isinstance(answer, dict) else None

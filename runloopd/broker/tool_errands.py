@@ -6,7 +6,7 @@ that leave. Does not know: whether it may be (``tool_plan``, ``tool_ops``), or r
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -22,7 +22,7 @@ from runloopd.broker.flows import place_label
 from runloopd.broker.http_ops import NetPermission, body_text
 from runloopd.broker.ports import Outcome, ProviderError
 from runloopd.broker.providers.web import KeyHeader, WebPort, WebRequest, WebResponse
-from runloopd.broker.scrubber import Scrubber
+from runloopd.broker.secret_ops import Lent
 from runloopd.broker.tool_plan import Plan
 from runloopd.broker.toolbox import ToolContext, ToolError, ToolResult
 
@@ -31,20 +31,6 @@ __all__ = ["Errand", "GuestErrand", "HttpErrand", "OfferErrand", "ToolGuests", "
 MAX_RESULT_BYTES = 1024 * 1024
 MAX_RESOURCE = 1_000
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
-
-
-class Lent(Protocol):
-    """The secrets of one call."""
-
-    @property
-    def secrets(self) -> Mapping[str, Any]:
-        """Name -> :class:`runloopd.broker.secrets.Secret`."""
-        ...
-
-    @property
-    def scrubber(self) -> Scrubber:
-        """Keeps them out of whatever comes back."""
-        ...
 
 
 class ToolGuests(Protocol):
@@ -287,13 +273,6 @@ class GuestErrand:
 
 
 # --- results --------------------------------------------------------------------------------------
-
-
-class NoSecrets:
-    """The loan of a call that needs none."""
-
-    secrets: Mapping[str, Any] = {}
-    scrubber = Scrubber()
 
 
 async def result_of(work: Awaitable[ToolResult], name: str) -> tuple[Any, str | None]:

@@ -32,13 +32,14 @@ from runloopd.authority.approvals import Approval, Approvals, Question
 from runloopd.authority.standing import Grant, Scope, Standing
 from runloopd.broker.asks import Ask, CapabilityError, Done
 from runloopd.broker.calls import Caller
-from runloopd.broker.effects import OverdueError, admitted, bounded, provenance
+from runloopd.broker.effects import OverdueError, admitted, bounded, insist, provenance
 from runloopd.broker.flows import honest
 from runloopd.broker.ports import JournalPort, Outcome
 from runloopd.broker.quotas import QuotaError
 from runloopd.broker.record import Run
+from runloopd.broker.secret_ops import Lent
 from runloopd.broker.tool_bench import Bench, Judged, ToolPorts, misfit
-from runloopd.broker.tool_errands import Lent, NoSecrets, failed, result_of, unfit
+from runloopd.broker.tool_errands import failed, result_of, unfit
 from runloopd.broker.tool_plan import Plan, missing
 from runloopd.broker.toolbox import TOOL_CODES, ToolError
 from runloopd.broker.tripwires import TrippedError
@@ -156,7 +157,8 @@ class ToolOps:
                 provenance=provenance(ask, causes=ask.known),
             )
         )
-        await self._approved(ask, judged.plan, approval)
+        name, instead = judged.plan.name, "what you wanted to do"
+        await insist(ask, self._approvals, approval, self._clock, name=name, instead=instead)
         return _Word(approval=approval, causes=(approval.decided,))
 
     def _heard(self, ask: Ask) -> str | None:
@@ -171,24 +173,6 @@ class ToolOps:
 
     def _covering(self, ask: Ask, judged: Judged) -> Grant | None:
         return self._standing.covering(_scope(ask, judged)) if judged.plan.grantable else None
-
-    async def _approved(self, ask: Ask, plan: Plan, approval: Approval) -> None:
-        decided = await bounded(
-            self._approvals.wait(approval.id), self._clock, due_ms=None, abandoned=ask.abandoned
-        )
-        if decided.approved:
-            return
-        words = {
-            "denied": f"the operator denied it{f': {decided.note}' if decided.note else ''}",
-            "expired": "nobody approved it in time",
-            "undone": "the operator took the approval back",
-            "voided": f"the approval became void{f': {decided.note}' if decided.note else ''}",
-        }
-        raise RefusedError(
-            f"{plan.name} was not approved: {words[decided.state]}",
-            hint="do not ask again for the same; report what you wanted to do instead",
-            code=f"approval.{decided.state}",
-        )
 
     # --- doing it ---------------------------------------------------------------------------------
 
@@ -295,7 +279,7 @@ class ToolOps:
         a code of the closed list."""
         plan = judged.plan
         due = self._clock.now_ms() + self._deadline_ms
-        lent = loan if loan is not None else NoSecrets()
+        lent = loan if loan is not None else Lent()
         try:
             work = result_of(judged.errand.run(lent, due), plan.name)
             value, label = await bounded(work, self._clock, due_ms=due, abandoned=None)

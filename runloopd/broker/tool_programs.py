@@ -16,7 +16,8 @@ from runloop.caps.policy import Policy, Verdict
 from runloop.digest import canonical
 from runloopd.broker.asks import Ask, audit
 from runloopd.broker.ports import Outcome
-from runloopd.broker.tool_errands import MAX_RESULT_BYTES, Lent, bounded_text, failed, parsed, unfit
+from runloopd.broker.secret_ops import Lent
+from runloopd.broker.tool_errands import MAX_RESULT_BYTES, bounded_text, failed, parsed, unfit
 from runloopd.broker.tool_plan import Plan
 from runloopd.broker.toolbox import ToolError, ToolResult
 from runloopd.broker.tools.egress import GrantedHosts

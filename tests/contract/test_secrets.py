@@ -16,7 +16,8 @@ import pytest
 from runloop.errors import NotFoundError, RefusedError, RunloopError, UsageError
 from runloopd.broker.ports import ModelAnswer
 from runloopd.broker.providers.http import HttpLimits
-from runloopd.broker.secrets import Scrubber, Secret, SecretRef, SecretStore
+from runloopd.broker.scrubber import Scrubber
+from runloopd.broker.secrets import Secret, SecretRef, SecretStore
 from runloopd.broker.vault.testing import Kept
 from tests.canary import found
 from tests.contract import fake_model_server as fake

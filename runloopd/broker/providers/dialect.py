@@ -18,7 +18,8 @@ from runloopd.broker.providers.completion import Completion, Finish, Usage
 from runloopd.broker.providers.http import Http, HttpRequest, bare, readable
 from runloopd.broker.providers.sse import JsonLines, ServerSentEvent, ServerSentEvents, StreamTooLargeError
 from runloopd.broker.providers.tool_calls import Gathered, wanted
-from runloopd.broker.secrets import Scrubber, Secret
+from runloopd.broker.scrubber import Scrubber
+from runloopd.broker.secrets import Secret
 
 __all__ = [
     "Dialect",

@@ -18,7 +18,8 @@ import orjson
 from runloopd.broker.ports import ModelCallError
 from runloopd.broker.providers.dialect import decoded
 from runloopd.broker.providers.http import Http, HttpRequest
-from runloopd.broker.secrets import Scrubber, Secret
+from runloopd.broker.scrubber import Scrubber
+from runloopd.broker.secrets import Secret
 
 __all__ = ["MAX_DIMENSIONS", "Embedded", "HttpEmbedder"]
 

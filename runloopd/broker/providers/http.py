@@ -20,7 +20,8 @@ from urllib.parse import urlsplit
 from runloop.errors import RunloopError, UsageError
 from runloopd.broker.ports import ModelCallError
 from runloopd.broker.providers.refusals import status_error
-from runloopd.broker.secrets import Scrubber, Secret
+from runloopd.broker.scrubber import Scrubber
+from runloopd.broker.secrets import Secret
 
 if TYPE_CHECKING:
     import httpx2

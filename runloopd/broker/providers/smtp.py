@@ -23,7 +23,8 @@ from runloop.errors import RunloopError, UsageError
 from runloopd.broker.ports import MailReceipt, Outcome, PreparedMail, ProviderError
 from runloopd.broker.providers.http import bare, is_loopback, readable
 from runloopd.broker.providers.outbox import file_name
-from runloopd.broker.secrets import Scrubber, Secret, SecretRef, SecretStore
+from runloopd.broker.scrubber import Scrubber
+from runloopd.broker.secrets import Secret, SecretRef, SecretStore
 
 __all__ = ["SmtpConfig", "SmtpSender"]
 

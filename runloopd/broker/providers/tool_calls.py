@@ -21,7 +21,7 @@ from runloop.digest import canonical
 from runloop.errors import UsageError
 from runloop.ops import ModelComplete
 from runloopd.broker.ports import ModelCallError, WantedCall
-from runloopd.broker.secrets import Scrubber
+from runloopd.broker.scrubber import Scrubber
 
 __all__ = ["MAX_CALLS", "MAX_CALL_BYTES", "MAX_MALFORMED", "Gathered", "check_tools", "parameters", "wanted"]
 

@@ -17,15 +17,16 @@ from runloop.ops import ModelComplete
 from runloopd.broker.providers.anthropic import Anthropic
 from runloopd.broker.providers.dialect import Dialect, HttpProvider
 from runloopd.broker.providers.discovery import LOCAL_SERVERS, Listing, LocalServer
-from runloopd.broker.providers.http import Http, check_url, is_loopback
-from runloopd.broker.providers.ollama import Ollama, is_hosted
+from runloopd.broker.providers.http import Http, check_url
+from runloopd.broker.providers.ollama import Ollama
 from runloopd.broker.providers.openai_compat import OpenAICompat
 from runloopd.broker.providers.rules import RULES_MODEL, RulesProvider
 from runloopd.broker.routing.found import Found
+from runloopd.broker.routing.place import placed
 from runloopd.broker.routing.price_list import listed
 from runloopd.broker.routing.prices import FREE
 from runloopd.broker.routing.route import Route
-from runloopd.broker.secrets import SecretRef, SecretStore
+from runloopd.broker.secrets import SecretStore
 
 __all__ = ["OLLAMA_URL", "Catalogue"]
 
@@ -176,14 +177,7 @@ class Catalogue:
         return replace(route, detected=True, ask_models=server)
 
     def _http_route(self, provider: Provider, dialect: Dialect, url: str) -> Route:
-        ref = (
-            SecretRef(env=provider.api_key_env, name=provider.secret)
-            if provider.api_key_env or provider.secret
-            else None
-        )
-        # A server on this machine may be the door to one that is not: the operator's word counts.
-        door = provider.kind == "ollama" and is_hosted(provider.model or "")
-        local = is_loopback(urlsplit(url).hostname or "") and provider.privacy != "cloud" and not door
+        place = placed(provider, url, provider.model or "", self._secrets)
         return Route(
             name=provider.name,
             model=provider.model or "",
@@ -192,13 +186,11 @@ class Catalogue:
                 name=provider.name,
                 dialect=dialect,
                 http=self._http,
-                key=None
-                if ref is None
-                else lambda: self._secrets.find(ref, by=f"models.{provider.name}", to=urlsplit(url).netloc),
+                key=place.key,
             ),
-            price=provider.price or (FREE if local else listed(provider.kind, url, provider.model)),
-            local=local,
-            stays=local or provider.privacy == "local",
+            price=provider.price or (FREE if place.local else listed(provider.kind, url, provider.model)),
+            local=place.local,
+            stays=place.stays,
             quality=provider.quality,
             timeout_ms=provider.timeout_ms,
         )

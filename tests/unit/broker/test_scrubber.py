@@ -15,7 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from runloopd.broker.secrets import Known, Scrubber, Secret
+from runloopd.broker.scrubber import Scrubber
+from runloopd.broker.secrets import Known, Secret
 
 CANARY = "sk-canary/9+f&Q\"z'<7>\\Zq"
 ENCODINGS: dict[str, Callable[[str], str]] = {

@@ -159,7 +159,8 @@ def test_whoever_may_see_addresses_still_sees_no_encoded_key() -> None:
 @pytest.mark.requirement("K2")
 @given(st.integers(1, 40), st.integers(0, 3))
 def test_a_known_secret_split_across_pieces_never_leaves_a_stream(size: int, form: int) -> None:
-    from runloopd.broker.secrets import Scrubber, Secret
+    from runloopd.broker.scrubber import Scrubber
+    from runloopd.broker.secrets import Secret
 
     canary = "canary-4f9a-secret-value"
     raw = canary.encode()

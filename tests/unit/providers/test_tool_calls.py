@@ -18,7 +18,7 @@ from runloopd.broker.ports import ModelCallError
 from runloopd.broker.providers.completion import prompt_bytes
 from runloopd.broker.providers.rules import RulesProvider
 from runloopd.broker.providers.tool_calls import MAX_CALLS, MAX_TOOLS, Gathered, check_tools, wanted
-from runloopd.broker.secrets import Scrubber
+from runloopd.broker.scrubber import Scrubber
 
 CLOCK = ModelTool(name="clock")
 values = st.recursive(
