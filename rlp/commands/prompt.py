@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 from rlp.answering import Answering
@@ -10,30 +9,20 @@ from rlp.commands.run import Following, start, submit
 from rlp.commands.why import decide
 from rlp.prepare import parameters, prepare
 from rlp.session import Session
-from runloop.errors import RefusedError, UsageError
+from rlp.wishes import ASSISTANT, refuse, shelf_of, words_of
+from runloop.errors import UsageError
 from runloop.exits import Exit
 
 __all__ = ["prompt"]
-
-ASSISTANT = "assistant"
 
 
 def prompt(session: Session, *, text: str, params: tuple[str, ...] = (), continued: bool = False) -> Exit:
     """Run the opening a prompt means, or have the assistant do what it asks. Shell lines are named, not
     executed; denied ones are refused."""
     found = decide(session, text)
-    if found.kind == "denied":
-        raise RefusedError(
-            f"this is never run: {found.reason}", hint="'rlp why' explains the rule", code="route.denied"
-        )
-    if continued or found.kind == "agent":
+    if found.kind == "agent" or (continued and found.kind != "denied"):
         return _wish(session, text, params, continued)
-    if found.kind == "shell":
-        raise UsageError(
-            f"this is a shell line ({found.reason})",
-            hint="type it into your shell; to have the assistant read it, begin with '?'",
-            code="route.shell",
-        )
+    refuse(found, where="type it into your shell")
     assert found.target is not None
     session.console.say(f"rlp: {found.target} ({found.reason})")
     given = dict(found.params)
@@ -54,14 +43,12 @@ def _wish(session: Session, text: str, params: tuple[str, ...], continued: bool)
             hint="'rlp why' shows where it goes; 'rlp run OPENING -p …' runs one by name",
             code="route.params",
         )
-    wish = text.strip().removeprefix("?").strip()
+    wish = words_of(text)
     if not wish:
         raise UsageError(
             "there is nothing in the wish", hint='say what you want: rlp "…"', code="route.empty"
         )
-    # Not from the folder one happens to be in: what stands there was perhaps written by somebody else.
-    here = Path.cwd() / "openings"
-    path = find(ASSISTANT, [place for place in session.paths.openings_dirs if place != here])
+    path = find(ASSISTANT, shelf_of(session))
     given = {"prompt": wish, "continued": continued}
     run_id = submit(session, prepare(session, str(path), given), prompt=text)
     return _Wish(session, run_id).to_the_end()

@@ -22,6 +22,7 @@ from rlp.evals.suite import Allowed, Ask, Task
 from rlp.follow import Follower
 from rlp.prepare import prepare
 from rlp.session import Session
+from rlp.wishes import ASSISTANT, shelf_of
 from runloop.errors import ConflictError, RunloopError
 
 __all__ = ["Trial", "play"]
@@ -29,7 +30,6 @@ __all__ = ["Trial", "play"]
 WAIT_S = 1.0
 GRACE_S = 30.0
 """How long a run that was cancelled may take to end."""
-ASSISTANT = "assistant"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,9 +89,7 @@ def play(session: Session, task: Task) -> Trial:
 def _submit(session: Session, ask: Ask) -> str:
     from openings.load import find
 
-    here = Path.cwd() / "openings"  # what happens to lie there is not what is asked about
-    places = [place for place in session.paths.openings_dirs if place != here]
-    path = find(ask.opening or ASSISTANT, places)
+    path = find(ask.opening or ASSISTANT, shelf_of(session))
     given = dict(ask.params) if ask.opening else {"prompt": ask.wish, "continued": ask.continued}
     return submit(session, prepare(session, str(path), given))
 

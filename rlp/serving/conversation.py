@@ -20,14 +20,13 @@ from rlp.commands.why import decide as routed
 from rlp.escape import block, visible
 from rlp.follow import Follower
 from rlp.prepare import prepare
-from rlp.serving.exposed import shelf_of
 from rlp.serving.outcome import SUBMIT_S
 from rlp.session import Session
-from runloop.errors import ConflictError, NotFoundError, RefusedError, UsageError
+from rlp.wishes import ASSISTANT, refuse, shelf_of, words_of
+from runloop.errors import ConflictError, NotFoundError
 
 __all__ = ["Conversation", "Editor", "Past", "Turn", "earlier", "sessions"]
 
-ASSISTANT = "assistant"
 WAIT_S = 0.5
 _MAX_LISTED = 50
 _MORE_BYTES = "every byte: v"
@@ -91,23 +90,12 @@ class Conversation:
         from openings.load import find
 
         found = routed(session, text)
-        if found.kind == "denied":
-            raise RefusedError(
-                f"this is never run: {found.reason}", hint="'rlp why' explains the rule", code="route.denied"
-            )
-        if found.kind == "shell":
-            raise UsageError(
-                f"this is a shell line ({found.reason})",
-                hint="run it in your terminal; to have the assistant read it, begin with '?'",
-                code="route.shell",
-            )
+        refuse(found, where="run it in your terminal")
         # Not from the folder the editor has open: what stands there was perhaps written by somebody else.
         if found.kind == "opening" and found.target is not None:
             wish = prepare(session, str(find(found.target, shelf_of(session))), dict(found.params))
         else:
-            words = text.strip()
-            words = words[1:].strip() if words[0] == "?" else words
-            given = {"prompt": words, "continued": self._goes_on(session)}
+            given = {"prompt": words_of(text), "continued": self._goes_on(session)}
             wish = prepare(session, str(find(ASSISTANT, shelf_of(session))), given)
         answer = session.ask(
             "run.submit",

@@ -9,16 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlp.session import Session
+from rlp.wishes import shelf_of
 from runloop.errors import RunloopError
 
 if TYPE_CHECKING:
     from openings.definition import Opening
 
-__all__ = ["DEFAULT_AGENT", "Door", "doors", "items_of", "shelf_of"]
+__all__ = ["DEFAULT_AGENT", "Door", "doors", "items_of"]
 
 DEFAULT_AGENT = "errand"
 """Calls a tool of the host for whoever is outside, where the item names no other agent."""
@@ -47,13 +47,6 @@ class Door:
 def items_of(given: Iterable[str]) -> tuple[str, ...]:
     """The list as it is meant: without doubles, in order."""
     return tuple(dict.fromkeys(given))
-
-
-def shelf_of(session: Session) -> list[Path]:
-    """Where openings are looked for. Not in the folder the program was started in: an editor starts us in
-    whatever somebody opened, and what lies there was perhaps written by somebody else."""
-    here = Path.cwd() / "openings"
-    return [place for place in session.paths.openings_dirs if place != here]
 
 
 def doors(session: Session, items: Sequence[str]) -> dict[str, Door]:

@@ -18,6 +18,7 @@ from typing import Any, cast
 
 from runloop.caps.destination import Destination, kind_of_address, parse_destination
 from runloop.caps.grants import NetRule
+from runloop.caps.headers import FRAMING, NAME, VALUE
 from runloop.caps.policy import Policy, Verdict
 from runloop.errors import RefusedError, UsageError
 from runloop.ops import HttpFetch
@@ -33,26 +34,6 @@ _MAX_HEADERS = 32
 _MAX_HEADER_BYTES = 8_192
 _READS = ("GET", "HEAD")
 _SENDS = ("DELETE", "OPTIONS", "PATCH", "POST", "PUT")
-_TOKEN = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
-_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z")
-_OURS = frozenset(
-    {
-        "accept-encoding",
-        "connection",
-        "content-length",
-        "cookie",
-        "expect",
-        "host",
-        "keep-alive",
-        "te",
-        "trailer",
-        "transfer-encoding",
-        "upgrade",
-        "user-agent",
-        "via",
-    }
-)
-"""Headers that frame a message, name its host or carry what this machine knows."""
 _TEXTUAL = re.compile(r"text/|application/(json|xml|javascript|x-ndjson|[\w.+-]+\+(json|xml))\Z")
 
 
@@ -241,9 +222,9 @@ def _headers(given: dict[str, str]) -> tuple[tuple[str, str], ...]:
     if sum(len(name) + len(value) for name, value in given.items()) > _MAX_HEADER_BYTES:
         raise _bad(f"headers of more than {_MAX_HEADER_BYTES} bytes")
     for name, value in given.items():
-        if not _TOKEN.match(name) or (value and not _VALUE.match(value)):
+        if not NAME.match(name) or (value and not VALUE.match(value)):
             raise _bad(f"the header {name[:64]!r} cannot be written: plain ASCII, no line breaks")
-        if name.lower() in _OURS or name.lower().startswith(("proxy-", "sec-")):
+        if name.lower() in FRAMING or name.lower().startswith(("proxy-", "sec-")):
             raise _bad(f"the header {name[:64]!r} is not the guest's to set")
     if len({name.lower() for name in given}) < len(given):
         raise _bad("the same header twice")

@@ -9,6 +9,7 @@ offered to servers: sampling and roots are refused by not being declared.
 from __future__ import annotations
 
 import socket
+from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from itertools import count
 from typing import Any
@@ -168,43 +169,23 @@ class Bridge:
         return _plain(result)
 
     async def _tools(self, client: Client, _: Ask) -> Any:
-        found: list[Any] = []
-        cursor: str | None = None
-        for _page in range(MAX_PAGES):
-            page = await client.list_tools(cursor=cursor, cache_mode="bypass")
-            found += [_plain(tool) for tool in page.tools]
-            if (cursor := page.next_cursor) is None or len(found) > MAX_ITEMS:
-                break
-        return {"tools": found[:MAX_ITEMS]}
+        return {"tools": await _paged(client.list_tools, "tools")}
 
     async def _resources(self, client: Client, _: Ask) -> Any:
-        resources: list[Any] = []
+        resources = await _paged(client.list_resources, "resources")
         templates: list[Any] = []
-        cursor: str | None = None
-        for _page in range(MAX_PAGES):
-            page = await client.list_resources(cursor=cursor, cache_mode="bypass")
-            resources += [_plain(one) for one in page.resources]
-            if (cursor := page.next_cursor) is None or len(resources) > MAX_ITEMS:
-                break
         try:
             found = await client.list_resource_templates(cache_mode="bypass")
             templates = [_plain(one) for one in found.resource_templates]
         except MCPError:
             templates = []  # not every server has them
-        return {"resources": resources[:MAX_ITEMS], "templates": templates[:MAX_ITEMS]}
+        return {"resources": resources, "templates": templates[:MAX_ITEMS]}
 
     async def _read_resource(self, client: Client, ask: Ask) -> Any:
         return _plain(await client.read_resource(str(ask.params["uri"]), cache_mode="bypass"))
 
     async def _prompts(self, client: Client, _: Ask) -> Any:
-        found: list[Any] = []
-        cursor: str | None = None
-        for _page in range(MAX_PAGES):
-            page = await client.list_prompts(cursor=cursor, cache_mode="bypass")
-            found += [_plain(one) for one in page.prompts]
-            if (cursor := page.next_cursor) is None or len(found) > MAX_ITEMS:
-                break
-        return {"prompts": found[:MAX_ITEMS]}
+        return {"prompts": await _paged(client.list_prompts, "prompts")}
 
     async def _prompt(self, client: Client, ask: Ask) -> Any:
         return _plain(await client.get_prompt(str(ask.params["name"]), ask.params.get("arguments") or {}))
@@ -343,3 +324,15 @@ def _words(error: BaseException) -> str:
     if isinstance(found, TimeoutError):
         return "it did not answer in time"
     return f"{type(found).__name__}: {found}"[:MAX_TEXT]
+
+
+async def _paged(ask: Callable[..., Awaitable[Any]], what: str) -> list[Any]:
+    """Everything of one kind that a server lists, page after page, within bounds."""
+    found: list[Any] = []
+    cursor: str | None = None
+    for _ in range(MAX_PAGES):
+        page = await ask(cursor=cursor, cache_mode="bypass")
+        found += [_plain(one) for one in getattr(page, what)]
+        if (cursor := page.next_cursor) is None or len(found) > MAX_ITEMS:
+            break
+    return found[:MAX_ITEMS]

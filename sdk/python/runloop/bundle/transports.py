@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import quote, urlencode
 
 from runloop.caps.destination import Destination, parse_destination
+from runloop.caps.headers import FRAMING, NAME, VALUE
 from runloop.digest import canonical
 from runloop.errors import UsageError
 
@@ -47,16 +48,8 @@ _ARGUMENT = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,63}\Z")
 _HOLE = re.compile(r"\{([^{}]*)\}")
 _SECRET_HOLE = re.compile(r"\{secret:(runloop/[a-z0-9_-]+/[A-Za-z0-9_.-]+)\}")
 _SECRET_AT_END = re.compile(_SECRET_HOLE.pattern + r"\Z")
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]{1,64}\Z")
-_HEADER_VALUE = re.compile(r"[\x21-\x7e]([\x20-\x7e]*[\x21-\x7e])?\Z")
-_NOT_THEIRS = frozenset(
-    (
-        "accept", "accept-encoding", "connection", "content-length", "content-type", "cookie", "expect",
-        "host", "idempotency-key", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade",
-        "user-agent", "via",
-    )
-)  # fmt: skip
-"""Headers that frame a message, name its host, or carry what this machine knows."""
+_NOT_THEIRS = FRAMING | {"accept", "content-type", "idempotency-key"}
+"""Headers that are the host's to set: of a tool, what it takes and sends as well."""
 _VARIABLE = re.compile(r"[A-Z][A-Z0-9_]{0,63}\Z")
 _NOT_SET = re.compile(r"(LD_|PATH\Z|HOME\Z|PYTHON|PERL|RUBY|NODE_|BASH_|ENV\Z|IFS\Z|GIT_|SSH_|RUNLOOP)")
 """Variables that make a program run something else."""
@@ -240,7 +233,7 @@ def read_http(given: Mapping[str, Any], wrong: Wrong) -> HttpTransport | None:
         findings.append("transport.body must be a list of names of arguments, for a method that has a body")
     if not isinstance(url, str):
         findings.append("transport.url must be an https URL")
-    headers = _pairs(given.get("headers"), "headers", _HEADER, findings)
+    headers = _pairs(given.get("headers"), "headers", NAME, findings)
     findings += [
         f"transport.headers: {name!r} is not the author's to set"
         for name, _ in headers
@@ -335,7 +328,7 @@ def _pairs(value: Any, key: str, named: re.Pattern[str], findings: list[str]) ->
         findings.append(f"transport.{key} must be an object of at most 32 texts")
         return ()
     for name, text in value.items():
-        if not named.match(name) or not isinstance(text, str) or not _HEADER_VALUE.match(text):
+        if not named.match(name) or not isinstance(text, str) or not VALUE.match(text):
             findings.append(f"transport.{key}: {name[:64]!r} cannot be written: plain ASCII, no line breaks")
         elif key == "headers" and "{" in _SECRET_AT_END.sub("", text):
             findings.append(f"transport.headers: {name!r}: one {{secret:runloop/<scope>/<name>}}, at its end")

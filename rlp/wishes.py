@@ -1,0 +1,44 @@
+"""What a wish in plain words is turned into, whoever hands it in: the prompt, an editor, a golden task.
+
+Knows: the assistant's opening, where openings are looked for on behalf of somebody who is elsewhere, what is
+said to a line that is no wish. Does not know: how a run is submitted or followed.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from openings.router import Route
+from rlp.session import Session
+from runloop.errors import RefusedError, UsageError
+
+__all__ = ["ASSISTANT", "refuse", "shelf_of", "words_of"]
+
+ASSISTANT = "assistant"
+"""The opening that does what no other fits."""
+
+
+def words_of(text: str) -> str:
+    """The wish itself, without the mark that says it is one."""
+    return text.strip().removeprefix("?").strip()
+
+
+def shelf_of(session: Session) -> list[Path]:
+    """Where openings are looked for. Not in the folder the program was started in: an editor starts us in
+    whatever somebody opened, and what lies there was perhaps written by somebody else."""
+    here = Path.cwd() / "openings"
+    return [place for place in session.paths.openings_dirs if place != here]
+
+
+def refuse(found: Route, *, where: str) -> None:
+    """Raise for a line that is never run, and for one that is a shell's. ``where``: to type it instead."""
+    if found.kind == "denied":
+        raise RefusedError(
+            f"this is never run: {found.reason}", hint="'rlp why' explains the rule", code="route.denied"
+        )
+    if found.kind == "shell":
+        raise UsageError(
+            f"this is a shell line ({found.reason})",
+            hint=f"{where}; to have the assistant read it, begin with '?'",
+            code="route.shell",
+        )
