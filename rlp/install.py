@@ -14,9 +14,9 @@ import stat
 from pathlib import Path
 from typing import Any
 
-from rlp import approval as held
 from rlp.ask import ask
 from rlp.session import Session
+from runloop import approval as held
 from runloop.errors import NotFoundError, RefusedError, UsageError, from_wire
 from runloop.exits import Exit
 
@@ -95,7 +95,7 @@ def follow(session: Session, asked: dict[str, Any], words: str) -> Exit:
         session.console.note(line)
     if not confirm(session, found, content):
         return _park(session, asked, words)
-    held.decide(session, found, "approve")
+    held.decide(session.client(), found, "approve")
     return outcome(session, approval_id)
 
 

@@ -13,9 +13,9 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
-from rlp.output import moment as clock_text
 from rlp.session import Session
 from runloop.errors import UsageError
+from runloop.quantities import moment as clock_text
 
 if TYPE_CHECKING:
     from pog.query import Knowledge

@@ -1,7 +1,7 @@
 """What a command says: data on stdout, talk on stderr, nothing foreign unescaped.
 
 Knows: tables, JSON and NDJSON, colour and when not to use it, quiet and verbose. Does not know: what any
-command does. Every piece of text goes through :mod:`rlp.escape`, so a caller cannot forget it.
+command does. Every piece of text goes through :mod:`runloop.escape`, so a caller cannot forget it.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, TextIO
 
-from rlp.escape import block, columns_of, fold, json_text, pieces, visible
 from runloop.errors import RunloopError
+from runloop.escape import block, columns_of, fold, json_text, pieces, visible
 
-__all__ = ["Console", "Style", "ago", "columns_of", "error_lines", "moment", "size", "words"]
+__all__ = ["Console", "Style", "columns_of", "error_lines", "words"]
 
 
 class Style(NamedTuple):
@@ -238,29 +238,3 @@ def _narrowed(
         fitting[column] -= 1
         over -= 1
     return fitting
-
-
-def size(count: int) -> str:
-    """Bytes for people: ``312 B``, ``4.1 KiB``, ``2.0 MiB``, ``7.3 GiB``."""
-    if count < 1024:
-        return f"{count} B"
-    power = 1 if count < 1024**2 else 2 if count < 1024**3 else 3
-    return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"
-
-
-def moment(ms: int) -> str:
-    """Unix milliseconds as local date and time."""
-    import time
-
-    return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
-
-
-def ago(ms: int) -> str:
-    """A length of time for people: ``340 ms``, ``12.0 s``, ``5 min``, ``3 h``, ``2 days``."""
-    if ms < 1_000:
-        return f"{ms} ms"
-    if ms < 90_000:
-        return f"{ms / 1000:.1f} s"
-    if ms < 5_400_000:
-        return f"{ms // 60_000} min"
-    return f"{ms // 3_600_000} h" if ms < 172_800_000 else f"{ms // 86_400_000} days"

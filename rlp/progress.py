@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlp.escape import block, fold
-from rlp.output import Console, ago
+from rlp.output import Console
 from rlp.tally import Tally
+from runloop.escape import block, fold
+from runloop.quantities import ago
 
 __all__ = ["Progress"]
 

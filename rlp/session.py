@@ -6,25 +6,22 @@ daemon is started. Does not know: what is asked of the daemon.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rlp.output import Console
 from runloop.config import Config, Paths, load
-from runloop.errors import RefusedError, UnreachableError
+from runloop.credential import read_credential
+from runloop.errors import UnreachableError
 
 if TYPE_CHECKING:
     from runloop.client import BlockingClient
 
-__all__ = ["Session", "read_credential", "read_key"]
+__all__ = ["Session"]
 
 PAGE = 1_000
 """Events asked for at once."""
 
-KEY_BYTES = 32
 ABSENT = "client.unreachable"
 """Code of the error that says nobody listens on the socket."""
 
@@ -127,7 +124,7 @@ class Session:
 
     def start(self, settings: Mapping[str, str]) -> BlockingClient:
         """Start a daemon (``settings``: configuration on top of the files) and connect to it."""
-        from rlp.spawn import start_daemon
+        from runloop.spawn import start_daemon
 
         self.console.detail("starting the daemon")
         added = {f"RUNLOOP__{key.upper().replace('.', '__')}": value for key, value in settings.items()}
@@ -171,42 +168,3 @@ class Session:
             client.close()
             client = BlockingClient.connect(self.paths.socket, proof, self._connect_s)
         return client
-
-
-def read_credential(paths: Paths) -> bytes | None:
-    """The operator credential; None where there is none yet."""
-    return read_key(paths.operator_key)
-
-
-def read_key(path: Path) -> bytes | None:
-    """A key of 32 raw bytes; None where there is none. Refuses a file that others could have read or
-    written."""
-    try:
-        file = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise RefusedError(
-            f"the key {path} cannot be read: {error.strerror}",
-            hint="it must be a regular file of yours with mode 0600",
-            code="key.unsafe",
-        ) from error
-    try:
-        found = os.fstat(file)
-        mode = stat.S_IMODE(found.st_mode)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.getuid() or mode & 0o077:
-            raise RefusedError(
-                f"the key {path} is open to others (mode {mode:04o}, owner {found.st_uid})",
-                hint=f"chmod 600 {path}, if you are sure nobody else touched it",
-                code="key.unsafe",
-            )
-        data = os.read(file, KEY_BYTES + 1)
-    finally:
-        os.close(file)
-    if len(data) != KEY_BYTES:
-        raise RefusedError(
-            f"the key {path} has {len(data)} bytes, not {KEY_BYTES}",
-            hint="restore it from a backup",
-            code="key.unsafe",
-        )
-    return data

@@ -7,8 +7,8 @@ know: who speaks, or when. The bar is ours: no row of a model's can be taken for
 
 from __future__ import annotations
 
-from rlp.escape import block, columns_of, pieces, visible
 from rlp.output import Console
+from runloop.escape import block, columns_of, pieces, visible
 
 __all__ = ["BAR", "Words", "barred"]
 

@@ -25,9 +25,9 @@ import msgspec
 
 from pog.maintain import verify
 from pog.reader import Reader
-from rlp.session import read_key
 from runloop.client import BlockingClient
 from runloop.config import Paths
+from runloop.credential import read_key
 from runloop.errors import ConflictError, NotFoundError, RunloopError, UnreachableError
 from runloop.events import (
     ActionDecided,

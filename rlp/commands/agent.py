@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from rlp import install as installing
-from rlp.escape import json_text
-from rlp.output import moment, size
 from rlp.session import Session
 from runloop.errors import UsageError
+from runloop.escape import json_text
 from runloop.exits import Exit
+from runloop.quantities import moment, size
 
 __all__ = ["install", "key", "list_", "remove", "rollback", "show", "upgrade"]
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlp import approval as held
 from rlp import install as installing
 from rlp.ask import ask
 from rlp.follow import Follower
-from rlp.output import ago, moment
 from rlp.session import Session
+from runloop import approval as held
 from runloop.errors import ConflictError, FailedError, ParkedError, RefusedError
 from runloop.exits import Exit
+from runloop.quantities import ago, moment
 
 __all__ = ["approvals", "approve", "deny", "undo"]
 
@@ -71,7 +71,7 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
     if always:
         given = session.ask("grants.give", approval=found["approval"], action_digest=found["action_digest"])
         session.console.say(f"{given['grant']}: from now on without asking ('rlp grant revoke' ends that)")
-    decided = held.decide(session, found, "approve", note)
+    decided = held.decide(session.client(), found, "approve", note)
     if found["run"] is None:  # nobody waits for it but us: tell what came of it
         return installing.outcome(session, found["approval"])
     code = _decided(session, decided, found)
@@ -141,7 +141,7 @@ def _awaited(session: Session, approval: dict[str, Any]) -> Exit:
                     raise FailedError(reason, hint=f"rlp trace {approval['run'][:8]}")
     except KeyboardInterrupt:
         session.hang_up()
-        held.decide(session, approval, "undo", "taken back at the prompt")
+        held.decide(session.client(), approval, "undo", "taken back at the prompt")
         session.console.say(f"{approval['approval']} is taken back", "yellow")
         return Exit.INTERRUPTED
 
@@ -149,13 +149,13 @@ def _awaited(session: Session, approval: dict[str, Any]) -> Exit:
 def deny(session: Session, *, approval: str, note: str) -> Exit:
     """Refuse it for good."""
     found = session.ask("approvals.show", approval=approval)
-    return _decided(session, held.decide(session, found, "deny", note), found)
+    return _decided(session, held.decide(session.client(), found, "deny", note), found)
 
 
 def undo(session: Session, *, approval: str, note: str) -> Exit:
     """Take an approval back while its undo window is open."""
     found = session.ask("approvals.show", approval=approval)
-    return _decided(session, held.decide(session, found, "undo", note), found)
+    return _decided(session, held.decide(session.client(), found, "undo", note), found)
 
 
 def _decided(session: Session, decided: dict[str, Any], approval: dict[str, Any]) -> Exit:

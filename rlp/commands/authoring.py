@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlp.install import hand_over
-from rlp.output import size
 from rlp.session import Session
 from runloop.errors import FailedError, NotFoundError, UnreachableError, UsageError
 from runloop.exits import Exit
+from runloop.quantities import size
 
 if TYPE_CHECKING:
     from runloop.authoring.build import Draft

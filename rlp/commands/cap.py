@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlp.escape import json_text
 from rlp.session import Session
 from runloop.errors import UsageError
+from runloop.escape import json_text
 from runloop.exits import Exit
 
 __all__ = ["grant", "list_", "revoke"]

@@ -10,10 +10,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rlp.output import ago, moment, words
+from rlp.output import words
 from rlp.session import Session
 from runloop.errors import FailedError, RefusedError, UnreachableError, UsageError
 from runloop.exits import Exit
+from runloop.quantities import ago, moment
 
 __all__ = ["answers", "listener", "settings_of", "start", "status", "stop"]
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 import base64
 from typing import TYPE_CHECKING, Any
 
-from rlp.escape import fold
 from rlp.session import Session
 from runloop.errors import NotFoundError, RefusedError
+from runloop.escape import fold
 from runloop.exits import Exit
 
 if TYPE_CHECKING:

@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from rlp import catalog
-from rlp.output import size
-from rlp.session import Session, read_key
+from rlp.session import Session
 from runloop.bundle.runner import RUNNERS
 from runloop.config import shipped
+from runloop.credential import read_key
 from runloop.errors import RunloopError
 from runloop.exits import Exit
+from runloop.quantities import size
 
 __all__ = ["Check", "doctor"]
 

@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rlp.evals import kept
-from rlp.output import ago, moment
 from rlp.session import Session
 from runloop.errors import RunloopError, UsageError
 from runloop.exits import Exit
+from runloop.quantities import ago, moment
 
 if TYPE_CHECKING:
     from rlp.evals.suite import Suite, Task

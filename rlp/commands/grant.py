@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlp.output import moment
 from rlp.session import Session
 from runloop.exits import Exit
+from runloop.quantities import moment
 
 __all__ = ["list_", "revoke"]
 

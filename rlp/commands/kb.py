@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from rlp.moments import event_number, knowledge_then
-from rlp.output import moment
 from rlp.session import Session
 from runloop.errors import UsageError
 from runloop.exits import Exit
+from runloop.quantities import moment
 
 __all__ = ["query", "retract", "search", "show_why", "why"]
 

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlp.moments import event_number
-from rlp.output import moment, size
-from rlp.session import Session, read_key
+from rlp.session import Session
+from runloop.credential import read_key
 from runloop.errors import NotFoundError, UsageError
 from runloop.exits import Exit
+from runloop.quantities import moment, size
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

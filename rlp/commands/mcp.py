@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rlp import install as installing
-from rlp.escape import visible
 from rlp.session import Session
 from runloop.errors import UsageError
+from runloop.escape import visible
 from runloop.exits import Exit
 
 __all__ = ["add", "approve", "list_", "remove", "show", "suspend", "tools"]

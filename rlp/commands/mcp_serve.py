@@ -139,7 +139,7 @@ def _tokens(session: Session, new: str | None, revoke: str | None) -> Exit:
         else:
             session.console.say(f"the token {revoke} is worth nothing any more")
     else:
-        from rlp.output import moment
+        from runloop.quantities import moment
 
         rows = session.ask("face.state")["tokens"]
         if not session.json:

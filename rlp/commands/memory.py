@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from rlp.escape import json_text
-from rlp.output import moment, size
 from rlp.session import Session
+from runloop.escape import json_text
 from runloop.exits import Exit
+from runloop.quantities import moment, size
 
 __all__ = ["forget", "list_", "show"]
 

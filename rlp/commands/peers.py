@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from rlp.output import size, words
+from rlp.output import words
 from rlp.session import Session
 from runloop.exits import Exit
+from runloop.quantities import size
 
 __all__ = ["bus", "peers"]
 

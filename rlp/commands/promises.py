@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from rlp.escape import json_text
-from rlp.output import ago, moment
 from rlp.session import Session
 from runloop.errors import UsageError
+from runloop.escape import json_text
 from runloop.exits import Exit
+from runloop.quantities import ago, moment
 
 __all__ = ["promises", "resolve", "said", "show"]
 

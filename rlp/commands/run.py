@@ -7,17 +7,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from rlp import approval as held
 from rlp.ask import MOOT, ask
-from rlp.escape import MORE, block
 from rlp.follow import Follower
-from rlp.output import ago
 from rlp.prepare import Wish, prepare
 from rlp.progress import Progress
 from rlp.session import Session
+from runloop import approval as held
 from runloop.clock import SystemClock
 from runloop.errors import ConflictError, RefusedError, RunloopError
+from runloop.escape import MORE, block
 from runloop.exits import Exit
+from runloop.quantities import ago
 
 __all__ = ["Following", "follow", "run", "start", "submit"]
 
@@ -218,7 +218,7 @@ class Following:
             return True
         yes = answer in ("y", "yes")
         try:
-            held.decide(self._session, approval, "approve" if yes else "deny")
+            held.decide(self._session.client(), approval, "approve" if yes else "deny")
         except ConflictError as error:  # somebody was quicker; the ledger says who
             console.error(error)
             return True
@@ -242,7 +242,7 @@ class Following:
             for approval_id, approval in list(self._undoable.items()):
                 del self._undoable[approval_id]
                 try:
-                    held.decide(self._session, approval, "undo", "taken back at the prompt")
+                    held.decide(self._session.client(), approval, "undo", "taken back at the prompt")
                 except RunloopError as error:
                     console.error(error)
             return

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from rlp.output import ago, moment
 from rlp.session import Session
 from runloop.exits import Exit
+from runloop.quantities import ago, moment
 
 __all__ = ["cancel", "runs"]
 

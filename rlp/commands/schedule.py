@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from rlp.output import moment
 from rlp.session import Session
 from runloop.errors import UsageError
 from runloop.exits import Exit
+from runloop.quantities import moment
 
 __all__ = ["add", "coming", "list_", "pause", "rm", "run_now", "show", "span_ms"]
 

@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlp.commands.replay import COVERAGE
-from rlp.output import size
-from rlp.session import Session, read_key
+from rlp.session import Session
+from runloop.credential import read_key
 from runloop.errors import ConflictError, FailedError, NotFoundError, RefusedError, RunloopError, from_wire
 from runloop.exits import Exit
+from runloop.quantities import size
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey

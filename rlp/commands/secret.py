@@ -5,10 +5,10 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from rlp.output import moment
 from rlp.session import Session
 from runloop.errors import UsageError
 from runloop.exits import Exit
+from runloop.quantities import moment
 
 __all__ = ["allow", "import_", "list_", "rm", "set_"]
 

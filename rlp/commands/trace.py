@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rlp.output import size
 from rlp.session import Session
-from rlp.spans import spans as tree
 from runloop.exits import Exit
+from runloop.quantities import size
+from runloop.spans import spans as tree
 
 __all__ = ["ladder", "trace"]
 

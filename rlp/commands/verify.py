@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlp.output import words
-from rlp.session import Session, read_key
+from rlp.session import Session
+from runloop.credential import read_key
 from runloop.errors import UsageError
 from runloop.exits import Exit
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rlp import approval as held
 from rlp.commands.run import submit
 from rlp.evals.checks import judge
 from rlp.evals.facts import facts_of
@@ -23,6 +22,7 @@ from rlp.follow import Follower
 from rlp.prepare import prepare
 from rlp.session import Session
 from rlp.wishes import ASSISTANT, shelf_of
+from runloop import approval as held
 from runloop.errors import ConflictError, RunloopError
 
 __all__ = ["Trial", "play"]
@@ -141,7 +141,7 @@ class _Playing:
         wanted = Allowed(payload["op"], tuple(sorted(payload["action"].get("recipients") or ())))
         approval = self._session.ask("approvals.show", approval=payload["approval"])
         word = "approve" if wanted in self._approve else "deny"
-        held.decide(self._session, approval, word, "answered by the suite")
+        held.decide(self._session.client(), approval, word, "answered by the suite")
 
     def _cancel(self, reason: str) -> None:
         with suppress(ConflictError):

@@ -18,11 +18,11 @@ from typing import Any
 import acp
 from acp import schema
 
-from rlp.escape import block
 from rlp.serving.conversation import Conversation, Editor, earlier, sessions
 from rlp.serving.link import Link
 from runloop import __version__
 from runloop.errors import RunloopError
+from runloop.escape import block
 
 __all__ = ["EditorAgent"]
 

@@ -15,15 +15,15 @@ from typing import Any, NamedTuple
 import acp
 from acp import schema
 
-from rlp import approval as held
 from rlp.commands.why import decide as routed
-from rlp.escape import block, visible
 from rlp.follow import Follower
 from rlp.prepare import prepare
 from rlp.serving.outcome import SUBMIT_S
 from rlp.session import Session
 from rlp.wishes import ASSISTANT, refuse, shelf_of, words_of
+from runloop import approval as held
 from runloop.errors import ConflictError, NotFoundError
+from runloop.escape import block, visible
 
 __all__ = ["Conversation", "Editor", "Past", "Turn", "earlier", "sessions"]
 
@@ -265,7 +265,9 @@ class _Watch:
             return False
         self._open.pop(name, None)
         with suppress(ConflictError):  # somebody was quicker; the ledger says who
-            held.decide(self.session, approval, "approve" if chosen == yes else "deny", "in the editor")
+            held.decide(
+                self.session.client(), approval, "approve" if chosen == yes else "deny", "in the editor"
+            )
         return True
 
     def _question(self) -> schema.StopReason:

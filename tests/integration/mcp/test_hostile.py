@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlp.escape import visible
+from runloop.escape import visible
 from runloopd.broker.mcp.spec import ServerSpec
 from runloopd.broker.toolbox import TOOL_CODES, ToolError
 

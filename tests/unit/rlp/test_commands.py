@@ -714,7 +714,7 @@ def test_the_listener_of_a_socket_is_known_from_the_kernel(daemon: DaemonTwin, h
 
 
 def test_a_daemon_that_cannot_start_says_why(rlp: Rlp, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from rlp import spawn
+    from runloop import spawn
 
     fails = [sys.executable, "-c", "import sys; sys.exit('runloopd: the ledger is locked')"]
     monkeypatch.setattr(spawn, "command_line", lambda paths: fails)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rlp.escape import block, json_text, mixed_scripts, visible
 from rlp.output import Console, Style
+from runloop.escape import block, json_text, mixed_scripts, visible
 
 CONTROLS = [*range(0x20), *range(0x7F, 0xA0)]
 BIDI = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]

@@ -10,8 +10,9 @@ import pytest
 
 import rlp
 from rlp.__main__ import hung
-from rlp.output import Console, Style, ago, columns_of, error_lines, moment, size, words
+from rlp.output import Console, Style, columns_of, error_lines, words
 from runloop.errors import NotFoundError, UsageError
+from runloop.quantities import ago, moment, size
 
 
 def console(**style: bool) -> tuple[Console, io.StringIO, io.StringIO]:

@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pytest
 
-from rlp import session, spawn
+from rlp import session
 from rlp.commands.daemon import answers, listener
 from rlp.output import Console, Style
-from rlp.spawn import start_daemon
+from runloop import spawn
 from runloop.config import Paths
 from runloop.errors import UnreachableError
+from runloop.spawn import start_daemon
 from tests.unit.rlp.conftest import Done, Rlp
 from tests.unit.rlp.daemon_twin import DaemonTwin
 

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rlp.escape import block, columns_of
 from rlp.output import Console, Style
 from rlp.words import BAR, Words
+from runloop.escape import block, columns_of
 from tests.unit.rlp.conftest import Rlp, Terminal
 from tests.unit.rlp.daemon_twin import RUN, DaemonTwin
 

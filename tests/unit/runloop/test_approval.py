@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from rlp.approval import content_of, describe, raw_lines
+from runloop.approval import content_of, describe, raw_lines
 from runloop.digest import blob_digest, digest
 from runloop.errors import DivergenceError
 
@@ -154,6 +154,6 @@ def test_no_foreign_text_begins_a_row(width: int, blank: str) -> None:
 
 
 def test_a_summary_has_no_gaps() -> None:
-    from rlp.approval import bare
+    from runloop.approval import bare
 
     assert bare({"summary": "send  a \u3000 b" + " " * 80 + "c"}) == "send a b c"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from rlp.spans import spans
+from runloop.spans import spans
 
 
 def told(*facts: tuple[str, dict[str, Any]]) -> list[dict[str, Any]]:

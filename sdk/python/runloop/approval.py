@@ -11,15 +11,17 @@ from __future__ import annotations
 import base64
 import binascii
 from email.message import Message
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rlp.escape import block, fold, mixed_scripts
-from rlp.output import moment, size
-from rlp.session import Session
 from runloop.errors import DivergenceError
+from runloop.escape import block, fold, mixed_scripts
+from runloop.quantities import moment, size
 from runloop.rmp import topics
 
-__all__ = ["bare", "content_of", "decide", "describe", "raw_lines"]
+if TYPE_CHECKING:
+    from runloop.client import BlockingClient
+
+__all__ = ["DECISION_TYPE", "bare", "content_of", "decide", "decision", "describe", "raw_lines"]
 
 DECISION_TYPE = "toolresult.action.decision.v1"
 MAIL = "message/rfc822"
@@ -165,19 +167,24 @@ def _text(content: bytes) -> list[str]:
     return content.decode("utf-8", "backslashreplace").splitlines()
 
 
-def decide(session: Session, approval: dict[str, Any], decision: str, note: str = "") -> dict[str, Any]:
-    """Publish a person's decision, bound to what was shown; return where the approval stands now.
-
-    ``decision`` is ``approve``, ``deny`` or ``undo``. Raises what the daemon answers: a conflict when it was
-    decided before, a refusal when we are not the operator.
-    """
-    payload = {
+def decision(approval: dict[str, Any], word: str, note: str = "") -> dict[str, Any]:
+    """A person's decision, bound to what was shown: the payload of :data:`DECISION_TYPE` on
+    ``topics.ACTION_DECISION``. ``word`` is ``approve``, ``deny`` or ``undo``."""
+    return {
         "v": 1,
         "approval": approval["approval"],
         "action_digest": approval["action_digest"],
-        "decision": decision,
+        "decision": word,
         "note": note,
     }
-    client = session.client()
+
+
+def decide(client: BlockingClient, approval: dict[str, Any], word: str, note: str = "") -> dict[str, Any]:
+    """Send a person's decision; return where the approval stands now.
+
+    Raises what the daemon answers: a conflict when it was decided before, a refusal when we are not the
+    operator.
+    """
+    payload = decision(approval, word, note)
     answer: dict[str, Any] = client.request(topics.ACTION_DECISION, DECISION_TYPE, payload, timeout_s=30.0)
     return answer
