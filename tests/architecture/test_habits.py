@@ -28,7 +28,7 @@ def test_ci_runs_lint_strict_types_arrows_and_the_test_command_of_the_readme() -
     assert "ruff check" in recipe("lint")
     assert "mypy" in recipe("types")
     assert "lint-imports" in recipe("arrows")
-    assert "--cov" in recipe("test")
+    assert "--cov" in recipe("coverage")
     settings = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]
     assert settings["mypy"]["strict"] is True
     assert settings["coverage"]["report"]["fail_under"] >= 85

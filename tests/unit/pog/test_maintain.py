@@ -307,7 +307,7 @@ def test_a_flipped_byte_anywhere_is_found_or_means_nothing(full: Store, tmp_path
     connection.close()
     dice = random.Random(7)
     missed: list[int] = []
-    for number in range(150):
+    for number in range(80):
         damaged = bytearray(original)
         place = dice.randrange(len(damaged))
         damaged[place] ^= 1 << dice.randrange(8)

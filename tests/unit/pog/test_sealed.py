@@ -235,7 +235,7 @@ def test_a_file_of_nothing_but_line_ends_takes_no_more_than_a_few_times_its_size
     store: Store, sealed: bytes, damaged: bool
 ) -> None:
     """Split into a list, each of the ends would take eight times the memory that it has in the file."""
-    size = 1024 * 1024
+    size = 256 * 1024
     ends = b"\n" * size
     data = resealed(
         store, sealed, lambda members: members.update({"columns.txt": ends, "events.jsonl": ends})
