@@ -70,8 +70,8 @@ bench: $(VENV)/.dev ## Run the benchmarks and print their figures
 	@$(BIN)/python -m tests.bench
 
 lock: ## Refresh the hash-locked requirements (needs uv; a 14-day cooldown applies)
-	@for set in base build dev; do \
-	  case $$set in base) in="pyproject.toml";; build) in="requirements/build.in";; dev) in="pyproject.toml requirements/dev.in --extra fast --extra keyring --extra vec";; esac; \
+	@for set in base build package deb dev; do \
+	  case $$set in base) in="pyproject.toml";; deb) in="pyproject.toml --extra fast --extra keyring --extra vec";; build|package) in="requirements/$$set.in";; dev) in="pyproject.toml requirements/dev.in --extra fast --extra keyring --extra vec";; esac; \
 	  uv pip compile --quiet --python-version 3.11 --universal --generate-hashes --no-emit-index-url --no-emit-find-links \
 	    --custom-compile-command "make lock" --exclude-newer "$$(date -u -d '14 days ago' +%F)" $$in -o requirements/$$set.txt; done
 
