@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import os
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
@@ -20,6 +21,7 @@ from runloop.errors import RunloopError, UsageError
 from runloop.exits import Exit
 from runloopd.broker.secrets import Known
 from runloopd.privacy import guard_process, take_keys
+from runloopd.systemd import Notifier, take_listener
 
 __all__ = ["main"]
 
@@ -31,13 +33,14 @@ def main(argv: list[str] | None = None) -> int:
     try:
         paths = Paths.resolve(os.environ, home=arguments.home)
         config = load(home=paths.home, environ=os.environ)
+        notifier, listener = Notifier(os.environ), take_listener(os.environ)
         environ = take_keys(os.environ, config.key_variables())
         guard_process()
         known = Known()
         paths = Paths.resolve(os.environ, home=arguments.home, socket_path=config.runtime.socket_path)
         _configure_logging(config.logging.level, known)
         with asyncio.Runner(loop_factory=_loop_factory(os.environ.get("RUNLOOP_LOOP"))) as runner:
-            runner.run(_serve(config, paths, environ, known))
+            runner.run(_serve(config, paths, environ, known, notifier, listener))
     except RunloopError as error:
         hint = f"; {error.hint}" if error.hint else ""
         print(f"runloopd: {error.message}{hint}", file=sys.stderr)
@@ -75,15 +78,27 @@ def _loop_factory(wish: str | None) -> Callable[[], asyncio.AbstractEventLoop] |
     return factory
 
 
-async def _serve(config: Config, paths: Paths, environ: Mapping[str, str], known: Known) -> None:
+async def _serve(
+    config: Config,
+    paths: Paths,
+    environ: Mapping[str, str],
+    known: Known,
+    notifier: Notifier,
+    listener: socket.socket | None,
+) -> None:
     from runloopd.daemon import Daemon
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Daemon(config, paths, stop, environ=environ, known=known):
-        await stop.wait()
+    try:
+        async with Daemon(config, paths, stop, environ=environ, known=known, listener=listener):
+            notifier.ready()
+            await stop.wait()
+            notifier.stopping()
+    finally:
+        await notifier.close()
 
 
 def _configure_logging(level: str, known: Known) -> None:

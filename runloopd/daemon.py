@@ -9,6 +9,7 @@ import asyncio
 import getpass
 import os
 import random
+import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack, closing
 from pathlib import Path
@@ -158,9 +159,10 @@ class Daemon:
         *,
         environ: Mapping[str, str] | None = None,
         known: Known | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
         """``environ``: what the process was started with, keys included; None: what it has now. ``known``:
-        the secrets the log is kept free of."""
+        the secrets the log is kept free of. ``listener``: the socket, where the service manager made it."""
         self._config = config
         self._secrets = SecretStore(
             environ=os.environ if environ is None else environ,
@@ -168,6 +170,7 @@ class Daemon:
             known=known,
         )
         self._paths = paths
+        self._listener = listener
         self._stop = stop
         self._stack = AsyncExitStack()
         self._clock = SystemClock()
@@ -596,6 +599,7 @@ class Daemon:
             on_lost=self._lost_socket,
             on_refused=RefusalLog(self._clock).note,
             services=self._services,
+            handed_over=self._listener,
         )
         await server.start()
         self._later(server.close)

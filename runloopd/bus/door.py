@@ -15,7 +15,7 @@ from pathlib import Path
 from runloop.config import MAX_SOCKET_PATH
 from runloop.errors import ConflictError, RefusedError, UsageError
 
-__all__ = ["bind", "prepare_directory", "take_lock"]
+__all__ = ["adopt", "bind", "prepare_directory", "take_lock"]
 
 
 def prepare_directory(path: Path) -> None:
@@ -91,6 +91,28 @@ def bind(path: Path) -> socket.socket:
     ):
         listener.close()
         raise RefusedError(f"{path} changed under our hands", hint="who else writes there?", code="bus.bind")
+    return listener
+
+
+def adopt(listener: socket.socket, path: Path) -> socket.socket:
+    """Take a socket that the service manager listens on for us, if it is the one others will look for, and
+    as much ours alone as one that :func:`bind` makes."""
+    place = listener.getsockname()
+    status = os.lstat(path) if place == os.fspath(path) else None
+    if status is None:
+        raise RefusedError(
+            f"the socket that was handed over listens on {place!r}, not on {path}",
+            hint="ListenStream= and the home's socket must be the same",
+            code="bus.handed_over",
+        )
+    if stat.S_IMODE(status.st_mode) != 0o600 or status.st_uid != os.geteuid():
+        raise RefusedError(
+            f"{path} has mode {stat.S_IMODE(status.st_mode):04o} and owner {status.st_uid}, "
+            f"it must be 0600 and yours",
+            hint="SocketMode=0600 and SocketUser= in the socket unit",
+            code="bus.handed_over",
+        )
+    listener.setblocking(False)
     return listener
 
 

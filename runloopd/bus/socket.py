@@ -27,7 +27,7 @@ from runloop.rmp import hello, topics
 from runloop.rmp.envelope import encode_message, open_frame
 from runloop.rmp.frame import HEADER_LEN, MAX_BODY, Frame, FrameReader, Incomplete, WireError, decode_frame
 from runloopd.bus.bus import Bus
-from runloopd.bus.door import bind, prepare_directory, take_lock
+from runloopd.bus.door import adopt, bind, prepare_directory, take_lock
 from runloopd.bus.parts import PeerInfo, Route, SessionService
 from runloopd.bus.principal import Principal
 from runloopd.bus.queues import BackpressureTimeout, Outbox, Run, limits
@@ -73,6 +73,7 @@ class SocketServer:
 
     ``on_lost(reason)`` hears, once, that the socket's place in the file system was taken or removed;
     ``on_refused(principal, error)`` hears of every frame, hello and peer that was turned away.
+    ``handed_over``: a socket that listens at ``path`` already, and goes on when the daemon has ended.
     """
 
     def __init__(
@@ -89,6 +90,7 @@ class SocketServer:
         on_lost: Callable[[str], None] | None = None,
         on_refused: Callable[[Principal, RunloopError], None] | None = None,
         services: Sequence[SessionService] = (),
+        handed_over: socket.socket | None = None,
     ) -> None:
         self.bus = bus
         self.services = tuple(services)
@@ -100,6 +102,7 @@ class SocketServer:
         self.uid = os.geteuid() if uid is None else uid
         self.entropy = entropy
         self._on_lost = on_lost
+        self._handed_over = handed_over
         self.on_refused = on_refused or (lambda _principal, _error: None)
         self.closed = False
         self._server: asyncio.AbstractServer | None = None
@@ -121,9 +124,12 @@ class SocketServer:
         prepare_directory(self.path)
         self._lock = take_lock(self.path.with_name(self.path.name + ".lock"))
         try:
-            listener = bind(self.path)
-            status = os.lstat(self.path)
-            self._inode = (status.st_dev, status.st_ino)
+            if self._handed_over is not None:
+                listener = adopt(self._handed_over, self.path)  # it stays when we go, for the next of us
+            else:
+                listener = bind(self.path)
+                status = os.lstat(self.path)
+                self._inode = (status.st_dev, status.st_ino)
             self._server = await loop.create_unix_server(lambda: _Session(self), sock=listener, backlog=128)
         except BaseException:
             self._release_lock()
