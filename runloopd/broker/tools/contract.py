@@ -23,13 +23,13 @@ from runloop.bundle.tools import parse_tools
 from runloop.caps.policy import Policy, everything
 from runloop.digest import canonical
 from runloop.errors import RunloopError
+from runloopd.broker.tool_results import MAX_RESULT_BYTES
 from runloopd.broker.toolbox import Offer, ToolContext, ToolError, ToolResult, ToolSource
 
 __all__ = ["Sample", "calling", "check_bundle", "check_source"]
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,63}(\.[A-Za-z0-9_-][A-Za-z0-9_.-]{0,127}){1,3}\Z")
 MAX_DESCRIPTION = 4_096
-MAX_RESULT_BYTES = 1024 * 1024
 CANCEL_S = 10.0
 ANSWER_S = 60.0
 
@@ -110,6 +110,7 @@ async def _check_sample(source: ToolSource, offer: Offer, sample: Sample) -> Non
     if sample.waits:
         await _cancelled(source, offer, sample, told)
     else:
+        source.permit(offer, sample.args, told)
         async with asyncio.timeout(ANSWER_S):
             result = await source.call(offer, sample.args, told)
         _check_result(offer, result)

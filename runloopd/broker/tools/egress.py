@@ -17,12 +17,24 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 from runloop.caps.destination import Destination, kind_of_address, parse_destination
 from runloop.caps.grants import NetRule
 from runloop.errors import RefusedError
+from runloopd.broker.tools.sandbox import Egress
 
-__all__ = ["GrantedHosts"]
+__all__ = ["GrantedHosts", "OnlyTo", "reachable"]
 
 Resolve = Callable[[str, int], Awaitable[Sequence[str]]]
 _DIALLED = 3
 _CONNECT_S = 5.0
+
+
+def reachable(rules: Iterable[NetRule] | bool) -> list[str]:
+    """What of ``net`` holds for a program, in words that a person reads: ``host`` or ``host:port``."""
+    if isinstance(rules, bool):
+        return ["any public host"] if rules else []
+    return sorted({f"{rule.host}:{rule.port}" if rule.port else rule.host for rule in rules if _holds(rule)})
+
+
+def _holds(rule: NetRule) -> bool:
+    return not rule.methods and not rule.paths
 
 
 class GrantedHosts:
@@ -70,10 +82,7 @@ class GrantedHosts:
     def _granted(self, place: Destination) -> bool:
         if isinstance(self._rules, bool):
             return self._rules
-        return any(
-            not rule.methods and not rule.paths and rule.allows(f"https://{place.authority}/")
-            for rule in self._rules
-        )
+        return any(_holds(rule) and rule.allows(f"https://{place.authority}/") for rule in self._rules)
 
     def _named(self, place: Destination, address: IPv4Address | IPv6Address) -> bool:
         names = {str(address)}
@@ -81,6 +90,23 @@ class GrantedHosts:
             names.add("localhost")
         rules = () if isinstance(self._rules, bool) else self._rules
         return any(rule.host in names and rule.port in (0, place.port) for rule in rules)
+
+
+class OnlyTo:
+    """One server of those that are granted: where a person was asked about a program that goes there.
+
+    Implements :class:`runloopd.broker.tools.sandbox.Egress`.
+    """
+
+    def __init__(self, place: Destination, granted: Egress) -> None:
+        self._place = place
+        self._granted = granted
+
+    async def connect(self, host: str, port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """See the port."""
+        if (host, port) != (self._place.host, self._place.port):
+            raise RefusedError(f"this program goes to {self._place.authority} alone", code="cap.denied")
+        return await self._granted.connect(host, port)
 
 
 async def _resolve(host: str, port: int) -> Sequence[str]:

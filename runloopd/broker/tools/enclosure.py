@@ -28,18 +28,18 @@ from runloopd.broker.tools.aliases import Mounted, aliases, read_mounts
 from runloopd.broker.tools.sandbox import SAFE_ENV, Limits, Mount, Program, SandboxError
 from runloopd.broker.tools.syscalls import program_filter
 
-__all__ = ["Enclosure", "enclose"]
+__all__ = ["DEVICES", "OURS_DEPTH", "ROOT_LINKS", "Enclosure", "checked", "enclose", "limits_of", "unmoved"]
 
 MAX_WORDS = 4_096
 MAX_WORDS_BYTES = 1 << 20
 MAX_MOUNTS = 64
-_OURS_DEPTH = 2
+OURS_DEPTH = 2
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}\Z")
 _HERE = "/.runloop"
 """Where the first process inside finds what it needs; behind Landlock nobody reads there."""
 _NEVER = frozenset({"dev", "proc", "run", "sys", "tmp"})
 """What a grant of ``/`` does not bring: made anew inside, or a place of sockets."""
-_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
+ROOT_LINKS = ("bin", "sbin", "lib", "lib32", "lib64", "libx32")
 _ETC = (
     "alternatives", "ca-certificates.conf", "ld.so.cache", "ld.so.conf", "ld.so.conf.d", "localtime",
     "mime.types", "protocols", "services", "ssl/certs", "ssl/openssl.cnf", "timezone",
@@ -50,7 +50,7 @@ _MADE = {
     "/etc/hosts": "127.0.0.1 localhost\n::1 localhost\n",
     "/etc/nsswitch.conf": "passwd: files\ngroup: files\nhosts: files dns\n",
 }
-_DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
+DEVICES = ("null", "zero", "full", "random", "urandom", "tty")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -72,8 +72,8 @@ def enclose(program: Program, ours: Mapping[Path, Identity | None], stack: conte
     ``ours``: what no program sees, with what it was when the daemon began.
     Raises :class:`SandboxError`, or what the walk to a folder raises.
     """
-    _check(program)
-    _unmoved(ours)
+    checked(program)
+    unmoved(ours)
     making = _Making(stack, tuple(ours))
     making.root(program.limits)
     # Outer folders first; what the daemon itself adds lies over everything, the masks too.
@@ -104,7 +104,7 @@ def enclose(program: Program, ours: Mapping[Path, Identity | None], stack: conte
     )
 
 
-def _unmoved(ours: Mapping[Path, Identity | None]) -> None:
+def unmoved(ours: Mapping[Path, Identity | None]) -> None:
     """Raise if another thing has the name of one of Runloop's own: then nobody knows where that one is."""
     for path, before in ours.items():
         try:
@@ -115,7 +115,8 @@ def _unmoved(ours: Mapping[Path, Identity | None]) -> None:
             raise SandboxError(f"{path} is not what it was when the daemon began", hint="restart the daemon")
 
 
-def _check(program: Program) -> None:
+def checked(program: Program) -> None:
+    """Raise :class:`SandboxError` for what no kernel and no list of arguments could carry."""
     words = [*program.argv, *program.env, *program.env.values(), program.cwd]
     if not program.argv or not program.argv[0].startswith("/"):
         raise SandboxError("a program is named by its absolute path")
@@ -131,8 +132,8 @@ def _check(program: Program) -> None:
     names_of(program.cwd)
 
 
-def _told(program: Program, making: _Making, secrets: dict[str, int]) -> dict[str, Any]:
-    limits = program.limits
+def limits_of(limits: Limits) -> dict[str, int]:
+    """What the first process inside puts on itself: the name of each resource -> its limit."""
     most = {
         "RLIMIT_CORE": 0,
         "RLIMIT_NOFILE": 1_024,
@@ -142,6 +143,10 @@ def _told(program: Program, making: _Making, secrets: dict[str, int]) -> dict[st
     }
     if limits.cpu_s is not None:
         most["RLIMIT_CPU"] = limits.cpu_s
+    return most
+
+
+def _told(program: Program, making: _Making, secrets: dict[str, int]) -> dict[str, Any]:
     handed = {f"{name}_FD": str(number) for number, name in enumerate(secrets, start=3)}
     return {
         "argv": program.argv,
@@ -150,8 +155,8 @@ def _told(program: Program, making: _Making, secrets: dict[str, int]) -> dict[st
         "readable": making.readable,
         "writable": making.writable,
         "executable": [*program.executables, *_loaders()] if program.executables else [],
-        "devices": [f"/dev/{name}" for name in _DEVICES],
-        "limits": most,
+        "devices": [f"/dev/{name}" for name in DEVICES],
+        "limits": limits_of(program.limits),
         "kept": list(secrets.values()),
         "listen": program.egress is not None,
     }
@@ -173,7 +178,7 @@ class _Making:
         self._stack = stack
         self._ours = ours
         self._own: frozenset[Identity] = frozenset(
-            found for path in ours for found in identities(path, _OURS_DEPTH)
+            found for path in ours for found in identities(path, OURS_DEPTH)
         )
         self._names: tuple[Path, ...] | None = None
         self._masked: list[Mount] = []
@@ -203,7 +208,7 @@ class _Making:
     def root(self, limits: Limits) -> None:
         """The system's programs and what they cannot do without."""
         self.args += ["--ro-bind", "/usr", "/usr"]
-        for name in _LINKS:
+        for name in ROOT_LINKS:
             place = Path("/", name)
             if place.is_symlink():
                 self.args += ["--symlink", str(place.readlink()), str(place)]

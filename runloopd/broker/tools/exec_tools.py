@@ -16,10 +16,10 @@ from runloop.caps.grants import NetRule
 from runloop.errors import RefusedError
 from runloopd.broker.ports import Outcome
 from runloopd.broker.toolbox import ToolContext, ToolError
-from runloopd.broker.tools.egress import GrantedHosts
+from runloopd.broker.tools.egress import GrantedHosts, reachable
 from runloopd.broker.tools.family import Family, HostTool, array, flag, number, policy_of, text
 from runloopd.broker.tools.file_tools import granted
-from runloopd.broker.tools.folders import mounts_of
+from runloopd.broker.tools.folders import mounts_of, shown_folders
 from runloopd.broker.tools.programs import is_interpreter, named, permitted
 from runloopd.broker.tools.sandbox import Limits, Program, ProgramSandbox
 from runloopd.broker.tools.shell_tools import GIVES, MAX_OUTPUT, MAX_WALL_MS, gave
@@ -39,7 +39,7 @@ class _Programs:
         why = None
         if not named(policy_of(context), path, self._sandbox):
             why = "exec is granted for any program, and names not this one"
-        elif is_interpreter(path):
+        elif is_interpreter(path, self._sandbox):
             why = f"{path} runs other programs, so that its name does not say what will happen"
         if why is not None:
             raise RefusedError(
@@ -51,6 +51,13 @@ class _Programs:
         if args.get("cwd"):
             granted(context, "fs_ro", args["cwd"])
         return permitted(policy_of(context), context.agent, args["argv"][0], self._sandbox)
+
+    def touches(self, args: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        """The folders and the hosts, which its words do not say."""
+        return {
+            "folders": shown_folders(mounts_of(policy_of(context))),
+            "network": reachable(_rules(context)) if args.get("net", False) else [],
+        }
 
     async def run(self, args: dict[str, Any], context: ToolContext) -> Any:
         return await self._run("exec.run", args, context)
@@ -69,14 +76,10 @@ class _Programs:
         folders = mounts_of(grants)
         egress = None
         if args.get("net", False):
-            rules = grants.value("net")
-            if not rules:
+            rules = _rules(context)
+            if not reachable(rules):
                 raise ToolError(f"{name}: no host is granted to reach", code="tool.args")
-            egress = GrantedHosts(
-                rules
-                if isinstance(rules, bool)
-                else tuple(rule for rule in rules if isinstance(rule, NetRule))
-            )
+            egress = GrantedHosts(rules, noted=context.reached)
         program = Program(
             argv=(path, *args["argv"][1:]),
             stdin=args.get("stdin", "").encode(),
@@ -87,6 +90,13 @@ class _Programs:
         )
         result = await self._sandbox.run(program)
         return gave(result, name, changes=egress is not None or any(folder.writable for folder in folders))
+
+
+def _rules(context: ToolContext) -> bool | tuple[NetRule, ...]:
+    rules = policy_of(context).value("net")
+    if isinstance(rules, bool):
+        return rules
+    return tuple(rule for rule in rules or () if isinstance(rule, NetRule))
 
 
 def exec_tools(sandbox: ProgramSandbox) -> Family:
@@ -128,6 +138,7 @@ def exec_tools(sandbox: ProgramSandbox) -> Family:
                 effect="send",
                 run=code.ask,
                 permit=covers,
+                touches=code.touches,
                 outcome=code.outcome,
                 confirm=True,
                 grantable=False,

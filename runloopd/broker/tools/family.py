@@ -41,6 +41,8 @@ class HostTool:
     """Raises :class:`CapabilityError` where a right is missing: asked before a person is."""
     outcome: Callable[[ToolContext], Awaitable[Outcome]] | None = None
     """What became of a call that was begun; None: nobody can tell."""
+    touches: Callable[[Args, ToolContext], dict[str, Any]] | None = None
+    """What it may reach beside what its arguments say: a person reads it with them."""
     confirm: bool = False
     grantable: bool = True
     resource: tuple[str, ...] = ()
@@ -92,6 +94,11 @@ class Family:
         judge = self._tool(offer).permit
         if judge is not None:
             judge(args, context)
+
+    def touches(self, offer: Offer, args: Args, context: ToolContext) -> dict[str, Any]:
+        """See the port."""
+        told = self._tool(offer).touches
+        return {} if told is None else told(args, context)
 
     async def call(self, offer: Offer, args: Args, context: ToolContext) -> ToolResult:
         """See the port."""

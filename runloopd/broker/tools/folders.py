@@ -5,11 +5,13 @@ Knows: ``fs_ro`` and ``fs_rw``. Does not know: how a folder is opened and bound 
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from runloop.caps.grants import covers_path
 from runloop.caps.policy import Policy
 from runloopd.broker.tools.sandbox import Mount
 
-__all__ = ["mounts_of", "narrowed"]
+__all__ = ["mounts_of", "narrowed", "shown_folders"]
 
 
 def mounts_of(grants: Policy, *, writable: bool = True) -> tuple[Mount, ...]:
@@ -20,6 +22,11 @@ def mounts_of(grants: Policy, *, writable: bool = True) -> tuple[Mount, ...]:
         *(Mount(path=root) for root in ro),
         *(Mount(path=root, writable=writable) for root in rw),
     )
+
+
+def shown_folders(mounts: Iterable[Mount]) -> list[dict[str, object]]:
+    """As a person reads them: ``[{path, writable}]``."""
+    return [{"path": mount.path, "writable": mount.writable} for mount in mounts]
 
 
 def narrowed(grants: Policy, folder: str, *, writable: bool) -> Mount | None:

@@ -12,16 +12,19 @@ repository may say where a URL leads.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import re
+from pathlib import Path
 from typing import Any
 
+from runloop.caps.destination import parse_destination
 from runloop.caps.grants import NetRule
 from runloop.caps.policy import Policy
 from runloopd.broker.ports import Outcome
 from runloopd.broker.providers.walk import names_of
 from runloopd.broker.toolbox import ToolContext, ToolError
-from runloopd.broker.tools.egress import GrantedHosts
+from runloopd.broker.tools.egress import GrantedHosts, OnlyTo
 from runloopd.broker.tools.family import policy_of
 from runloopd.broker.tools.file_tools import granted
 from runloopd.broker.tools.sandbox import Egress, Limits, Mount, Program, ProgramResult, ProgramSandbox
@@ -68,7 +71,9 @@ _PUSH_CONFIG = """[core]
 """
 _PUSH = "/push"
 """Where a push has a repository of its own: the objects are the other's, the settings are these."""
-_EXECUTABLE = "/usr/lib/git-core"
+_EXECUTABLE = ("/usr/lib/git-core", "/usr/libexec/git-core")
+"""Where systems keep the programs that git is made of; what is not there is not asked for."""
+_SYSTEM_AUTHORITIES = Path("/etc/ssl/certs/ca-certificates.crt")
 TOKEN = "runloop/git/token"  # noqa: S105 - the name of a secret
 _ENV = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -91,8 +96,10 @@ _FIELD, _RECORD = "\x1f", "\x1e"
 class Git:
     """The code behind the rows."""
 
-    def __init__(self, sandbox: ProgramSandbox) -> None:
+    def __init__(self, sandbox: ProgramSandbox, authorities: str | None = None) -> None:
+        """``authorities``: a PEM file of those that servers are judged by beside the system's."""
         self._sandbox = sandbox
+        self._authorities = authorities
 
     # --- looking ----------------------------------------------------------------------------------
 
@@ -182,7 +189,11 @@ class Git:
                 "git.push: the commit is written out, the branch is a plain name, the URL is https://host/path",
                 code="tool.args",
             )
+        place = parse_destination(url)
         config = _PUSH_CONFIG
+        trusted = await asyncio.to_thread(_trusted, self._authorities)
+        if trusted:
+            config += f"[http]\n\tsslCAInfo = {_PUSH}/authorities.pem\n"
         if TOKEN in context.secrets:
             word = base64.b64encode(b"x-access-token:" + context.secrets[TOKEN].reveal().encode()).decode()
             config += f'[http "{url}"]\n\textraHeader = "Authorization: Basic {word}"\n'
@@ -191,6 +202,7 @@ class Git:
             "HEAD": "ref: refs/heads/none\n",
             "objects/info/alternates": f"{mount.path}/.git/objects\n",
             "refs/heads/README": "",
+            **({"authorities.pem": trusted} if trusted else {}),
         }
         program = self._program(
             (
@@ -204,7 +216,8 @@ class Git:
             env={"GIT_DIR": _PUSH},
             cwd="/tmp",  # noqa: S108 - inside, where it is its own
             wall_ms=_PUSH_MS,
-            egress=GrantedHosts(_rules(policy_of(context))),
+            # It goes where its token goes: to the place a person saw, and to no other that is granted.
+            egress=OnlyTo(place, GrantedHosts(_rules(policy_of(context)), noted=context.reached)),
         )
         # A server that was asked may have taken it, whatever came back.
         done = await self._carried(program, outcome="unknown")
@@ -252,7 +265,7 @@ class Git:
             cwd=cwd,
             mounts=mounts,
             egress=egress,
-            executables=(git, _EXECUTABLE),
+            executables=(git, *_EXECUTABLE),
             limits=Limits(wall_ms=wall_ms, cpu_s=wall_ms // 1_000, output=MAX_OUTPUT),
         )
 
@@ -267,6 +280,22 @@ class Git:
             began: Outcome = outcome if program.egress is not None else "absent"
             raise ToolError(f"git said no: {said or f'exit {result.exit}'}", outcome=began)
         return result
+
+
+def _trusted(authorities: str | None) -> str:
+    """Every certificate that servers are judged by, where there are more than the system's; else nothing."""
+    if authorities is None:
+        return ""
+    try:
+        own = Path(authorities).read_text(encoding="utf-8")
+        system = _SYSTEM_AUTHORITIES.read_text(encoding="utf-8") if _SYSTEM_AUTHORITIES.exists() else ""
+    except (OSError, UnicodeDecodeError) as error:
+        raise ToolError(
+            f"git.push: the certificates that servers are judged by cannot be read: {error}",
+            hint="look at security.web_authorities",
+            code="tool.unavailable",
+        ) from error
+    return f"{system}\n{own}"
 
 
 def _cut(text: str, most: int = 1_000) -> str:

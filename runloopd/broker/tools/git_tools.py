@@ -31,6 +31,13 @@ def _pushes(args: dict[str, Any], context: ToolContext) -> None:
         context.net.require("POST", parse_destination(args["url"]))
 
 
+def _goes(args: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+    return {
+        "folders": [{"path": args["repo"], "writable": False}],
+        "network": [parse_destination(args["url"]).authority],
+    }
+
+
 def _rows(properties: dict[str, Any]) -> dict[str, Any]:
     return array(
         "One after the other.",
@@ -39,9 +46,9 @@ def _rows(properties: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def git_tools(sandbox: ProgramSandbox) -> Family:
-    """The family ``git``."""
-    code = Git(sandbox)
+def git_tools(sandbox: ProgramSandbox, authorities: str | None = None) -> Family:
+    """The family ``git``; ``authorities``: as of :class:`Git`."""
+    code = Git(sandbox, authorities)
     repo = text("Absolute path of the work tree: the folder that holds .git.", 4_095, least=1)
     revision = text("A branch, tag or commit, or two with '..' between.", 400, default="HEAD")
     paths = array("Only these, relative to the work tree.", text("A path.", 4_095, least=1), 100, default=[])
@@ -149,6 +156,7 @@ def git_tools(sandbox: ProgramSandbox) -> Family:
                 effect="send",
                 run=code.push,
                 permit=_pushes,
+                touches=_goes,
                 confirm=True,
                 resource=("repo", "url", "branch", "commit"),
                 secrets=(TOKEN,),

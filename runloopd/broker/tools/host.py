@@ -37,14 +37,15 @@ def host_tools(
     on_delta: Callable[[Delta], None],
     clock: Clock,
     desktop: Desktop | None = None,
+    authorities: str | None = None,
 ) -> tuple[Family, ...]:
-    """Every family of the host's own tools."""
+    """Every family of the host's own tools. ``authorities``: ``security.web_authorities``, for programs."""
     return (
         file_tools(files, changes),
         http_tools(web),
         shell_tools(sandbox),
         exec_tools(sandbox),
-        git_tools(sandbox),
+        git_tools(sandbox, authorities),
         mail_tools(knowledge, mail, files, clock),
         calendar_tools(knowledge, files, clock),
         notify_tools(on_delta, clock, desktop or Desktop()),

@@ -16,7 +16,7 @@ from pathlib import Path
 from runloopd.broker.tools import syscalls
 from runloopd.broker.tools.sandbox import Layer, Layers, SandboxError
 
-__all__ = ["bubblewrap", "landlock_version", "look"]
+__all__ = ["bubblewrap", "kernels", "landlock_version", "look"]
 
 _PLACES = "/usr/bin:/usr/local/bin:/bin"
 _NEEDED = ("--bind-fd", "--ro-bind-fd", "--disable-userns", "--size", "--perms", "--info-fd")
@@ -36,7 +36,12 @@ def bubblewrap() -> str:
 
 def look() -> Layers:
     """Try each layer. Waits for short-lived processes."""
-    return Layers(each=(_bubblewrap(), _namespaces(), _seccomp(), _landlock(), _watching()))
+    return Layers(each=(_bubblewrap(), _namespaces(), *kernels()))
+
+
+def kernels() -> tuple[Layer, ...]:
+    """The layers that no bubblewrap and no engine brings."""
+    return (_seccomp(), _landlock(), _watching())
 
 
 def landlock_version() -> int:

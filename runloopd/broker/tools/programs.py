@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Protocol
 
 from runloop.caps.policy import Policy, Verdict
@@ -47,6 +47,10 @@ class Resolver(Protocol):
         """Its absolute path. Raises :class:`ToolError` (``tool.unavailable``)."""
         ...
 
+    def stands_for(self, path: str) -> str:
+        """The file that such a path leads to, links followed."""
+        ...
+
 
 def permitted(grants: Policy, agent: str, program: str, sandbox: Resolver) -> str:
     """The absolute path of a program that ``exec`` covers: what is checked is what is run.
@@ -71,14 +75,18 @@ def named(grants: Policy, path: str, sandbox: Resolver) -> bool:
     return isinstance(value, tuple) and path in _covered(value, sandbox)
 
 
-def is_interpreter(path: str) -> bool:
-    """Whether a program runs others: by the name it is called by, or that of the file it stands for."""
-    places = (PurePosixPath(path).name, _real_name(path))
-    return any(name in INTERPRETERS or _VERSIONED.sub("", name) in INTERPRETERS for name in places)
+def is_interpreter(program: str, sandbox: Resolver | None) -> bool:
+    """Whether a program runs others: by the name it is called by, or that of the file it stands for.
 
-
-def _real_name(path: str) -> str:
-    return Path(path).resolve().name
+    A bare name is looked for where the sandbox looks, and nowhere else: never in a folder that happens to be
+    the daemon's. One that is not found stands for nothing, and is not run either. ``sandbox`` None: there is
+    none, and no program is run.
+    """
+    names = {PurePosixPath(program).name}
+    place = None if sandbox is None else _path(sandbox, program)
+    if sandbox is not None and place is not None:
+        names.add(PurePosixPath(sandbox.stands_for(place)).name)
+    return any(name in INTERPRETERS or _VERSIONED.sub("", name) in INTERPRETERS for name in names)
 
 
 def _covered(entries: object, sandbox: Resolver) -> set[str]:

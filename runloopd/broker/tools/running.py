@@ -12,7 +12,7 @@ import json
 import os
 import signal
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from runloopd.broker.tools.proxy import Proxy
 from runloopd.broker.tools.sandbox import KilledBy, Limits, Program, SandboxError
@@ -22,16 +22,28 @@ __all__ = ["Running"]
 
 MAX_SAID = 1_024
 _PATIENCE_S = 2.0
+_MAKING_S = 10.0
 
 
 class Running:
     """One sandbox and what runs in it."""
 
     def __init__(
-        self, process: asyncio.subprocess.Process, limits: Limits, over: Callable[[Running], None]
+        self,
+        process: asyncio.subprocess.Process,
+        limits: Limits,
+        over: Callable[[Running], None],
+        *,
+        own_tasks: int = 2,
+        cleared: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
-        """``over`` is told once everything is gone."""
+        """``over`` is told once everything is gone. ``own_tasks``: what the sandbox itself has inside.
+        ``cleared`` sees to it that nothing is left where the starter was killed before it knew its child."""
         self.process = process
+        self._own_tasks = own_tasks
+        self._cleared = cleared
+        self._line: socket.socket | None = None
+        self._ends: tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader] | None = None
         self._limits = limits
         self._over = over
         self._killed_by: KilledBy | None = None
@@ -54,12 +66,35 @@ class Running:
         """See the port."""
         return self._killed_by
 
+    @property
+    def streams(self) -> tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader]:
+        """The program's standard streams, where it was started with ends of its own."""
+        if self._ends is not None:
+            return self._ends
+        made = self.process
+        assert made.stdin is not None and made.stdout is not None and made.stderr is not None
+        return made.stdin, made.stdout, made.stderr
+
     # --- beginning --------------------------------------------------------------------------------
 
-    async def begun(self, status: socket.socket, info: int, program: Program, look_s: float) -> None:
+    def talks(
+        self, stdin: asyncio.StreamWriter, stdout: asyncio.StreamReader, stderr: asyncio.StreamReader
+    ) -> None:
+        """Its streams are these, and not those of its starter."""
+        self._ends = (stdin, stdout, stderr)
+
+    def found(self, first: int, line: socket.socket) -> None:
+        """Which process is the first inside, where the starter does not say it; and what it lives by: the
+        line is closed with the daemon, whatever becomes of that. Raises :class:`OSError`."""
+        self._line = line
+        self._first = first
+        self._inside = os.pidfd_open(first)
+
+    async def begun(self, status: socket.socket, info: int | None, program: Program, look_s: float) -> None:
         """Return once the program was started inside; raises :class:`SandboxError` saying what was not."""
         self._info = info
-        os.set_blocking(info, False)
+        if info is not None:
+            os.set_blocking(info, False)
         try:
             await self._set_up(status, program)
         finally:
@@ -105,7 +140,7 @@ class Running:
             now = await asyncio.to_thread(held, self._first)
             if now.memory > self._limits.memory:
                 self._kill("memory")
-            elif now.tasks > self._limits.processes + 2:  # bubblewrap's own
+            elif now.tasks > self._limits.processes + self._own_tasks:
                 self._kill("processes")
             await asyncio.sleep(every_s)
 
@@ -136,6 +171,10 @@ class Running:
             with contextlib.suppress(ProcessLookupError):
                 signal.pidfd_send_signal(self._inside, signal.SIGKILL)
             asyncio.get_running_loop().call_later(_PATIENCE_S, self._kill_group)
+        elif self._cleared is not None:
+            # An engine that is killed while it makes a container leaves half of one: it is let finish first,
+            # and what it makes finds nobody who lets it in.
+            asyncio.get_running_loop().call_later(_MAKING_S, self._kill_group)
         else:
             self._kill_group()
 
@@ -147,10 +186,15 @@ class Running:
 
     async def _end(self) -> int:
         code = await self.process.wait()
+        unknown = self._inside is None or code < 0
         if self._inside is not None:
             await _readable(self._inside)
             os.close(self._inside)
             self._inside = None
+        if unknown and self._cleared is not None:
+            await self._cleared()
+        if self._line is not None:
+            self._line.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -119,6 +119,9 @@ class Program:
     executables: tuple[str, ...] = ()
     """Files and folders, as seen inside: nothing else can be executed. Empty: whatever can be read."""
     limits: Limits = Limits()
+    own: bool = False
+    """Runloop's own code, which needs the interpreter and the libraries of this machine. Never set for what
+    an agent, a model or a policy names."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -196,6 +199,10 @@ class ProgramSandbox(Protocol):
 
         Raises :class:`ToolError` (``tool.unavailable``).
         """
+        ...
+
+    def stands_for(self, path: str) -> str:
+        """The file that an absolute path leads to inside, links followed; itself where there is none."""
         ...
 
     async def run(self, program: Program, *, on_output: Output | None = None) -> ProgramResult:

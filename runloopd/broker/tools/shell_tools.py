@@ -11,7 +11,7 @@ from typing import Any
 from runloopd.broker.toolbox import ToolContext, ToolError
 from runloopd.broker.tools.family import Family, HostTool, number, policy_of, text
 from runloopd.broker.tools.file_tools import granted
-from runloopd.broker.tools.folders import mounts_of
+from runloopd.broker.tools.folders import mounts_of, shown_folders
 from runloopd.broker.tools.sandbox import Limits, Program, ProgramResult, ProgramSandbox
 
 __all__ = ["MAX_OUTPUT", "gave", "shell_tools", "shown"]
@@ -42,6 +42,9 @@ def shell_tools(sandbox: ProgramSandbox) -> Family:
         if args.get("cwd"):
             granted(context, "fs_ro", args["cwd"])
 
+    def touches(args: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        return {"folders": shown_folders(mounts_of(policy_of(context))), "network": []}
+
     return Family(
         (
             HostTool(
@@ -57,6 +60,7 @@ def shell_tools(sandbox: ProgramSandbox) -> Family:
                 effect="write",
                 run=run,
                 permit=permit,
+                touches=touches,
                 confirm=True,
                 grantable=False,
             ),

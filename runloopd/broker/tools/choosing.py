@@ -1,0 +1,23 @@
+"""Which sandbox holds programs: what the configuration says, and never another one instead.
+
+Knows: the word for each. Does not know: any of them. One that cannot be made here says so at every program
+(``tool.sandbox``); there is no second choice, because a weaker wall would be believed to be the other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from runloop.config import Security
+from runloopd.broker.tools.bubblewrap import Bubblewrap
+from runloopd.broker.tools.container import Container
+
+__all__ = ["chosen_sandbox"]
+
+
+def chosen_sandbox(security: Security, ours: Iterable[Path], door: Path) -> Bubblewrap | Container:
+    """The sandbox. ``ours``: what no program sees; ``door``: a folder of the daemon's own."""
+    if security.sandbox == "container":
+        return Container(ours, door=door, image=security.sandbox_image, engine=security.sandbox_engine)
+    return Bubblewrap(ours)
