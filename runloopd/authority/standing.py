@@ -19,6 +19,7 @@ from runloop.digest import digest
 from runloop.errors import ConflictError, NotFoundError, RefusedError
 from runloop.events import Draft, Event, GrantGiven, GrantRevoked, Provenance
 from runloopd.authority.approvals import Approval
+from runloopd.authority.faces import outside
 from runloopd.authority.mint import Appender
 from runloopd.bus.principal import Principal
 
@@ -39,11 +40,15 @@ class Scope:
     definition: str
     effect: str
     resource: str
+    asked_by: str = ""
+    """The program outside whose runs it is for; empty: for those of the user. Neither serves the other."""
 
     @property
     def name(self) -> str:
         """Id of the grant: the same scope has the same."""
         parts = [self.agent, self.bundle, self.tool, self.definition, self.effect, self.resource]
+        if self.asked_by:
+            parts.append(self.asked_by)
         return f"gr_{digest(parts)[:16]}"
 
 
@@ -73,6 +78,7 @@ class Grant:
             "definition": scope.definition,
             "effect": scope.effect,
             "resource": scope.resource,
+            "asked_by": scope.asked_by,
             "approval": self.approval,
             "principal": self.principal,
             "given_ms": self.given_ms,
@@ -97,7 +103,9 @@ class Standing:
 
     def covering(self, scope: Scope) -> Grant | None:
         """The grant for exactly this, at this moment."""
-        return self._grants.get(scope.name)
+        found = self._grants.get(scope.name)
+        # An id is short: who chooses what is asked for could look for two scopes with one id.
+        return found if found is not None and found.scope == scope else None
 
     def list(self, agent: str | None = None) -> list[Grant]:
         """Every grant, oldest first."""
@@ -125,6 +133,12 @@ class Standing:
             )
         scope = _scope(approval)
         known = self._grants.get(scope.name)
+        if known is not None and known.scope != scope:
+            raise RefusedError(
+                f"another standing grant has the id {known.id} already, which no two honest ones have",
+                hint=f"look at both: 'rlp grant list' and 'rlp approvals'; 'rlp grant revoke {known.id}'",
+                code="grant.refused",
+            )
         if known is not None:
             return known
         if len(self._grants) >= MAX_GRANTS:
@@ -143,6 +157,7 @@ class Standing:
             resource=scope.resource,
             approval=approval.id,
             principal=principal.label,
+            asked_by=scope.asked_by,
         )
         (event,) = await self._journal.append(
             Draft(payload=fact, actor=principal.label, provenance=Provenance(causes=(approval.requested,)))
@@ -188,6 +203,7 @@ class Standing:
             definition=given.definition,
             effect=given.effect,
             resource=given.resource,
+            asked_by=given.asked_by,
         )
         made = Grant(
             scope=scope,
@@ -225,4 +241,5 @@ def _scope(approval: Approval) -> Scope:
         definition=str(action["definition"]),
         effect=str(action["effect"]),
         resource=str(action["resource"]),
+        asked_by=outside(str(action.get("asked_by") or "")),
     )

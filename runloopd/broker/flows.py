@@ -158,11 +158,12 @@ def whose(op: str, effect: str, label: str | None, called: str | None = None) ->
 
 
 def _of_resource(resource: str) -> str:
-    method, _, url = resource.partition(" ")
+    method, _, rest = resource.partition(" ")
     if method.startswith("mcp."):
         return f"mcp:{_server(method)}"
-    if method.isupper() and url.startswith(("http://", "https://")):
-        return _web(url)
+    if method.isupper() and rest.startswith(("http://", "https://")):
+        # Its server alone: what follows may be cut where it is long, and has digests after it.
+        return _web("/".join(rest.split(" ", 1)[0].split("/", 3)[:3]))
     return OWN
 
 

@@ -13,6 +13,7 @@ import html
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -26,6 +27,10 @@ _MIN_SCRUBBED = 6
 """Shorter values ("x" for a local server) are no secrets; scrubbing them would shred ordinary text."""
 _HEAD = 3
 """Characters by which a piece that may begin a secret is looked up."""
+_MIN_BROKEN = 12
+"""Shorter forms are not looked for across blanks: ordinary words would make them up."""
+_BLANKS = " \t\r\n\f\v"
+_WITHOUT = str.maketrans("", "", _BLANKS)
 _URLSAFE = str.maketrans("+/", "-_")
 
 
@@ -98,6 +103,8 @@ class Scrubber:
         for form in self._forms:
             for size in range(1, _HEAD + 1):
                 self._begins[form[:size]].append(form)
+        unbroken = {form.translate(_WITHOUT) for form in self._forms}
+        self._unbroken = tuple(sorted((form for form in unbroken if len(form) >= _MIN_BROKEN), key=len))[::-1]
         self._longest = max(map(len, self._forms), default=0)
 
     def __repr__(self) -> str:
@@ -112,6 +119,16 @@ class Scrubber:
             if form in text:
                 text = text.replace(form, MASK)
         return text
+
+    def page(self, text: str) -> str:
+        """As :meth:`text`, and for what a program prints: ``base64`` and ``xxd`` break what they spell into
+        lines, so a form is found across blanks, too. For whole texts only."""
+        text = self.text(text)
+        if not any(blank in text for blank in _BLANKS):
+            return text
+        compact = text.translate(_WITHOUT)
+        hits = [form for form in self._unbroken if form in compact]
+        return _masked(text, compact, hits) if hits else text
 
     def data(self, data: bytes, *, cut: bool = False) -> bytes:
         """The same for bytes of whatever encoding. ``cut``: they were cut off where more followed, so an end
@@ -128,7 +145,7 @@ class Scrubber:
         if not self._forms:
             return value
         if isinstance(value, str):
-            return self.text(value)
+            return self.page(value)
         if isinstance(value, dict):
             return {self.value(key): self.value(item) for key, item in value.items()}
         if isinstance(value, (list, tuple)):
@@ -159,6 +176,22 @@ class Scrubber:
                 if 0 <= at < place:
                     place, moved = at, True
         return place
+
+
+def _masked(text: str, compact: str, hits: Iterable[str]) -> str:
+    """``text`` without the parts that spell one of ``hits`` once blanks are left out."""
+    places = [at for at, char in enumerate(text) if char not in _BLANKS]
+    hidden = bytearray(len(text))
+    for form in hits:
+        at = compact.find(form)
+        while at >= 0:
+            begin, end = places[at], places[at + len(form) - 1] + 1
+            hidden[begin:end] = b"\1" * (end - begin)
+            at = compact.find(form, at + 1)
+    parts = []
+    for hide, run in groupby(range(len(text)), key=lambda at: hidden[at]):
+        parts.append(MASK if hide else "".join(text[at] for at in run))
+    return "".join(parts)
 
 
 class StreamScrubber:

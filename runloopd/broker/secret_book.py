@@ -16,6 +16,7 @@ from runloop.caps.destination import parse_destination
 from runloop.clock import Clock
 from runloop.errors import RunloopError, UsageError
 from runloop.events import Draft, Event, SecretRemoved, SecretSet, SecretUsed
+from runloopd.broker.toolbox import FAMILIES
 from runloopd.journal import Journal
 
 __all__ = ["SECRET_KINDS", "Destinations", "SecretBook", "SecretEntry", "check_destination"]
@@ -59,9 +60,12 @@ def check_destination(text: str) -> str:
     if "/" in text:
         _no(text)
     try:
-        return parse_destination(f"https://{text}/").authority
+        place = parse_destination(f"https://{text}/").authority
     except RunloopError:
         _no(text)
+    if place in FAMILIES:
+        _no(text)  # a tool is no place: whoever calls it says where it sends what it is lent
+    return place
 
 
 def _no(text: str) -> NoReturn:
@@ -148,7 +152,8 @@ class SecretBook:
                     self._entries[fact.name] = replace(
                         old,
                         store=fact.store or old.store,
-                        destinations=frozenset(fact.destinations),
+                        # Of before: a family of tools was a destination, wherever a call of it led.
+                        destinations=frozenset(fact.destinations) - FAMILIES,
                         set_ms=event.ts_ms if fact.store else old.set_ms,
                     )
                 case SecretRemoved() as fact:

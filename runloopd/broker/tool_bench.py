@@ -27,10 +27,10 @@ from runloopd.broker.tool_errands import (
     HttpErrand,
     OfferErrand,
     ToolGuests,
-    unfit,
 )
 from runloopd.broker.tool_plan import Plan, Toolbox, canonical_args, missing
 from runloopd.broker.tool_programs import ExecErrand
+from runloopd.broker.tool_results import unfit
 from runloopd.broker.toolbox import ToolSource
 from runloopd.broker.tools.sandbox import ProgramSandbox
 
@@ -68,7 +68,7 @@ class Bench:
 
     def __init__(self, ports: ToolPorts, *, warn_percent: int = 80) -> None:
         self._ports = ports
-        self._box = Toolbox(ports.sources)
+        self._box = Toolbox(ports.sources, ports.programs)
         self._warn_percent = warn_percent
 
     def effect(self, caller: Caller, args: Any, tree: Heard | None = None) -> Effect:
@@ -109,10 +109,10 @@ class Bench:
     def _errand(self, ask: Ask, plan: Plan, args: dict[str, Any]) -> Errand:
         tool = plan.tool
         if plan.offer is not None:
-            return OfferErrand(ask, plan, args)
+            return OfferErrand(ask, plan, args, self._ports.flows)
         assert tool is not None
         if tool.http is not None:
-            return HttpErrand(ask, plan, tool.http, args, self._ports.web)
+            return HttpErrand(ask, plan, tool.http, args, self._ports.web, self._ports.flows)
         if tool.exec is not None:
             return ExecErrand(ask, plan, tool.exec, args, self._ports.programs)
         return GuestErrand(ask, plan, args, self._ports.guests)

@@ -1,12 +1,15 @@
 """One call of a tool, ready to be carried out: what leaves, where it goes, and going there.
 
 Knows: how each kind of tool is carried out, and the words and bytes a person is shown of it, which are those
-that leave. Does not know: whether it may be (``tool_plan``, ``tool_ops``), or recording (the gate).
+that leave. Does not know: whether it may be (``tool_plan``, ``tool_ops``), where redirects lead
+(``tool_reach``), what a result is worth (``tool_results``), or recording (the gate).
+
+A resource names everything that leaves, because a standing grant is given for it: what is not spelled out in
+it stands there as a digest. Only the host's own tools may say that fewer arguments name what is touched.
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -15,20 +18,23 @@ import orjson
 from runloop.bundle.transports import HttpTransport, secrets_in
 from runloop.caps.destination import Destination, parse_destination
 from runloop.caps.policy import Policy
-from runloop.digest import canonical, digest
-from runloop.errors import RunloopError
+from runloop.digest import blob_digest, canonical, digest
+from runloop.errors import RefusedError, RunloopError
 from runloopd.broker.asks import Ask
-from runloopd.broker.flows import place_label
-from runloopd.broker.http_ops import NetPermission, body_text
-from runloopd.broker.ports import Outcome, ProviderError
+from runloopd.broker.flows import Flows, place_label
+from runloopd.broker.http_ops import body_text
+from runloopd.broker.ports import Outcome
+from runloopd.broker.providers.http import is_loopback
 from runloopd.broker.providers.web import KeyHeader, WebPort, WebRequest, WebResponse
 from runloopd.broker.secret_ops import Lent
 from runloopd.broker.tool_plan import Plan
+from runloopd.broker.tool_reach import Reach
+from runloopd.broker.tool_reached import Reached
+from runloopd.broker.tool_results import MAX_RESULT_BYTES, failed, parsed, unfit
 from runloopd.broker.toolbox import ToolContext, ToolError, ToolResult
 
-__all__ = ["Errand", "GuestErrand", "HttpErrand", "OfferErrand", "ToolGuests", "result_of"]
+__all__ = ["Errand", "GuestErrand", "HttpErrand", "OfferErrand", "ToolGuests", "bounded_text"]
 
-MAX_RESULT_BYTES = 1024 * 1024
 MAX_RESOURCE = 1_000
 _RETRYABLE = frozenset({408, 425, 429, 500, 502, 503, 504})
 
@@ -49,7 +55,7 @@ class Errand(Protocol):
 
     @property
     def resource(self) -> str:
-        """What is touched, in canonical form."""
+        """What is touched, in canonical form: two calls that differ in what leaves have two."""
         ...
 
     @property
@@ -59,7 +65,8 @@ class Errand(Protocol):
 
     @property
     def to(self) -> str:
-        """Where its secrets go."""
+        """Where its secrets go, as the operator names it. Raises :class:`RefusedError` (``secret.clear``)
+        where they would go unencrypted."""
         ...
 
     def permit(self) -> None:
@@ -86,16 +93,21 @@ def bounded_text(text: str) -> str:
 class HttpErrand:
     """A request to the place that the bundle fixed."""
 
-    def __init__(self, ask: Ask, plan: Plan, http: HttpTransport, args: dict[str, Any], web: WebPort) -> None:
+    def __init__(
+        self, ask: Ask, plan: Plan, http: HttpTransport, args: dict[str, Any], web: WebPort, flows: Flows
+    ) -> None:
         self._ask, self._plan, self._http, self._web = ask, plan, http, web
         self._place: Destination = parse_destination(http.fill(args))
         self._body = http.content(args)
-        self._permission = NetPermission(ask, why=plan.name)
+        self._permission = Reach(ask, plan, flows, self._place)
 
     @property
     def resource(self) -> str:
-        place = self._place
-        return bounded_text(f"{self._http.method} {place.scheme}://{place.authority}{place.path}")
+        place, (_, asks, query) = self._place, self._place.target.partition("?")
+        words = [self._http.method, f"{place.scheme}://{place.authority}{place.path}"]
+        words += [f"query:{digest(query)}"] if asks else []
+        words += [f"body:{blob_digest(self._body)}"] if self._body else []
+        return bounded_text(" ".join(words))
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -153,8 +165,9 @@ class HttpErrand:
         """The answer as a JSON value: parsed, or text as it is."""
         name = self._plan.name
         if not 200 <= answer.status <= 299:
-            # A server that says no has not done it; one that broke down may have.
-            broke = answer.status >= 500 and not self._http.reads
+            # A server that says no has not done it. One that broke down may have, and one that did it often
+            # sends on to where that is shown.
+            broke = not self._http.reads and not 400 <= answer.status <= 499
             raise failed(
                 name,
                 f"{answer.place.authority} answered HTTP {answer.status}",
@@ -178,10 +191,13 @@ class HttpErrand:
 class OfferErrand:
     """A tool of the host or of a server, carried out by its source."""
 
-    def __init__(self, ask: Ask, plan: Plan, args: dict[str, Any]) -> None:
+    def __init__(self, ask: Ask, plan: Plan, args: dict[str, Any], flows: Flows) -> None:
         assert plan.offer is not None and plan.source is not None
         self._ask, self._plan, self._args = ask, plan, args
         self._offer, self._source = plan.offer, plan.source
+        self._place = _place_in(args) if plan.offer.source == "host" else None
+        self._net = Reach(ask, plan, flows, self._place)
+        self._reached = Reached(ask)
 
     @property
     def resource(self) -> str:
@@ -191,24 +207,38 @@ class OfferErrand:
 
     @property
     def shown(self) -> dict[str, Any]:
-        return {"tool": self._offer.name, "arguments": self._args}
+        beside = self._source.touches(self._offer, self._args, self._context(None, 0))
+        return {"tool": self._offer.name, "arguments": self._args, **beside}
 
     @property
     def to(self) -> str:
+        """A server by name, or the host and port that the arguments name. A tool that names no place sends
+        its secrets nowhere that an operator could have bound them to."""
         family, _, rest = self._offer.name.partition(".")
-        return f"mcp:{rest.partition('.')[0]}" if self._offer.source == "mcp" else family
+        if self._offer.source == "mcp":
+            return f"mcp:{rest.partition('.')[0]}"
+        if self._place is None:
+            return family
+        if self._place.scheme != "https" and not is_loopback(self._place.host):
+            raise RefusedError(
+                f"a secret is not sent to {self._place.authority} unencrypted",
+                hint="use https",
+                code="secret.clear",
+            )
+        return self._place.authority
 
     def permit(self) -> None:
         """What hangs on the arguments is judged by the source, which is told what is granted: here, before a
         person is asked, where it can, and again when it is called."""
-        permit = getattr(self._source, "permit", None)
-        if permit is not None:
-            permit(self._offer, self._args, self._context(None, 0))
+        self._source.permit(self._offer, self._args, self._context(None, 0))
 
     async def run(self, lent: Lent, due_ms: int) -> ToolResult:
         if self._offer.source == "mcp":
             self._ask.outbound(self.to, len(canonical(self._args)), 0)
-        return await self._source.call(self._offer, self._args, self._context(lent, due_ms))
+        try:
+            return await self._source.call(self._offer, self._args, self._context(lent, due_ms))
+        finally:
+            self._reached.state()
 
     async def outcome(self, due_ms: int) -> Outcome:
         return await self._source.reconcile(self._offer, self._context(None, due_ms))
@@ -222,10 +252,20 @@ class OfferErrand:
             key=self._ask.key,
             deadline_ms=due_ms,
             grants=now if isinstance(now, Policy) else self._ask.grants,
-            net=NetPermission(self._ask, why=self._plan.name),
+            net=self._net,
             secrets={} if lent is None else dict(lent.secrets),
             args=self._args,
+            reached=self._reached.note,
         )
+
+
+def _place_in(args: dict[str, Any]) -> Destination | None:
+    """The place that the arguments name; None: none, or none that can be read, which the tool says itself."""
+    url = args.get("url")
+    try:
+        return parse_destination(url) if isinstance(url, str) else None
+    except RunloopError:
+        return None
 
 
 @dataclass
@@ -245,7 +285,7 @@ class GuestErrand:
 
     @property
     def resource(self) -> str:
-        return f"agent:{self._agent or self.ask.agent} {self._tool}"
+        return f"agent:{self._agent or self.ask.agent} {self._tool} args:{digest(self.args)}"
 
     @property
     def shown(self) -> dict[str, Any]:
@@ -270,48 +310,3 @@ class GuestErrand:
 
     async def outcome(self, due_ms: int) -> Outcome:
         return "absent"  # it can change nothing
-
-
-# --- results --------------------------------------------------------------------------------------
-
-
-async def result_of(work: Awaitable[ToolResult], name: str) -> tuple[Any, str | None]:
-    """The value, within bounds and fit to be kept, and its label."""
-    result = await work
-    try:
-        size = len(canonical(result.value))
-    except RunloopError as error:
-        raise unfit(name, "its result is not JSON that can be kept") from error
-    if size > MAX_RESULT_BYTES:
-        raise unfit(name, f"its result is larger than {MAX_RESULT_BYTES} bytes")
-    return result.value, result.label
-
-
-def parsed(name: str, text: str) -> Any:
-    try:
-        return orjson.loads(text)
-    except orjson.JSONDecodeError as error:
-        raise unfit(name, "its result is not JSON that can be kept") from error
-
-
-def failed(
-    name: str,
-    why: str,
-    *,
-    code: str = "tool.failed",
-    retryable: bool = False,
-    outcome: Outcome = "absent",
-) -> ProviderError:
-    """It said no, or broke."""
-    return ToolError(
-        f"{name} failed: {why}",
-        hint="try again later" if retryable else "report it to the author of the agent",
-        code=code,
-        retryable=retryable,
-        outcome=outcome,
-    )
-
-
-def unfit(name: str, why: str) -> ProviderError:
-    """It was done, and what it gave is of no use."""
-    return failed(name, why, code="tool.result", outcome="done")

@@ -3,7 +3,7 @@
 Knows: the order in which a tool call is judged (known → permitted → well-formed → in budget → its secrets
 there → approved → admitted → done once → its result well-formed), and how a crash at any point of it is
 resolved. Does not know: what a tool is (``tool_plan``), how it is carried out (``tool_errands``), how people
-are asked (``authority.approvals``), recording (the gate).
+are asked (``authority.approvals``), what exactly a yes is bound to (``tool_bound``), recording (the gate).
 
 Every call that is let through is stated as an allowed ``cap.audit`` of the capability ``tools``: what a run
 used is then on record, and the budget of a tool is counted from the record alone, so that it holds across
@@ -17,19 +17,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any, cast
 
 import structlog
 
 from runloop.caps.policy import Policy
 from runloop.clock import Clock
-from runloop.digest import canonical
 from runloop.errors import RefusedError, RunloopError
-from runloop.events import Event, ToolCalled
+from runloop.events import Event
 from runloop.ops import Effect
-from runloopd.authority.approvals import Approval, Approvals, Question
-from runloopd.authority.standing import Grant, Scope, Standing
+from runloopd.authority.approvals import Approvals, Question
+from runloopd.authority.standing import Grant, Standing
 from runloopd.broker.asks import Ask, CapabilityError, Done
 from runloopd.broker.calls import Caller
 from runloopd.broker.effects import OverdueError, admitted, bounded, insist, provenance
@@ -39,8 +37,9 @@ from runloopd.broker.quotas import QuotaError
 from runloopd.broker.record import Run
 from runloopd.broker.secret_ops import Lent
 from runloopd.broker.tool_bench import Bench, Judged, ToolPorts, misfit
-from runloopd.broker.tool_errands import failed, result_of, unfit
+from runloopd.broker.tool_bound import Word, action_of, called, content_of, scope_of
 from runloopd.broker.tool_plan import Plan, missing
+from runloopd.broker.tool_results import failed, result_of, unfit
 from runloopd.broker.toolbox import TOOL_CODES, ToolError
 from runloopd.broker.tripwires import TrippedError
 
@@ -49,16 +48,8 @@ __all__ = ["ToolOps", "ToolPorts"]
 log = structlog.get_logger(__name__)
 
 CONTENT_TYPE = "application/json"
+_MAX_WHY = 1_000
 _TOLD = {"http.timeout": "tool.timeout", "http.unreachable": "tool.unavailable"}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class _Word:
-    """Whose yes a call is made under; neither: it needs none."""
-
-    approval: Approval | None = None
-    grant: Grant | None = None
-    causes: tuple[int, ...] = ()
 
 
 class ToolOps:
@@ -133,13 +124,13 @@ class ToolOps:
 
     # --- a person's word --------------------------------------------------------------------------
 
-    async def _word(self, ask: Ask, judged: Judged) -> _Word:
+    async def _word(self, ask: Ask, judged: Judged) -> Word:
         """Wait for whoever must say yes; nobody, where nobody must."""
         if not judged.plan.asks(ask.grants):
-            return _Word()
+            return Word()
         grant = self._covering(ask, judged)
         if grant is not None:
-            return _Word(grant=grant, causes=(grant.event,))
+            return Word(grant=grant, causes=(grant.event,))
         heard = self._heard(ask)
         approval = await self._approvals.request(
             Question(
@@ -151,15 +142,15 @@ class ToolOps:
                 effect=ask.op.effect,
                 key=ask.key,
                 args_digest=ask.args_digest,
-                action=_action(ask, judged, heard, self._private(ask, judged)),
-                content=_content(judged),
+                action=action_of(ask, judged, heard, self._private(ask, judged)),
+                content=content_of(judged),
                 content_type=CONTENT_TYPE,
                 provenance=provenance(ask, causes=ask.known),
             )
         )
         name, instead = judged.plan.name, "what you wanted to do"
         await insist(ask, self._approvals, approval, self._clock, name=name, instead=instead)
-        return _Word(approval=approval, causes=(approval.decided,))
+        return Word(approval=approval, causes=(approval.decided,))
 
     def _heard(self, ask: Ask) -> str | None:
         """Trust label of the worst the agents had heard when this was first asked: part of the question."""
@@ -172,7 +163,7 @@ class ToolOps:
         return list(judged.private) if asked is None else list(asked.action.get("private", ()))
 
     def _covering(self, ask: Ask, judged: Judged) -> Grant | None:
-        return self._standing.covering(_scope(ask, judged)) if judged.plan.grantable else None
+        return self._standing.covering(scope_of(ask, judged)) if judged.plan.grantable else None
 
     # --- doing it ---------------------------------------------------------------------------------
 
@@ -195,12 +186,12 @@ class ToolOps:
         if outcome == "absent":
             return
         approved = self._approvals.asked(ask.caller.run, ask.caller.node, ask.key, ask.args_digest)
-        word = _Word(approval=approved)
-        error = _lost(judged.plan) if outcome == "done" else _unknown(judged)
-        ask.facts.append(_called(ask, judged, word, outcome, error.named_code))
+        word = Word(approval=approved)
+        error = _lost(judged.plan) if outcome == "done" else _unknown(judged, None)
+        ask.facts.append(called(ask, judged, word, outcome, error.named_code))
         raise error
 
-    async def _perform(self, ask: Ask, word: _Word) -> Done:
+    async def _perform(self, ask: Ask, word: Word) -> Done:
         """Once more, as things are now; then the mark, and the effect. What has begun is brought to its end,
         even if the attempt is stopped."""
         now = ask.check()
@@ -215,7 +206,7 @@ class ToolOps:
                 self._approvals.release(word.approval.id)
             raise
 
-    async def _admit(self, ask: Ask, judged: Judged, word: _Word) -> Sequence[Event]:
+    async def _admit(self, ask: Ask, judged: Judged, word: Word) -> Sequence[Event]:
         """The first mark. The linearisation point is the check in the same breath as it is handed over."""
 
         def now() -> None:
@@ -235,8 +226,8 @@ class ToolOps:
         if word.approval is not None:
             asked = word.approval.action
             private = list(asked.get("private", ()))
-            action = _action(ask, judged, cast("str | None", asked.get("heard")), private)
-            content = _content(judged)
+            action = action_of(ask, judged, cast("str | None", asked.get("heard")), private)
+            content = content_of(judged)
             return await self._approvals.claim(
                 word.approval.id, action, content, mark, (ask.args_blob,), check=now
             )
@@ -244,7 +235,7 @@ class ToolOps:
         return await self._journal.append(mark, blobs=(ask.args_blob,))
 
     async def _carry(
-        self, ask: Ask, judged: Judged, word: _Word, loan: Lent | None, events: Sequence[Event]
+        self, ask: Ask, judged: Judged, word: Word, loan: Lent | None, events: Sequence[Event]
     ) -> Done:
         causes = (*word.causes, *(event.id for event in events))
         value, label = None, None
@@ -261,8 +252,8 @@ class ToolOps:
             outcome = await self._reconcile(judged)
             if outcome != "absent":
                 log.warning("tool_outcome", tool=judged.plan.name, outcome=outcome, why=str(error))
-                error = _unknown(judged) if outcome == "unknown" else _lost(judged.plan)
-        ask.facts.append(_called(ask, judged, word, outcome, None if error is None else error.named_code))
+                error = _unknown(judged, error) if outcome == "unknown" else _lost(judged.plan)
+        ask.facts.append(called(ask, judged, word, outcome, None if error is None else error.named_code))
         if error is not None:
             raise error
         approval = word.approval
@@ -315,80 +306,6 @@ class ToolOps:
             return "unknown"
 
 
-# --- what is bound, and what is stated ------------------------------------------------------------
-
-
-def _content(judged: Judged) -> bytes:
-    """What a person reads, to the byte what is dispatched: nothing of it may change afterwards."""
-    plan = judged.plan
-    return canonical(
-        {
-            "tool": plan.name,
-            "definition": plan.definition,
-            "arguments": judged.args,
-            "sends": judged.errand.shown,
-            "secrets": list(plan.secrets),
-        }
-    )
-
-
-def _action(ask: Ask, judged: Judged, heard: str | None, private: Sequence[str]) -> dict[str, Any]:
-    """The canonical action: what the person decides on, apart from the content itself."""
-    plan, resource = judged.plan, judged.errand.resource
-    return {
-        "kind": "tool.call",
-        "summary": f"call {plan.name} on {resource}"[:300],
-        "tool": plan.name,
-        "origin": plan.origin,
-        "definition": plan.definition,
-        "effect": plan.effect,
-        "resource": resource,
-        "secrets": list(plan.secrets),
-        "agent": ask.agent,
-        "bundle": ask.caller.pin.bundle_digest,
-        "run": ask.caller.run,
-        "node": ask.caller.node,
-        "key": ask.key,
-        "heard": heard,
-        "private": list(private),
-        "budget_calls": plan.calls,
-        "grantable": plan.grantable,
-        "amount_micro_usd": 0,
-    }
-
-
-def _scope(ask: Ask, judged: Judged) -> Scope:
-    plan = judged.plan
-    return Scope(
-        agent=ask.agent,
-        bundle=ask.caller.pin.bundle_digest,
-        tool=plan.name,
-        definition=plan.definition,
-        effect=plan.effect,
-        resource=judged.errand.resource,
-    )
-
-
-def _called(ask: Ask, judged: Judged, word: _Word, outcome: Outcome, code: str | None) -> ToolCalled:
-    plan = judged.plan
-    return ToolCalled(
-        node=ask.caller.node,
-        attempt=ask.caller.attempt,
-        call=ask.call.index,
-        agent=ask.agent,
-        tool=plan.name,
-        origin=plan.origin,
-        effect=plan.effect,
-        resource=judged.errand.resource,
-        definition=plan.definition,
-        key=ask.key,
-        outcome=outcome,
-        code=code,
-        approval=None if word.approval is None else word.approval.id,
-        grant=None if word.grant is None else word.grant.id,
-    )
-
-
 # --- errors ---------------------------------------------------------------------------------------
 
 
@@ -414,10 +331,12 @@ def _told(plan: Plan, error: RunloopError, loan: Lent | None) -> RunloopError:
     )
 
 
-def _unknown(judged: Judged) -> RunloopError:
+def _unknown(judged: Judged, why: RunloopError | None) -> RunloopError:
+    """``why``: what came back instead of an end, if anything did."""
+    came = "" if why is None else f": {why.message[:_MAX_WHY]}"
     return ToolError(
         f"{judged.plan.name} may or may not have happened: it was begun on {judged.errand.resource}, and its"
-        " end is not known",
+        f" end is not known{came}",
         hint="look there, or ask the recipient; Runloop will not do it again by itself",
         code="tool.unknown_outcome",
         outcome="unknown",

@@ -39,7 +39,7 @@ from runloopd.broker.asks import CapabilityError
 from runloopd.broker.calls import Caller
 from runloopd.broker.http_ops import host_granted, how_to_obtain
 from runloopd.broker.toolbox import Offer, ToolError, ToolSource
-from runloopd.broker.tools.programs import is_interpreter
+from runloopd.broker.tools.programs import Resolver, is_interpreter
 
 __all__ = ["Plan", "Toolbox", "canonical_args", "missing"]
 
@@ -103,7 +103,7 @@ class Plan:
         """Digest of all that a person's yes, or a standing grant, is about."""
         own = self.tool.definition if self.tool is not None else ""
         offered = "" if self.offer is None else self.offer.definition or _digest_of(self.offer)
-        return digest([own, offered, self.effect])
+        return digest([own, offered, self.effect, list(self.secrets)])
 
     def to_json(self, lacks: Sequence[Verdict]) -> dict[str, Any]:
         """What an agent sees of it."""
@@ -126,8 +126,10 @@ class Plan:
 class Toolbox:
     """Everything that can be called, by name."""
 
-    def __init__(self, sources: Sequence[ToolSource] = ()) -> None:
+    def __init__(self, sources: Sequence[ToolSource] = (), programs: Resolver | None = None) -> None:
+        """``programs``: who finds the programs of a bundle's tools."""
         self._sources = tuple(sources)
+        self._programs = programs
 
     def plan(self, caller: Caller, name: str) -> Plan | None:
         """The tool of that name as it is at this moment."""
@@ -192,7 +194,7 @@ class Toolbox:
     def _own(self, tool: Tool) -> Plan:
         if tool.mcp is not None:
             return _alias(tool, self._offer(tool.mcp.offer))
-        return _own(tool)
+        return _own(tool, self._programs)
 
     def _unknown(self, caller: Caller, grants: Policy, name: str) -> NotFoundError:
         known = [plan.name for plan in self.all(caller, grants)]
@@ -204,7 +206,7 @@ class Toolbox:
         )
 
 
-def _own(tool: Tool) -> Plan:
+def _own(tool: Tool, programs: Resolver | None) -> Plan:
     does: Effect
     safe = False
     if tool.http is not None:
@@ -224,7 +226,7 @@ def _own(tool: Tool) -> Plan:
         accepts=(tool.accepts,),
         returns=(tool.returns,),
         does=does,
-        confirm=tool.requires_confirmation or _runs_others(tool, does),
+        confirm=tool.requires_confirmation or _runs_others(tool, does, programs),
         safe=safe,
         capabilities=tool.capabilities,
         secrets=tool.secrets,
@@ -235,9 +237,9 @@ def _own(tool: Tool) -> Plan:
     )
 
 
-def _runs_others(tool: Tool, does: Effect) -> bool:
+def _runs_others(tool: Tool, does: Effect, programs: Resolver | None) -> bool:
     """A program that runs what its arguments say may change what it likes of the folders: that is shown."""
-    return tool.exec is not None and does == "write" and is_interpreter(tool.exec.program)
+    return tool.exec is not None and does == "write" and is_interpreter(tool.exec.program, programs)
 
 
 def _alias(tool: Tool, found: tuple[Offer, ToolSource] | None) -> Plan:

@@ -12,15 +12,18 @@ from typing import Any
 from runloop.bundle.transports import ExecTransport, filled, secrets_in
 from runloop.caps.destination import parse_destination
 from runloop.caps.grants import NetRule
-from runloop.caps.policy import Policy, Verdict
+from runloop.caps.policy import Policy
 from runloop.digest import canonical
-from runloopd.broker.asks import Ask, audit
+from runloopd.broker.asks import Ask
 from runloopd.broker.ports import Outcome
 from runloopd.broker.secret_ops import Lent
-from runloopd.broker.tool_errands import MAX_RESULT_BYTES, bounded_text, failed, parsed, unfit
+from runloopd.broker.tool_errands import bounded_text
 from runloopd.broker.tool_plan import Plan
+from runloopd.broker.tool_reached import Reached
+from runloopd.broker.tool_results import MAX_RESULT_BYTES, failed, parsed, unfit
 from runloopd.broker.toolbox import ToolError, ToolResult
-from runloopd.broker.tools.egress import GrantedHosts
+from runloopd.broker.tools.egress import GrantedHosts, reachable
+from runloopd.broker.tools.folders import shown_folders
 from runloopd.broker.tools.programs import permitted
 from runloopd.broker.tools.sandbox import Limits, Mount, Program, ProgramResult, ProgramSandbox
 
@@ -41,6 +44,7 @@ class ExecErrand:
         sandbox: ProgramSandbox | None,
     ) -> None:
         self._ask, self._plan, self._program, self._sandbox = ask, plan, program, sandbox
+        self._reached = Reached(ask)
         self._words = program.words(args)
         self._stdin = canonical(args)
 
@@ -54,10 +58,8 @@ class ExecErrand:
             "argv": list(self._words),
             "stdin": self._stdin.decode(),
             "env": dict(self._program.env),
-            "folders": [
-                {"path": mount.path, "writable": mount.writable} for mount in self._mounts(self._ask.grants)
-            ],
-            "network": [str(rule) for rule in self._rules(self._ask.grants)],
+            "folders": shown_folders(self._mounts(self._ask.grants)),
+            "network": reachable(self._rules(self._ask.grants)),
         }
 
     @property
@@ -79,31 +81,28 @@ class ExecErrand:
         path = permitted(policy, self._ask.agent, self._program.program, self._sandbox)
         reveal = {name: secret.reveal for name, secret in lent.secrets.items()}
         rules = self._rules(policy)
-        result = await self._sandbox.run(
-            Program(
-                argv=(path, *self._words[1:]),
-                stdin=self._stdin,
-                env={name: filled(value, reveal) for name, value in self._program.env},
-                mounts=self._mounts(policy),
-                secrets={
-                    name.rpartition("/")[2].upper().replace("-", "_").replace(".", "_"): one().encode()
-                    for name, one in reveal.items()
-                    if name not in secrets_in(self._program.env)
-                },
-                egress=GrantedHosts(rules, noted=self._note) if rules else None,
-                limits=Limits(output=MAX_RESULT_BYTES),
+        try:
+            result = await self._sandbox.run(
+                Program(
+                    argv=(path, *self._words[1:]),
+                    stdin=self._stdin,
+                    env={name: filled(value, reveal) for name, value in self._program.env},
+                    mounts=self._mounts(policy),
+                    secrets={
+                        name.rpartition("/")[2].upper().replace("-", "_").replace(".", "_"): one().encode()
+                        for name, one in reveal.items()
+                        if name not in secrets_in(self._program.env)
+                    },
+                    egress=GrantedHosts(rules, noted=self._reached.note) if rules else None,
+                    limits=Limits(output=MAX_RESULT_BYTES),
+                )
             )
-        )
+        finally:
+            self._reached.state()
         return ToolResult(value=self._value(result, lent))
 
     async def outcome(self, due_ms: int) -> Outcome:
         return "unknown"
-
-    def _note(self, host: str, port: int) -> None:
-        """Where it went is on record, as it is of a request."""
-        target = f"CONNECT {host}:{port}"
-        went = Verdict(allowed=True, capability="net", target=target, reason="net is granted for it")
-        self._ask.facts.append(audit(self._ask.agent, went, self._ask.caller, self._ask.call))
 
     def _mounts(self, grants: Policy) -> tuple[Mount, ...]:
         """The folders the tool asks for, as far as they are granted; writable only where it writes."""
@@ -138,8 +137,9 @@ class ExecErrand:
         if result.killed_by is not None:
             raise failed(name, f"it was ended: {result.killed_by}", outcome=begun)
         if result.exit != 0:
-            # Scrubbed before it is cut: nobody recognises half a secret.
-            said = lent.scrubber.text(result.stderr.decode("utf-8", "replace"))[-_MAX_STDERR:].strip()
+            # Scrubbed before it is cut, and where it was cut already: nobody recognises half a secret.
+            clean = lent.scrubber.data(result.stderr, cut=result.truncated).decode("utf-8", "replace")
+            said = lent.scrubber.page(clean)[-_MAX_STDERR:].strip()
             # It ran and said no; what it had done by then, or had a server do, it does not say.
             why = f"it ended with {result.exit}" + (f": {said}" if said else "")
             raise failed(name, why, outcome=begun)

@@ -50,6 +50,8 @@ class ScriptedTools:
     """When given, calls wait for it."""
     calls: list[tuple[str, dict[str, Any], ToolContext]] = field(default_factory=list)
     label: str | None = None
+    refuses: list[BaseException] = field(default_factory=list)
+    """Raised by the next questions whether a call is permitted."""
 
     def offers(self) -> Collection[Offer]:
         """See the protocol."""
@@ -58,6 +60,15 @@ class ScriptedTools:
     def withheld(self) -> Sequence[tuple[str, str]]:
         """See the protocol."""
         return self.held
+
+    def permit(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> None:
+        """See the protocol."""
+        if self.refuses:
+            raise self.refuses.pop(0)
+
+    def touches(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        """See the protocol."""
+        return {}
 
     async def call(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> ToolResult:
         """See the protocol."""

@@ -9,7 +9,7 @@ An offer is called by its qualified name: ``<family>.<verb>`` for the host's own
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -17,7 +17,7 @@ from runloop.bundle.json_schema import Schema
 from runloop.ops import Effect
 from runloopd.broker.ports import Outcome, ProviderError
 
-__all__ = ["TOOL_CODES", "Offer", "ToolContext", "ToolError", "ToolResult", "ToolSource"]
+__all__ = ["FAMILIES", "TOOL_CODES", "Offer", "ToolContext", "ToolError", "ToolResult", "ToolSource"]
 
 TOOL_CODES = frozenset(
     {
@@ -35,6 +35,10 @@ TOOL_CODES = frozenset(
 )
 """Every code a tool call ends with, beside those of the gate (``cap.denied``, ``budget.exceeded``,
 ``quota.exceeded``, ``approval.*``)."""
+
+
+FAMILIES = frozenset({"calendar", "exec", "files", "git", "http", "mail", "notify", "shell"})
+"""Families of the host's own tools. None of these words is a place."""
 
 
 class ToolError(ProviderError):
@@ -98,6 +102,8 @@ class ToolContext:
     """Name -> :class:`runloopd.broker.secrets.Secret`; revealed only where it is sent."""
     args: dict[str, Any] = field(default_factory=dict)
     """The arguments of the call: what a source looks for when it is asked how the call ended."""
+    reached: Callable[[str, int], None] = lambda host, port: None
+    """Told each connection of a program that is run for the call, by host and port."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -123,6 +129,16 @@ class ToolSource(Protocol):
         One that begins with ``suspended`` ends a call with ``tool.suspended``, any other with
         ``tool.unavailable``.
         """
+        ...
+
+    def permit(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> None:
+        """Raise :class:`runloopd.broker.asks.CapabilityError` unless the rights hold that hang on the
+        arguments. Never waits: asked before a person is, and again, by the source itself, in :meth:`call`."""
+        ...
+
+    def touches(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        """What the call may reach beside what its arguments say (``folders``, ``network``), for whoever is
+        asked about it. JSON; empty where the arguments say it all. Never waits."""
         ...
 
     async def call(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> ToolResult:

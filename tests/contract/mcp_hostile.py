@@ -1,7 +1,7 @@
 """An MCP server written by hand, of the protocol of 2025-11-25, that says whatever a file tells it to.
 
-``python mcp_hostile.py SCRIPT``: a JSON object ``{tools, name, result, error, flood}``. Read anew for every
-list, so that a test changes what it says while it runs. Imports nothing foreign: it starts in no time.
+``python mcp_hostile.py SCRIPT``: a JSON object ``{tools, name, result, error, code, flood}``. Read anew for
+every list, so that a test changes what it says while it runs. Imports nothing foreign: it starts in no time.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ def main() -> None:
         answer: dict[str, Any] = {"jsonrpc": "2.0", "id": asked["id"]}
         found = result(script, asked["method"])
         if asked["method"] == "tools/call" and "error" in script:
-            answer["error"] = {"code": -32000, "message": script["error"]}
+            answer["error"] = {"code": script.get("code", -32000), "message": script["error"]}
         elif found is None:
             answer["error"] = {"code": -32601, "message": "no such method"}
         else:

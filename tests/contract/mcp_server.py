@@ -6,12 +6,14 @@ streamable HTTP on loopback. Both eras of the protocol. ``MCP_DESCRIPTION`` is t
 
 from __future__ import annotations
 
+import base64
 import os
 import socket
 import sys
 import time
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 from mcp.server.mcpserver import Context, MCPServer
@@ -99,6 +101,26 @@ def leaks(name: str) -> str:
     """Says its secret, and complains with it."""
     print("complaint:", os.environ.get(name), file=sys.stderr, flush=True)
     return f"the secret is {os.environ.get(name)}"
+
+
+@server.tool()
+def spells(name: str, how: str) -> str:
+    """Says its secret in many spellings, in lines and pieces: in its result, its error and its complaints."""
+    value = os.environ[name]
+    raw = value.encode()
+    spelt = [value, raw.hex(), raw.hex(" "), base64.b64encode(raw).decode(), quote(value, safe="")]
+    spelt += [base64.encodebytes(b"x" * length + raw).decode() for length in (0, 1, 50, 59)]
+    spelt.append("\n".join(value))
+    if how == "flood":
+        for _ in range(600):
+            sys.stderr.write(value)
+        spelt = []
+    for char in "complaint: " + " ".join(spelt):
+        sys.stderr.write(char)
+        sys.stderr.flush()
+    if how == "error":
+        raise ToolError(" ".join(spelt))
+    return " ".join(spelt)
 
 
 @server.tool()

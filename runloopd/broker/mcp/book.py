@@ -12,6 +12,7 @@ from typing import Any
 
 import orjson
 
+from runloop.digest import digest
 from runloop.errors import NotFoundError, RunloopError
 from runloop.events import (
     Event,
@@ -21,6 +22,7 @@ from runloop.events import (
     McpToolsSeen,
     McpToolSuspended,
 )
+from runloop.spelling import did_you_mean
 from runloopd.broker.mcp.definitions import Definition, read_definition
 from runloopd.broker.mcp.spec import ServerSpec
 
@@ -68,6 +70,12 @@ class Server:
     suspended: dict[str, str] = field(default_factory=dict)
     """Tool -> why, in words; it stays among the approved, for the difference to be shown."""
 
+    def definition(self, tool: str) -> str:
+        """Digest of all that a person's yes to a call of an approved tool is about: the definition, and whose
+        it is. Another program, address, environment, folder or secret under the same name is another server,
+        however alike its tools are."""
+        return digest([self.name, self.spec.digest, tool, self.approved[tool].definition.digest])
+
 
 class Book:
     """Feed it every commit."""
@@ -98,7 +106,9 @@ class Book:
         found = self._servers.get(name)
         if found is None:
             raise NotFoundError(
-                f"no MCP server is called {name[:64]!r}", hint="'rlp mcp ls' lists them", code="mcp.unknown"
+                f"no MCP server is called {name[:64]!r}",
+                hint=did_you_mean(name, self._servers, "'rlp mcp ls' lists them"),
+                code="mcp.unknown",
             )
         return found
 

@@ -51,6 +51,8 @@ log = structlog.get_logger(__name__)
 
 _TAIL = 4_096
 """Characters of a server's standard error that are kept for the operator."""
+_NOT_TAKEN = frozenset({-32700, -32600, -32601, -32602})
+"""Errors of JSON-RPC that say nothing was begun: no JSON, no request, no such method, wrong parameters."""
 _GRACE_MS = 2_000
 """How much longer the daemon waits than the bridge was told to."""
 
@@ -79,6 +81,7 @@ class Connection:
         self._numbers = count(1)
         self._writer: asyncio.StreamWriter | None = None
         self._tail = ""
+        self._cut = False
         self._listening: list[asyncio.Task[Any]] = []
         self._pipes: list[int] = []
 
@@ -90,7 +93,11 @@ class Connection:
     @property
     def tail(self) -> str:
         """The last of what the server wrote on standard error: foreign text, scrubbed."""
-        return self.scrubber.text(self._tail)[-_TAIL:]
+        said = self._tail
+        if self._cut:
+            # Masks are shorter than what they hide: half a secret at the front would come in view.
+            said = said.partition("\n")[2]
+        return self.scrubber.page(said)[-_TAIL:]
 
     # --- building, for the launcher -----------------------------------------------------------------
 
@@ -288,7 +295,9 @@ class Connection:
         try:
             while piece := await reader.read(16 * 1024):
                 # Twice what is shown: a secret that is cut at the front is scrubbed where it is whole.
-                self._tail = (self._tail + piece.decode("utf-8", "replace"))[-2 * _TAIL :]
+                said = self._tail + piece.decode("utf-8", "replace")
+                self._cut = self._cut or len(said) > 2 * _TAIL
+                self._tail = said[-2 * _TAIL :]
         finally:
             transport.close()
 
@@ -307,7 +316,8 @@ class Connection:
         words = self._foreign(failure.message)
         match failure.kind:
             case "refused":
-                return self._error(f"it says: {words}", "tool.failed")
+                taken = failure.code not in _NOT_TAKEN  # whatever went wrong then, it may have begun
+                return self._error(f"it says: {words}", "tool.failed", unknown=taken)
             case "timeout":
                 return self._error("it did not answer in time", "tool.timeout", unknown=True)
             case "closed":
@@ -316,7 +326,7 @@ class Connection:
                 return self._error(f"its answer cannot be used: {words}", "tool.result", unknown=True)
 
     def _foreign(self, text: str) -> str:
-        return self.scrubber.text(text)[:1_000]
+        return self.scrubber.page(text)[:1_000]
 
     def _error(self, why: str, code: str, *, retryable: bool = False, unknown: bool = False) -> ToolError:
         return ToolError(

@@ -182,4 +182,5 @@ def _bridge() -> Program:
         argv=(sys.executable, "-I", "-c", _BOOT, *words),
         mounts=tuple(Mount(path=path, trusted=True) for path in sorted(prefixes | outside)),
         limits=_BRIDGE,
+        own=True,
     )

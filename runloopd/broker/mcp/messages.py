@@ -174,8 +174,11 @@ T = TypeVar("T", FromDaemon, FromBridge)
 
 
 def encode(message: FromDaemon | FromBridge) -> bytes:
-    """One frame. Raises :class:`BridgeError` for one that is too large."""
-    body = msgspec.json.encode(message)
+    """One frame. Raises :class:`BridgeError` for one that is too large, or whose text is none."""
+    try:
+        body = msgspec.json.encode(message)
+    except UnicodeEncodeError as error:  # half of a surrogate pair
+        raise BridgeError("a message with a text that cannot be written as UTF-8") from error
     if len(body) > MAX_FRAME:
         raise BridgeError(f"a message of {len(body)} bytes; at most {MAX_FRAME} are passed on")
     return _HEAD.pack(len(body)) + body

@@ -4,13 +4,12 @@ Knows: which questions are put and which are declined, how an answer becomes wha
 know: how a person is reached (a promise of the run, as with ``input.ask``).
 
 A form of a foreign server is where a password would be typed by mistake (attacks.md C11): whatever asks for
-one, by name or in its words, is declined before anybody sees it.
+one, by name or in its words, however they are spelt (``mcp.phishing``), is declined before anybody sees it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import re
 from typing import Any
 
 import structlog
@@ -21,6 +20,7 @@ from runloop.errors import RunloopError
 from runloop.events import Draft, PromiseCreated, PromiseResolved, Provenance
 from runloopd.broker.mcp.definitions import accepting
 from runloopd.broker.mcp.messages import Question
+from runloopd.broker.mcp.phishing import names_secret
 from runloopd.broker.ports import FactPort, JournalPort
 from runloopd.broker.promises import Promises
 from runloopd.broker.toolbox import ToolContext
@@ -31,18 +31,11 @@ log = structlog.get_logger(__name__)
 
 MAX_WORDS = 1_000
 MAX_FIELDS = 16
-_SECRET = re.compile(
-    r"pass[\W_]*(word|wort|phrase|code|key)|secret|credential|api[\W_]*key|private[\W_]*key|access[\W_]*key"
-    r"|token|\bpin\b|\botp\b|one[\W_]*time|2fa|\bmfa\b|recovery|seed[\W_]*phrase|mnemonic|login|sign[\W_]*in"
-    r"|social[\W_]*security|\bssn\b|card[\W_]*number|\bcvv\b|\bcvc\b|\biban\b|bearer|\bpwd\b|\bpasswd\b",
-    re.IGNORECASE,
-)
-_SPLIT = re.compile(r"(?<=[a-z0-9])(?=[A-Z])|_")
 
 
 def asks_secret(question: Question) -> bool:
     """Whether anything in the question, a field's name among it, asks for what must not be typed there."""
-    return any(_SECRET.search(text) or _SECRET.search(_SPLIT.sub(" ", text)) for text in _texts(question))
+    return names_secret(_texts(question))
 
 
 def _texts(question: Question) -> list[str]:

@@ -10,14 +10,12 @@ from __future__ import annotations
 
 from typing import Any
 
-from runloop.digest import canonical
-from runloop.errors import RunloopError
+from runloopd.broker.ports import Outcome
+from runloopd.broker.tool_results import unkeepable
 from runloopd.broker.toolbox import ToolError
 
-__all__ = ["MAX_RESULT", "called", "checked", "listed"]
+__all__ = ["called", "checked", "listed"]
 
-MAX_RESULT = 1024 * 1024
-"""Bytes of one result in canonical form."""
 _MAX_ITEMS = 256
 _KEPT = {
     "text": ("type", "text"),
@@ -31,8 +29,9 @@ _KEPT = {
 def called(server: str, tool: str, answer: Any) -> dict[str, Any]:
     """``{content: [...], structured}`` of a tool's result.
 
-    Raises :class:`ToolError`: ``tool.failed`` with the server's words when the tool says it failed,
-    ``tool.result`` for what is no result.
+    Raises :class:`ToolError`: ``tool.failed`` with the server's words when the tool says it failed, which may
+    have been in the midst of it; ``tool.result`` for what is no result, or one that cannot be kept. Only the
+    latter says that the tool did what it does (``tool_results`` has the rule).
     """
     if not isinstance(answer, dict) or not isinstance(answer.get("content", []), list):
         raise _unfit(server, tool, "it is no result")
@@ -43,6 +42,7 @@ def called(server: str, tool: str, answer: Any) -> dict[str, Any]:
             f"{tool} of the MCP server {server} failed: {words[:2_000] or 'it does not say why'}",
             hint="what it says is foreign text",
             code="tool.failed",
+            outcome="unknown",
         )
     value: dict[str, Any] = {"content": content}
     if isinstance(answer.get("structuredContent"), dict):
@@ -60,12 +60,9 @@ def listed(server: str, tool: str, answer: Any, keys: tuple[str, ...]) -> dict[s
 
 def checked(server: str, tool: str, value: dict[str, Any]) -> dict[str, Any]:
     """``value``, if it can be kept; raises :class:`ToolError` (``tool.result``)."""
-    try:
-        size = len(canonical(value))
-    except RunloopError as error:
-        raise _unfit(server, tool, error.message) from error
-    if size > MAX_RESULT:
-        raise _unfit(server, tool, f"it has {size} bytes; at most {MAX_RESULT} are taken")
+    why = unkeepable(value)
+    if why is not None:
+        raise _unfit(server, tool, f"it {why}", outcome="done")
     return value
 
 
@@ -87,10 +84,10 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value[:2_000]] if isinstance(value, list) else value
 
 
-def _unfit(server: str, tool: str, why: str) -> ToolError:
+def _unfit(server: str, tool: str, why: str, *, outcome: Outcome = "unknown") -> ToolError:
     return ToolError(
         f"the result of {tool} of the MCP server {server} cannot be used: {why[:300]}",
         hint="report it to whoever made the server",
         code="tool.result",
-        outcome="unknown",
+        outcome=outcome,
     )

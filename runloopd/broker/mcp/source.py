@@ -120,12 +120,19 @@ class McpSource:
                     found.append((qualified(server.name, tool), "nobody has approved it yet"))
         return found
 
+    def permit(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> None:
+        """See the port: no right hangs on the arguments of a foreign tool; its name is what is granted."""
+
+    def touches(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        """See the port: what a server reaches is said where the server is configured."""
+        return {}
+
     async def call(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> ToolResult:
         """Call the tool as it was approved, of the server that was approved."""
         name, tool = split(offer.name)
         server = self._book.get(name)
         approved = None if server is None else server.approved.get(tool)
-        if server is None or approved is None or approved.definition.digest != offer.definition:
+        if server is None or approved is None or server.definition(tool) != offer.definition:
             raise _error(offer.name, "it is not what was approved any more", "tool.suspended")
         live = self._of(server)
         async with live.places:
@@ -337,7 +344,7 @@ class McpSource:
             effect=approved.effect,
             confirm=approved.effect != "read",
             source="mcp",
-            definition=definition.digest,
+            definition=server.definition(tool),
             tags=("mcp", f"mcp:{server.name}"),
             leaves=server.spec.url is not None or bool(server.spec.net),
         )

@@ -55,6 +55,22 @@ def liar(mcp: Mcp, tmp_path: Path) -> Liar:
     return Liar(mcp, tmp_path / "liar")
 
 
+@pytest.mark.requirement("I6.tools.2")
+async def test_an_error_that_does_not_say_that_nothing_was_begun_leaves_it_open(liar: Liar) -> None:
+    await liar.added()
+    await liar.mcp.approve("liar", effect="send")
+    for code, outcome in (
+        (-32601, "absent"),
+        (-32602, "absent"),
+        (-32603, "unknown"),
+        (17, "unknown"),
+    ):
+        liar.says(error="no", code=code)
+        with pytest.raises(ToolError, match="it says: no") as caught:
+            await liar.mcp.call("mcp.liar.echo")
+        assert (caught.value.named_code, caught.value.outcome) == ("tool.failed", outcome), code
+
+
 @pytest.mark.requirement("W8", "I6.mcp.8")
 async def test_floods_end_with_a_code_and_the_server_with_them(liar: Liar) -> None:
     mcp = liar.mcp

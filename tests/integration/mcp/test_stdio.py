@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +14,8 @@ from runloop.errors import ConflictError, RunloopError
 from runloopd.broker.mcp.spec import ServerSpec
 from runloopd.broker.toolbox import ToolError
 from runloopd.broker.tools.contract import Sample, calling, check_source
-from tests.unit.broker.world import OPERATOR, RUN
+from tests.canary import found
+from tests.unit.broker.world import OPERATOR, RUN, until
 
 from .conftest import CANARY, PYTHON, SERVER, VENV, Mcp, encodings
 
@@ -137,6 +140,36 @@ async def test_a_server_that_comes_back_as_another_one_is_noticed_before_the_cal
     assert await mcp.text("mcp.tester.add", a=1, b=1) == "2"
 
 
+@pytest.mark.requirement("I6.mcp.12", "C2")
+async def test_another_server_of_the_same_name_has_nothing_of_what_the_old_one_was_allowed(mcp: Mcp) -> None:
+    world, tool, args = mcp.world, "mcp.tester.echo", {"text": "x"}
+    caller = await world.caller('tools = ["mcp.tester.*"]')
+
+    async def questions() -> int:
+        """After one more call of the tool, which is not waited for where somebody is asked."""
+        call = world.begin(caller, "tool.call", {"tool": tool, "args": args})
+        before = len(world.payloads("action.requested"))
+        await until(lambda: call.done() or len(world.payloads("action.requested")) > before)
+        return len(world.payloads("action.requested")) - before
+
+    await mcp.ready(mcp.program(), effect="send")
+    assert await questions() == 1
+    (approval,) = world.approvals.list()
+    await world.standing.give(OPERATOR, approval, approval.action_digest)
+    await world.approvals.decide(OPERATOR, approval.id, approval.action_digest, "deny")
+    assert await questions() == 0, "it is allowed for good"
+    old = mcp.offer(tool)
+
+    await mcp.keeper.remove("tester", "", OPERATOR.label)
+    other = mcp.program(env={"MCP_ELSEWHERE": "1"})
+    await mcp.ready(other, effect="send")
+    assert mcp.offer(tool).description == old.description, "its tools are alike to the byte"
+    assert await questions() == 1
+    with pytest.raises(ToolError) as caught:
+        await mcp.source.call(old, args, mcp.context())
+    assert caught.value.named_code == "tool.suspended"
+
+
 async def test_a_definition_that_changed_since_the_question_is_not_approved(mcp: Mcp) -> None:
     await mcp.ready(mcp.program())
     await mcp.keeper.suspend("tester", ["echo"], OPERATOR.label)
@@ -154,9 +187,9 @@ async def test_a_call_under_way_at_a_crash_may_have_happened_and_the_next_one_st
     mcp: Mcp,
 ) -> None:
     await mcp.ready(mcp.program(), effect="send")
-    with pytest.raises(ToolError, match="no such city") as failed:  # which is no crash
+    with pytest.raises(ToolError, match="no such city") as failed:  # no crash; half of it may be done
         await mcp.call("mcp.tester.fails", why="no such city")
-    assert (failed.value.named_code, failed.value.outcome) == ("tool.failed", "absent")
+    assert (failed.value.named_code, failed.value.outcome) == ("tool.failed", "unknown")
     with pytest.raises(ToolError) as caught:
         await mcp.call("mcp.tester.dies", status=7)
     assert (caught.value.named_code, caught.value.outcome) == ("tool.unavailable", "unknown")
@@ -252,6 +285,46 @@ async def test_a_secret_reaches_the_server_by_name_and_comes_back_masked(mcp: Mc
         assert form not in shown
         assert form.encode() not in kept
     assert b"runloop/mcp/token" in kept
+
+
+LENT = "mcp-canary-lent/7Yp+Wc3"
+
+
+@pytest.mark.requirement("K1", "K2", "I6.secrets.10")
+async def test_a_server_that_spells_its_secret_in_every_way_is_not_heard_saying_it(mcp: Mcp) -> None:
+    mcp.world.vault.put("runloop/mcp/token", LENT)
+    await mcp.ready(mcp.program(secrets={"TOKEN": "runloop/mcp/token"}))
+    heard = [await mcp.text("mcp.tester.spells", name="TOKEN", how="result")]
+    with pytest.raises(ToolError) as caught:
+        await mcp.call("mcp.tester.spells", name="TOKEN", how="error")
+    heard += [str(caught.value.to_wire()), str(mcp.keeper.show("tester"))]
+    assert all("[secret]" in said for said in heard)
+    await mcp.text("mcp.tester.spells", name="TOKEN", how="flood")
+    heard.append(str(mcp.keeper.show("tester")))
+    joined = " ".join(heard)
+    assert found(LENT, joined.encode()) == [] and found(LENT, "".join(joined.split()).encode()) == []
+    kept = {path: found(LENT, path.read_bytes()) for path in mcp.world.home.rglob("*") if path.is_file()}
+    assert {path: where for path, where in kept.items() if where} == {}
+
+
+@pytest.mark.requirement("K5", "I6.secrets.10")
+async def test_a_secret_that_was_lent_is_in_the_environment_of_the_server_alone(mcp: Mcp) -> None:
+    mcp.world.vault.put("runloop/mcp/token", LENT)
+    await mcp.ready(mcp.program(secrets={"TOKEN": "runloop/mcp/token"}))
+    await mcp.text("mcp.tester.echo", text="x")
+    shown = {pid: Path(f"/proc/{pid}/environ").read_bytes() for pid in below(os.getpid())}
+    holding = [pid for pid, data in shown.items() if LENT.encode() in data]
+    assert len(holding) == 1 and len(shown) >= 4, "bubblewrap, its first process, and the bridge hold nothing"
+    words = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in shown}
+    assert found(LENT, b"".join(words.values())) == [] and SERVER.name.encode() in words[holding[0]]
+    assert resource.prlimit(holding[0], resource.RLIMIT_CORE) == (0, 0), "and leaves no core file"
+
+
+def below(pid: int) -> list[int]:
+    """Every process that this one started, and theirs."""
+    tasks = list(Path(f"/proc/{pid}/task").iterdir())
+    children = [int(child) for task in tasks for child in (task / "children").read_text().split()]
+    return [each for child in children for each in (child, *below(child))]
 
 
 async def test_a_secret_that_is_not_there_starts_nothing(mcp: Mcp) -> None:

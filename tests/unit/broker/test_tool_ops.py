@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from runloop.bundle.tools import Tool, parse_tools
+from runloop.digest import blob_digest, canonical
 from runloopd.broker.asks import Ask
 from runloopd.broker.calls import Caller
 from runloopd.broker.ports import ProviderError
@@ -18,7 +19,7 @@ from runloopd.broker.toolbox import Offer
 from tests.unit.bundle.test_tools import transport, weather
 
 from .test_mail import asked, decide
-from .world import RUN, World, until, within
+from .world import OPERATOR, RUN, World, until, within
 
 GRANTED = 'net = ["api.weather.example"]'
 FORECAST = {"forecast": "sun", "days": [1.5, None]}
@@ -211,7 +212,8 @@ async def test_a_request_that_changes_something_is_shown_whole_and_sent_after_a_
         "headers": {},
         "body": {"text": "Grüezi"},
     }
-    assert approval.action["resource"] == "POST https://api.weather.example/v1/x%2Fy/notes"
+    body = blob_digest(canonical({"text": "Grüezi"}))
+    assert approval.action["resource"] == f"POST https://api.weather.example/v1/x%2Fy/notes body:{body}"
     await decide(world)
     world.clock.advance(5_000)
     assert (await within(task)).value == {"result": {}}
@@ -245,7 +247,8 @@ async def test_nobody_is_asked_only_where_bundle_and_policy_both_say_it_changes_
 @pytest.mark.parametrize(
     ("status", "code", "retried"),
     [(400, "tool.failed", True), (409, "tool.failed", True), (500, "tool.unknown_outcome", False),
-     (503, "tool.unknown_outcome", False), (302, "tool.failed", True)],
+     (503, "tool.unknown_outcome", False), (302, "tool.unknown_outcome", False),
+     (303, "tool.unknown_outcome", False)],
 )  # fmt: skip
 async def test_a_server_that_said_no_may_be_asked_again_and_one_that_broke_may_not(
     world: World, status: int, code: str, retried: bool
@@ -259,6 +262,63 @@ async def test_a_server_that_said_no_may_be_asked_again_and_one_that_broke_may_n
     again = await within(await add(world, await agent(world, safe, grants=grants, attempt=2)))
     assert again.ok is retried
     assert len(world.web.requests) == (2 if retried else 1)
+
+
+ASKED = {**NOTE, "transport": {**NOTE["transport"], "query": ["pin"]}}  # type: ignore[dict-item]
+ASKED["input_schema"] = {
+    **NOTE["input_schema"],  # type: ignore[dict-item]
+    "properties": {name: {"type": "string"} for name in ("board", "text", "pin")},
+}
+
+
+@pytest.mark.requirement("C2", "C3", "I6.tools.10")
+@pytest.mark.parametrize(
+    ("args", "asks"),
+    [
+        ({"board": "a", "text": "b", "pin": "c"}, False),
+        ({"pin": "c", "text": "b", "board": "a"}, False),
+        ({"board": "a", "text": "other", "pin": "c"}, True),
+        ({"board": "a", "text": "b", "pin": "d"}, True),
+        ({"board": "a", "text": "b"}, True),
+        ({"board": "d", "text": "b", "pin": "c"}, True),
+        ({"board": "a/b", "text": "b", "pin": "c"}, True),
+    ],
+    ids=["same", "reordered", "body", "query", "no-query", "path", "segment"],
+)
+async def test_a_yes_for_good_to_a_request_is_for_all_of_it_that_leaves(
+    world: World, args: dict[str, str], asks: bool
+) -> None:
+    caller = await agent(world, ASKED)
+    task = await add(world, caller, board="a", text="b", pin="c")
+    approval = await asked(world)
+    await world.standing.give(OPERATOR, approval, approval.action_digest)
+    await decide(world)
+    world.clock.advance(5_000)
+    assert (await within(task)).ok
+    again = await add(world, caller, **args)
+    await until(lambda: again.done() or world.approvals.list())
+    assert bool(world.approvals.list()) is asks
+    assert len(world.web.requests) == (1 if asks else 2)
+
+
+@pytest.mark.requirement("I6.tools.10")
+async def test_a_yes_for_good_to_an_agents_tool_is_for_its_arguments(world: World) -> None:
+    world.guests = Guests()
+    await world.restart()
+    changed = {
+        "transport": {"kind": "wasm", "tool": "own.do"},
+        "capabilities": [],
+        "requires_confirmation": True,
+    }
+    caller = await agent(world, changed)
+    call = {"tool": "weather.get_forecast", "args": {"city": "Bern"}}
+    world.begin(caller, "tool.call", call)
+    approval = await asked(world)
+    await world.standing.give(OPERATOR, approval, approval.action_digest)
+    await decide(world, "deny")
+    assert (await within(world.begin(caller, "tool.call", call))).ok
+    world.begin(caller, "tool.call", {**call, "args": {"city": "Basel"}})
+    await asked(world)
 
 
 @pytest.mark.parametrize("kind", ["http", "exec", "wasm"])
