@@ -24,7 +24,7 @@ SUFFIX = ".opening"
 _BEGINS = re.compile(r"\ufeff?(?:[ \t\r\n]++|#[^\n]*+)*+opening(?![A-Za-z0-9_]|[ \t]*:)")
 TOP = ("version", "goal", "param", "policy", "node", "success", "save")
 BODY = ("with", "hint", "for", "retry", "timeout", "budget", "tags")
-LIMITS = ("timeout", "budget", "confirm")
+LIMITS = ("timeout", "budget", "ask", "confirm")
 _STARTS = re.compile(rf"(?:{'|'.join((*TOP, *BODY, 'confirm'))})\b|[A-Za-z_]\w*\s*\.\s*[A-Za-z_]")
 _HEAD = re.compile(r"[A-Za-z_]\w*")
 _DOT = re.compile(r"[A-Za-z_]\w*(?:[ \t\r\n]++|#[^\n]*+)*+\.")
@@ -218,6 +218,13 @@ class _Reader:
                 self._put(made, place, "budget_usd", usd, at)
             return False
 
+        def ask(at: int) -> bool:
+            usd = text.money()
+            if usd is None:
+                raise text.refuse("an amount of money", "write 'ask $0.50': from there on a person is asked")
+            self._put(made, place, "ask_micro_usd", round(usd * 1_000_000), at)
+            return False
+
         def confirm(at: int) -> bool:
             if not text.keyword("external"):
                 raise text.refuse("'external'", "write 'confirm external', or nothing: it is the rule")
@@ -226,7 +233,7 @@ class _Reader:
 
         text.need("{", "write 'policy { … }'")
         self._put(self.tree, (), "policy", made, start)
-        self._statements("the policy", {"timeout": timeout, "budget": budget, "confirm": confirm})
+        self._statements("the policy", {"timeout": timeout, "budget": budget, "ask": ask, "confirm": confirm})
         return True
 
     def _tokens(self) -> int | float:

@@ -109,13 +109,18 @@ class Policy:
     """Wall clock of the whole opening, waiting for people included."""
     confirm_external: bool = True
     """Always true in a valid opening: it cannot be switched off from here."""
+    ask_micro_usd: int | None = None
+    """A person is asked before more than this is spent; it only brings the configuration's forward."""
 
     def to_json(self) -> dict[str, Any]:
+        # Left out where nothing is said: definitions recorded before there was one keep their digest.
+        asks = {} if self.ask_micro_usd is None else {"ask_micro_usd": self.ask_micro_usd}
         return {
             "budget_tokens": self.budget_tokens,
             "budget_micro_usd": self.budget_micro_usd,
             "timeout_ms": self.timeout_ms,
             "confirm_external": self.confirm_external,
+            **asks,
         }
 
 

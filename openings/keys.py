@@ -44,7 +44,7 @@ NODE = (
 RETRY = ("max_attempts", "backoff_ms", "initial_ms", "max_ms", "multiplier", "jitter")
 FOR_EACH = ("port", "concurrency", "max_failed")
 PARAM = ("type", "required", "default", "description")
-POLICY = ("budget_tokens", "budget_usd", "timeout_ms", "confirm_external")
+POLICY = ("budget_tokens", "budget_usd", "ask_micro_usd", "timeout_ms", "confirm_external")
 
 
 def opening(value: dict[str, Any], desk: Desk) -> Opening:
@@ -147,6 +147,7 @@ def _policy(top: Table) -> Policy:
     return Policy(
         budget_tokens=table.integer("budget_tokens", 0, MAX_SAFE, None),
         budget_micro_usd=None if usd is None else round(usd * 1_000_000),
+        ask_micro_usd=table.integer("ask_micro_usd", 0, 10**12, None),
         timeout_ms=table.integer("timeout_ms", 1, MAX_MS, None),
     )
 

@@ -77,11 +77,11 @@ def _source(edge: Edge) -> str:
     return str(edge.source) if edge.guard is None else _expression(edge.guard)
 
 
-def _usd(policy: Policy) -> str | None:
+def _usd(micro_usd: int | None) -> str | None:
     """Dollars, exactly."""
-    if policy.budget_micro_usd is None:
+    if micro_usd is None:
         return None
-    whole, parts = divmod(policy.budget_micro_usd, 1_000_000)
+    whole, parts = divmod(micro_usd, 1_000_000)
     return f"{whole}.{f'{parts:06d}'.rstrip('0'):0<2}"
 
 
@@ -99,7 +99,8 @@ def _yaml(opening: Opening) -> Iterator[str]:
         yield from (f"  {_key(name)}: {_flow(_param(param))}" for name, param in opening.params.items())
     limits = {
         "budget_tokens": opening.policy.budget_tokens,
-        "budget_usd": _usd(opening.policy),
+        "budget_usd": _usd(opening.policy.budget_micro_usd),
+        "ask_micro_usd": opening.policy.ask_micro_usd,
         "timeout_ms": opening.policy.timeout_ms,
     }
     if any(value is not None for value in limits.values()):
@@ -214,8 +215,10 @@ def _brace_policy(policy: Policy) -> list[str]:
         lines.append(f"timeout {written(policy.timeout_ms)}")
     if policy.budget_tokens is not None:
         lines.append(f"budget {policy.budget_tokens} tokens")
-    if (usd := _usd(policy)) is not None:
+    if (usd := _usd(policy.budget_micro_usd)) is not None:
         lines.append(f"budget ${usd}")
+    if (usd := _usd(policy.ask_micro_usd)) is not None:
+        lines.append(f"ask ${usd}")
     return [f"policy {{ {'; '.join(lines)}; }}"] if lines else []
 
 

@@ -15,19 +15,23 @@ from rlp.moments import since_ms
 from rlp.session import Session
 from runloop.errors import UsageError
 from runloop.exits import Exit
+from runloop.quantities import dollars
+from runloop.spelling import did_you_mean
 
 __all__ = ["cost"]
 
+_NO_RUN = "CASE WHEN m.source = 'check' THEN 'rlp providers --check' ELSE 'the search index' END"
+"""Whose a call of no run was."""
 _KEYS = {
-    "opening": "coalesce(top.opening, 'the search index')",
-    "agent": """coalesce(
+    "opening": f"coalesce(top.opening, {_NO_RUN})",
+    "agent": f"""coalesce(
         (SELECT agent FROM nodes AS n WHERE n.run = m.run AND n.node = m.node),
         (SELECT agent FROM nodes AS n WHERE n.run = m.run
          AND n.node = substr(m.node, 1, instr(m.node || '[', '[') - 1)),
-        CASE WHEN m.run IS NULL THEN 'the search index' ELSE '?' END)""",
+        CASE WHEN m.run IS NULL THEN {_NO_RUN} ELSE '?' END)""",  # noqa: S608 - ours, whole
     "provider": "m.provider",
     "model": "m.provider || ':' || m.model",
-    "run": "coalesce(m.run, 'the search index')",
+    "run": f"coalesce(m.run, {_NO_RUN})",
     "day": "date(m.called_ms / 1000, 'unixepoch', 'localtime')",
 }
 """What ``--by`` may be -> its expression over a call, its run and the run at the top of its tree."""
@@ -62,7 +66,11 @@ _COLUMNS = ("calls", "read", "written", "cost", "lost", "saved")
 def cost(session: Session, *, since: str, by: str) -> Exit:
     """Sums of what models cost since then, the dearest first (days in order)."""
     if by not in _KEYS:
-        raise UsageError(f"--by {by[:40]!r} is no sum", hint=f"--by {'|'.join(_KEYS)}", code="cli.option")
+        raise UsageError(
+            f"--by {by[:40]!r} is no sum",
+            hint=did_you_mean(by, _KEYS, f"--by {'|'.join(_KEYS)}"),
+            code="cli.option",
+        )
     began = since_ms(since)
     order = "1" if by == "day" else "cost_micro_usd DESC, saved_micro_usd DESC, 1"
     grouped = f"SELECT {_KEYS[by]} AS key, {_SUMS} GROUP BY 1 ORDER BY {order}"
@@ -134,6 +142,5 @@ def _say(
 
 
 def _usd(micro_usd: int) -> str:
-    """Dollars with all six digits: a model call may cost less than a cent."""
-    whole, rest = divmod(micro_usd, 1_000_000)
-    return f"${whole}.{rest:06}"
+    """With all six digits: a model call may cost less than a cent, and sums stand below one another."""
+    return dollars(micro_usd, digits=6)

@@ -15,6 +15,7 @@ from runloop.bundle.runner import RUNNERS
 from runloop.config import shipped
 from runloop.credential import read_key
 from runloop.errors import RunloopError
+from runloop.escape import visible
 from runloop.exits import Exit
 from runloop.quantities import size
 
@@ -69,6 +70,7 @@ def _all(session: Session) -> Iterator[Check]:
         ("shipped", _shipped),
         ("ledger", _ledger),
         ("daemon", _daemon),
+        ("sockets", _sockets),
         ("sandbox", _sandbox),
         ("programs", _programs),
         ("trust", _trust),
@@ -213,6 +215,29 @@ def _daemon(session: Session) -> Check:
     return Check("daemon", "ok", f"version {version}, pid {pid}, {session.paths.socket}, {speed}")
 
 
+def _sockets(session: Session) -> Check:
+    """Who else could talk to what runs here."""
+    from rlp.sockets import listening
+
+    client = session.running()
+    daemon = None if client is None else int(session.ask("status")["pid"])
+    found = listening(daemon, session.paths.socket, session.home.home)
+    wrong = [one for one in found if one.fault]
+    if wrong:
+        told = "; ".join(_told(one.where, one.holder, one.fault) for one in wrong[:MAX_REFUSED])
+        more = f"; and {len(wrong) - MAX_REFUSED} more" if len(wrong) > MAX_REFUSED else ""
+        known = any(one.holder for one in wrong)
+        hint = "stop what listens there, or bind it to loopback; the daemon itself needs none of it"
+        return Check("sockets", "bad" if known else "warning", told + more, hint)
+    told = ", ".join(_told(one.where, one.holder) for one in found)
+    return Check("sockets", "ok", told or "nothing listens")
+
+
+def _told(where: str, holder: str, fault: str = "") -> str:
+    words = f"{where} ({holder})" if holder else where
+    return visible(f"{words}: {fault}" if fault else words)
+
+
 def _sandbox(session: Session) -> Check:
     """What holds every guest; the daemon tried each layer on a process of its own when it started."""
     if session.running() is None:
@@ -239,9 +264,18 @@ def _programs(session: Session) -> Check:
             "programs",
             "warning",
             f"no program is run: {'; '.join(absent)}",
-            "all are required: install bubblewrap, on a kernel with user namespaces, seccomp and Landlock",
+            _missing(session.config.security.sandbox),
         )
     return Check("programs", "ok", f"held by {words}")
+
+
+def _missing(sandbox: str) -> str:
+    if sandbox == "container":
+        return (
+            "all are required: podman or a rootless docker, and security.sandbox_image by digest, there"
+            " already; or security.sandbox = \"bubblewrap\""
+        )
+    return "all are required: install bubblewrap, on a kernel with user namespaces, seccomp and Landlock"
 
 
 def _trust(session: Session) -> Check:

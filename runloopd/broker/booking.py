@@ -10,12 +10,13 @@ from dataclasses import replace
 
 import structlog
 
-from runloop.digest import blob_digest
+from runloop.digest import blob_digest, canonical
+from runloop.errors import RunloopError
 from runloop.events import ModelCalled
 from runloopd.broker.asks import Ask
-from runloopd.broker.ports import ModelAnswer, Reservation
+from runloopd.broker.ports import ModelAnswer, ModelCallError, Reservation
 
-__all__ = ["MAX_ROUTE", "sane", "tokens_of", "unanswered"]
+__all__ = ["MAX_ROUTE", "sane", "tokens_of", "unanswered", "unwritable"]
 
 log = structlog.get_logger(__name__)
 
@@ -41,6 +42,21 @@ def sane(answer: ModelAnswer, bound: Reservation) -> ModelAnswer:
             reserved=bound.micro_usd,
         )
     return answer
+
+
+def unwritable(answer: ModelAnswer) -> ModelCallError | None:
+    """The failure that an answer is which cannot be kept, as half of a surrogate pair cannot; it was paid
+    for."""
+    try:
+        canonical([answer.text, [call.as_json() for call in answer.tool_calls], list(answer.fallbacks)])
+    except RunloopError as error:
+        return ModelCallError(
+            f"the model provider {answer.provider} answered what cannot be kept: {error.message[:200]}",
+            hint="ask again, or choose another model: 'rlp providers'",
+            code="model.protocol",
+            cost_micro_usd=answer.cost_micro_usd,
+        )
+    return None
 
 
 def _replace(answer: ModelAnswer, bound: Reservation) -> ModelAnswer:

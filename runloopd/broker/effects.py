@@ -18,7 +18,16 @@ from runloopd.authority.approvals import Approval, Approvals
 from runloopd.broker.asks import Ask
 from runloopd.broker.ports import Reservation
 
-__all__ = ["AbandonedError", "OverdueError", "admitted", "bounded", "draft", "insist", "provenance"]
+__all__ = [
+    "AbandonedError",
+    "OverdueError",
+    "admitted",
+    "asked_by",
+    "bounded",
+    "draft",
+    "insist",
+    "provenance",
+]
 
 T = TypeVar("T")
 
@@ -44,6 +53,13 @@ def provenance(ask: Ask, *, causes: tuple[int, ...], label: str | None = None) -
         call=ask.call.index,
         label=label,
     )
+
+
+def asked_by(ask: Ask) -> dict[str, str]:
+    """For the action a person decides on: who started the run, where that was not the user. It is bound with
+    the rest: what is approved for one program outside is approved for no other."""
+    name = ask.run.asked_by
+    return {"asked_by": name} if name and not name.startswith("operator:") else {}
 
 
 def draft(ask: Ask, payload: Payload, *, causes: tuple[int, ...], label: str | None = None) -> Draft:

@@ -432,7 +432,8 @@ class Gate:
     def _outbound(self, caller: Caller, run: Run, place: str, size: int, address: int) -> None:
         """Count what is about to leave. Raises what suspends the agent."""
         now, private = self._clock.now_ms(), bool(run.tree.origins)
-        self._wires.outbound(caller.pin.name, place, size, now, address=address, private=private)
+        name, tree = caller.pin.name, run.tree
+        self._wires.outbound(name, place, size, now, address=address, private=private, tree=tree)
 
     def _let(self, caller: Caller, run: Run, op: Op) -> Policy:
         """What the caller may, unless something is said against its run. The linearisation point of every

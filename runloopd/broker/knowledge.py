@@ -96,7 +96,8 @@ class LedgerKnowledge:
 
     async def spent_on_index(self) -> int:
         """Micro-dollars that embedding for the index has cost, over all time."""
-        spent = "SELECT coalesce(sum(cost_micro_usd), 0) AS spent FROM model_calls WHERE run IS NULL"
+        spent = "SELECT coalesce(sum(cost_micro_usd), 0) AS spent FROM model_calls"
+        spent += " WHERE run IS NULL AND source <> 'check'"  # what looking at models cost is not its own
         found = await self.query(spent, [], 1, raw=True)
         return int(found["rows"][0]["spent"])
 

@@ -26,6 +26,7 @@ _RANKS: Mapping[str, int] = {
     "web": 1,
     "tool": 1,
     "site": 1,
+    "face": 1,
     "unknown": 0,
 }
 """What stands before the colon -> trust. Content of the user's files and mail is other people's words."""

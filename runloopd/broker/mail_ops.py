@@ -20,7 +20,7 @@ from runloop.events import EmailSent, Event
 from runloop.ops import MailSend
 from runloopd.authority.approvals import Approval, Approvals, Question
 from runloopd.broker.asks import Ask, Done, UnknownOutcomeError, require
-from runloopd.broker.effects import OverdueError, admitted, bounded, insist, provenance
+from runloopd.broker.effects import OverdueError, admitted, asked_by, bounded, insist, provenance
 from runloopd.broker.ports import MailPort, MailReceipt, Outcome, PreparedMail, ProviderError
 
 __all__ = ["MailOps"]
@@ -186,6 +186,7 @@ def _action(ask: Ask, mail: PreparedMail, now: int) -> dict[str, Any]:
         "run": ask.caller.run,
         "node": ask.caller.node,
         "key": ask.key,
+        **asked_by(ask),
         "amount_micro_usd": 0,
         "prepared_ms": now,
     }

@@ -23,7 +23,7 @@ from runloop.errors import NotFoundError, UsageError
 from runloop.events import ModelCalled
 from runloop.ops import ModelComplete, ModelEmbed, MsgNext
 from runloopd.broker.asks import Ask, Done, require
-from runloopd.broker.booking import MAX_ROUTE, sane, tokens_of, unanswered
+from runloopd.broker.booking import MAX_ROUTE, sane, tokens_of, unanswered, unwritable
 from runloopd.broker.effects import AbandonedError, OverdueError, admitted, bounded, draft
 from runloopd.broker.embedding import EmbedPort
 from runloopd.broker.ports import (
@@ -247,7 +247,10 @@ class ModelOps:
             shown.flush()
         if isinstance(answer, Done):
             return answer
-        return self._answered(ask, bound, hold, sane(answer, bound), mark)
+        answer = sane(answer, bound)
+        if (unfit := unwritable(answer)) is not None:
+            return self._failed(ask, bound, hold, unfit)
+        return self._answered(ask, bound, hold, answer, mark)
 
     def _answered(self, ask: Ask, bound: Reservation, hold: Hold, answer: ModelAnswer, mark: int) -> Done:
         text = answer.text.encode()

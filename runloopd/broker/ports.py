@@ -111,7 +111,7 @@ class Reservation:
     """What a completion may cost at most, retries and fall-backs included. Made before a byte is sent."""
 
     provider: str
-    """First choice of the route: the name under ``models.providers``, ``ollama`` or ``rules``."""
+    """First choice: a name under ``models.providers``, of a server found here, or ``rules``."""
     model: str
     micro_usd: int
     """Upper bound of money; 0 for local and offline providers."""

@@ -34,6 +34,7 @@ from runloop.events import (
     ToolCalled,
 )
 from runloop.ops import OPS
+from runloopd.authority.faces import asker_of, first_word, is_program
 from runloopd.broker.flows import OWN, whose
 from runloopd.broker.labels import lowest, may_be_private
 from runloopd.broker.quotas import RESOURCES, Allowance, Hold, Limits, Purse, Quotas, Usage
@@ -158,6 +159,8 @@ class Run:
     """Node -> name of its agent; ``<opening>/<node>`` for those that may be nested."""
     limits: Mapping[str, Limits] = field(default_factory=dict)
     """Agent -> its quotas, as the run was started with."""
+    asked_by: str = ""
+    """Who started its tree: ``operator:<uid>``, ``schedule:<trigger>`` or ``face:<client>``."""
     tree: Tree = field(default_factory=Tree)
     attempts: dict[tuple[str, int], Attempt] = field(default_factory=dict)
     effects: dict[str, Effect] = field(default_factory=dict)
@@ -262,18 +265,23 @@ class Record:
         around = None if started.parent is None else self._runs.get(started.parent.run)
         if around is not None and started.parent is not None:
             purse.within, purse.node = around.purse, base(started.parent.node)
+            if (asks := started.policy.get("ask_micro_usd")) is not None:
+                around.tree.threshold.bring_forward(int(asks))
         agents = {node: pin.name for node, pin in started.agents.items()}
         limits = {agent: self._quotas.recorded(started.policy, agent) for agent in set(agents.values())}
-        return Run(name, purse, agents, limits, self._tree(started) if around is None else around.tree)
+        tree = self._tree(started) if around is None else around.tree
+        return Run(name, purse, agents, limits, asker_of(started.principal, started.origin), tree)
 
     def _tree(self, started: RunStarted) -> Tree:
         asks = started.policy.get("ask_micro_usd", self._quotas.run.ask_micro_usd)
         # What a watch hands over are names of the user's files. A client that is no person brings along what
         # it heard in calls before this one, of which this run knows nothing: ADR 31 holds across its calls.
         watched = started.principal.startswith("schedule:") and bool(started.params.get("changed"))
-        foreign = started.principal.startswith("mcp:")
-        origins = {OWN} if watched or foreign else set()
-        return Tree(threshold=Threshold(None if asks is None else int(asks)), origins=origins)
+        asker = asker_of(started.principal, started.origin)
+        foreign, label = is_program(asker), first_word(asker, started.origin)
+        origins = {OWN} if watched or foreign or label is not None else set()
+        threshold = Threshold(None if asks is None else int(asks))
+        return Tree(threshold=threshold, origins=origins, floor=label)
 
 
 def _node_tokens(definition: Mapping[str, Any]) -> dict[str, int]:

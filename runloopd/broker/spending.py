@@ -20,7 +20,7 @@ from runloop.clock import Clock
 from runloop.errors import NotFoundError, RefusedError
 from runloopd.authority.approvals import Approval, Approvals, Question
 from runloopd.broker.asks import Ask
-from runloopd.broker.effects import bounded, provenance
+from runloopd.broker.effects import asked_by, bounded, provenance
 from runloopd.broker.ports import Reservation
 from runloopd.broker.quotas import Purse
 from runloopd.broker.threshold import SPEND, Threshold
@@ -119,6 +119,7 @@ class Spending:
             "run": ask.caller.run,
             "node": ask.caller.node,
             "key": ask.key,
+            **asked_by(ask),
             "amount_micro_usd": bound.micro_usd,
             "spent_micro_usd": used,
             "threshold_micro_usd": limit,

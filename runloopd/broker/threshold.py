@@ -37,6 +37,11 @@ class Threshold:
             return None
         return max([self.first_micro_usd, *(to for to, since in self.raised.values() if since <= now_ms)])
 
+    def bring_forward(self, micro_usd: int) -> None:
+        """A nested run begins whose opening has people asked from here on. What a yes brought holds."""
+        first = self.first_micro_usd
+        self.first_micro_usd = micro_usd if first is None else min(first, micro_usd)
+
     def pending(self, now_ms: int) -> str | None:
         """An approval whose end decides what may be spent: open, or one that may still be undone."""
         waiting = [name for name, (_, since) in self.raised.items() if since > now_ms]

@@ -5,7 +5,9 @@ many bytes or calls to one place, many new places, many names below one. Pure: t
 Does not know: what follows when one trips (``runtime.quarantine``), or who may send at all.
 
 Every request that leaves is allowed by itself; only their sum is not. Agents that have heard what is private
-get a quarter of the bytes. The counts are of this daemon's life: a restart begins a window.
+get a quarter of the bytes. What the agents of one tree of runs send together is held to the same limits:
+twenty that share a leak are one leak. While the agent that tripped is held, nobody else of its tree sends
+anything either. The counts are of this daemon's life: a restart begins a window.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
+from weakref import WeakKeyDictionary
 
 from runloop.errors import RefusedError
 
@@ -25,10 +28,14 @@ class TrippedError(RefusedError):
 
     code: ClassVar[str] = "tripwire.tripped"
 
-    def __init__(self, agent: str, reason: str) -> None:
+    def __init__(self, agent: str, reason: str, *, of_run_with: str | None = None) -> None:
+        """``of_run_with``: the agent that is suspended, where ``agent`` only works in the same tree."""
+        words = f"{agent} is suspended"
+        if of_run_with is not None:
+            words = f"{agent} sends nothing while {of_run_with} of the same run is suspended"
         super().__init__(
-            f"{agent} is suspended: {reason}",
-            hint=f"when that is as it should be: 'rlp agent release {agent}'",
+            f"{words}: {reason}",
+            hint=f"when that is as it should be: 'rlp agent release {of_run_with or agent}'",
         )
         self.reason = reason
 
@@ -64,7 +71,7 @@ class _Place:
 
 @dataclass(slots=True)
 class _Sent:
-    """What one agent has sent within the window."""
+    """What one agent, or all of one tree of runs, have sent within the window."""
 
     moments: deque[tuple[int, str, int, bool]] = field(default_factory=deque)
     """``(now_ms, place, bytes, private)``, oldest first."""
@@ -104,44 +111,76 @@ class Tripwires:
         self._trip = trip
         self._held = held
         self._sent: dict[str, _Sent] = {}
+        self._trees: WeakKeyDictionary[object, _Sent] = WeakKeyDictionary()
+        self._leaked: WeakKeyDictionary[object, str] = WeakKeyDictionary()
+        """Tree of runs -> its agent that tripped."""
 
     def outbound(
-        self, agent: str, place: str, size: int, now_ms: int, *, address: int = 0, private: bool = False
+        self,
+        agent: str,
+        place: str,
+        size: int,
+        now_ms: int,
+        *,
+        address: int = 0,
+        private: bool = False,
+        tree: object | None = None,
     ) -> None:
         """Count what is about to leave. Raises :class:`TrippedError`: then it may not.
 
         ``place``: ``host``, ``host:port`` or ``mcp:<server>``. ``size``: bytes in all; ``address``: of a URL.
+        ``tree``: stands for the tree of runs the agent works in, as long as that lives.
         """
-        why = self._held(agent)
-        if why is not None:
+        self._refuse_held(agent, tree)
+        own = self._sent.setdefault(agent, _Sent())
+        self._count(own, now_ms, place, size, private)
+        reason = self._shape(own, place, address, "it")
+        if reason is None and tree is not None:
+            whole = self._trees.setdefault(tree, _Sent())
+            self._count(whole, now_ms, place, size, private)
+            reason = self._shape(whole, place, address, "its run")
+        if reason is None:
+            return
+        del self._sent[agent]  # whoever releases it lets it begin anew
+        if tree is not None:
+            self._trees.pop(tree, None)
+            self._leaked[tree] = agent
+        self._trip(agent, reason)
+        raise TrippedError(agent, reason)
+
+    def _refuse_held(self, agent: str, tree: object | None) -> None:
+        if (why := self._held(agent)) is not None:
             raise TrippedError(agent, why)
-        sent = self._sent.setdefault(agent, _Sent())
+        if tree is None or (leaked := self._leaked.get(tree)) is None:
+            return
+        if (why := self._held(leaked)) is not None:
+            raise TrippedError(agent, why, of_run_with=leaked)
+        del self._leaked[tree]
+
+    def _count(self, sent: _Sent, now_ms: int, place: str, size: int, private: bool) -> None:
         sent.forget(now_ms - self._limits.window_ms)
         sent.add(now_ms, place, size, private)
-        reason = self._shape(sent, place, address)
-        if reason is not None:
-            del self._sent[agent]  # whoever releases it lets it begin anew
-            self._trip(agent, reason)
-            raise TrippedError(agent, reason)
 
-    def _shape(self, sent: _Sent, place: str, address: int) -> str | None:
+    def _shape(self, sent: _Sent, place: str, address: int, who: str) -> str | None:
         """The reason in words, if it looks like a leak."""
         limits, within = self._limits, f"within {self._limits.window_ms // 60_000} minutes"
         if address > limits.address:
-            return f"it asked {place} for an address of {address} bytes, of which {limits.address} are usual"
+            return (
+                f"{who} asked {place} for an address of {address} bytes, of which {limits.address} are usual"
+            )
         there = sent.places[place]
         most = limits.private_bytes if there.private else limits.bytes
         if there.bytes > most:
             heard = ", having heard what is private" if there.private else ""
-            return f"it sent {there.bytes} bytes to {place} {within}{heard}; {most} are usual at most"
+            return f"{who} sent {there.bytes} bytes to {place} {within}{heard}; {most} are usual at most"
         if there.sends > limits.sends:
-            return f"it sent to {place} {there.sends} times {within}; {limits.sends} are usual at most"
+            return f"{who} sent to {place} {there.sends} times {within}; {limits.sends} are usual at most"
         above = _above(place)
         names = sorted(one for one in sent.places if above and _above(one) == above)
         if len(names) > limits.names:
-            return f"it used {len(names)} names below {above} {within}, such as {names[0]}"
+            return f"{who} used {len(names)} names below {above} {within}, such as {names[0]}"
         if len(sent.places) > limits.places:
-            return f"it sent to {len(sent.places)} places {within}; {limits.places} are usual at most"
+            return f"{who} sent to {len(sent.places)} places {within}; {limits.places} are usual at most"
         return None
 
 

@@ -317,8 +317,15 @@ class Runs:
             asked = policy.get(name)
             policy[name] = ceiling if asked is None else min(asked, ceiling)
         if self._budgets.ask_micro_usd is not None:
-            policy["ask_micro_usd"] = self._budgets.ask_micro_usd
+            asked = policy.get("ask_micro_usd")
+            asks = self._budgets.ask_micro_usd
+            policy["ask_micro_usd"] = asks if asked is None else min(asked, asks)
         return policy
+
+    async def principal(self, run: str) -> str | None:
+        """Who asked for a run; None for one that there is not."""
+        first = await asyncio.to_thread(lambda: next(self._reader.events(run=run, limit=1), None))
+        return None if first is None else cast(RunStarted, first.payload).principal
 
     async def cancel(self, principal: Principal, run: RunId, reason: str) -> None:
         """Ask a run to end; it does so at the next decision. Raises when it has already ended."""

@@ -27,13 +27,15 @@ _TOO_LONG = (
     "context window",
 )
 _NO_TOOLS = ("does not support tools", "tools param requires", "tool choice requires")
+_MAX_SAID = 4_000
+"""Characters of a server's words in a message."""
 _NO_CREDIT = ("insufficient_quota", "credit balance is too low")
 
 
 def status_error(name: str, status: int, body: bytes, headers: Mapping[str, str]) -> ModelCallError:
     """The failure that an answer of ``status`` (300 and more) is."""
     said, kinds = _said(body)
-    tail = f": {said}" if said else ""
+    tail = f": {said[:_MAX_SAID]}" if said else ""
     words = f"{kinds} {said}".lower()
     data: dict[str, Any] = {"status": status}
 

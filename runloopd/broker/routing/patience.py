@@ -26,7 +26,7 @@ class Patience:
     breaker_rest_ms: int = 30_000
     """…for this long; then one call may try."""
     detect_ms: int = 150
-    """What looking for Ollama may take."""
+    """What asking a server on this machine which models it has may take."""
     detected_for_ms: int = 60_000
     absent_for_ms: int = 10_000
 

@@ -40,7 +40,7 @@ class Route:
     """One provider with one of its models."""
 
     name: str
-    """Of the provider: under ``models.providers``, ``ollama`` or ``rules``."""
+    """Of the provider: under ``models.providers``, of a server that was found here, or ``rules``."""
     model: str
     kind: str
     provider: ModelProvider

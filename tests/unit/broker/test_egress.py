@@ -7,9 +7,10 @@ from collections.abc import Sequence
 
 import pytest
 
+from runloop.caps.destination import parse_destination
 from runloop.caps.grants import NetRule
 from runloop.errors import RunloopError
-from runloopd.broker.tools.egress import GrantedHosts
+from runloopd.broker.tools.egress import GrantedHosts, OnlyTo
 
 
 def resolves(*addresses: str) -> object:
@@ -67,4 +68,21 @@ async def test_what_is_granted_is_dialled_at_the_address_that_was_judged() -> No
     reader, writer = await egress.connect("a.example", port)
     assert await reader.read() == b"" and noted == [("a.example", port)]
     writer.close()
+    server.close()
+
+
+@pytest.mark.requirement("I6.programs.3")
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.0.0.2"])
+async def test_a_program_that_goes_to_one_place_reaches_no_other_that_is_granted(host: str) -> None:
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    rules = [NetRule(host="127.0.0.1"), NetRule(host="127.0.0.2")]
+    place = parse_destination(f"https://127.0.0.1:{port}/x.git")
+    egress = OnlyTo(place, GrantedHosts(rules))
+    _, writer = await egress.connect("127.0.0.1", port)
+    writer.close()
+    other = (host, port + 1 if host == "127.0.0.1" else port)
+    with pytest.raises(RunloopError) as caught:
+        await egress.connect(*other)
+    assert caught.value.named_code == "cap.denied"
     server.close()

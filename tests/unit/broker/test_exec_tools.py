@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from runloop.testing import ManualClock
+from runloopd.broker.tool_results import MAX_RESULT_BYTES
 from runloopd.broker.toolbox import TOOL_CODES
 from runloopd.broker.tools.bubblewrap import Bubblewrap
 from runloopd.broker.tools.sandbox import Child, Layers, Program, ProgramResult
+from tests.canary import found
 
 from .test_mail import asked, decide
 from .test_tool_ops import VALUE, agent
@@ -181,6 +183,24 @@ async def test_a_secret_reaches_the_program_and_neither_its_words_nor_its_answer
     assert value["result"][0] == "[secret]"
     assert "[secret]" not in value["result"][1]
     assert [used.to for used in world.payloads("secret.used")] == ["program:python3"]
+
+
+@pytest.mark.requirement("K2", "I6.secrets.10")
+@pytest.mark.parametrize("how", ["cut", "lines", "hex"])
+async def test_what_a_program_complains_of_holds_no_part_of_its_secret(world: World, how: str) -> None:
+    world.vault.put(KEY, VALUE)
+    await world.book.state_set(KEY, "memory", ["program:python3"], "operator:1000")
+    said = {
+        # What is kept of its complaints ends in the middle of the secret.
+        "cut": f"'x' * ({MAX_RESULT_BYTES} - {len(VALUE) * 3 // 4}) + value",
+        "lines": "'\\n'.join(value)",
+        "hex": "value.encode().hex(' ')",
+    }[how]
+    script = f"import os,sys;value=os.environ['TOKEN'];sys.stderr.write({said});sys.exit(3)"
+    given = tool("python3", "-c", script, env={"TOKEN": f"{{secret:{KEY}}}"}, secrets=[KEY], effect="read")
+    value = await call(world, given, f'exec = ["python3"]\nsecrets = ["{KEY}"]')
+    assert value["code"] == "tool.failed" and "ended with 3" in value["message"]
+    assert found(VALUE, "".join(value["message"].split()).encode()) == []
 
 
 class Endless:

@@ -260,5 +260,9 @@ def test_what_was_kept_is_the_users_whatever_its_label_says(op: str, label: str 
 def test_the_label_of_an_effect_is_no_evidence() -> None:
     assert whose("tool.call", "send", "web:x", "program:/usr/bin/cat") == OWN
     assert whose("tool.call", "send", "web:x", "POST https://a.example/b") == "web:a.example"
+    for more in (f" query:{'a' * 64} body:{'b' * 64}", "c" * 900 + "… (" + "d" * 64 + ")", "/x y/z"):
+        assert whose("tool.call", "send", "web:x", f"POST https://a.example:8443/b{more}") == (
+            "web:a.example:8443"
+        )
     assert whose("tool.call", "write", "web:x", 'mcp.far.post {"text":"x"}') == "mcp:far"
     assert whose("tool.call", "send", "web:x", None) is None

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -101,6 +103,59 @@ async def test_what_is_not_granted_is_refused_before_a_person_is_asked(tools: Wo
     assert tools.approvals.list() == []
     denied = [audit for audit in tools.payloads("cap.audit") if audit.decision == "denied"]
     assert [audit.capability for audit in denied] == ["fs_rw", "exec", "fs_ro", "net"]
+
+
+KNOCK = """
+import os, socket, sys
+host, port = os.environ["HTTPS_PROXY"].removeprefix("http://").split(":")
+for place in sys.argv[1:]:
+    with socket.create_connection((host, int(port)), 10) as made:
+        made.sendall(f"CONNECT {place} HTTP/1.1\\r\\n\\r\\n".encode())
+        print(made.recv(1000).split()[1].decode())
+"""
+
+
+@pytest.mark.requirement("I6.programs.4")
+async def test_a_person_reads_which_hosts_a_program_may_reach_and_the_record_says_which_it_did(
+    tools: World, folder: Path
+) -> None:
+    server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
+    place = f"localhost:{server.sockets[0].getsockname()[1]}"
+    net = f'net = ["{place}", "other.example", {{ hosts = ["narrow.example"], methods = ["GET"] }}]'
+    caller = await tools.caller(grants(folder, 'exec = ["python3"]', net))
+    argv = ["python3", "-c", KNOCK, place, place, "nobody.example:443", place]
+    args = {"tool": "exec.ask", "args": {"argv": argv, "net": True}}
+    task = tools.begin(caller, "tool.call", args)
+    approval = await asked(tools)
+    sends = json.loads(tools.reader.blob(approval.content_blob))["sends"]
+    assert sends["network"] == sorted([place, "other.example"])
+    assert sends["folders"] == [{"path": str(folder), "writable": True}]
+    await decide(tools)
+    tools.clock.advance(5_000)
+    assert (await within(task)).value["result"]["stdout"].split() == ["200", "200", "403", "200"]
+    server.close()
+    went = [said for said in tools.payloads("cap.audit") if said.capability == "net"]
+    assert [(said.target, said.decision) for said in went] == [(f"CONNECT {place}", "allowed")]
+    assert went[0].reason.endswith("connected 3 times")
+
+
+@pytest.mark.requirement("I6.programs.4")
+async def test_what_reaches_nobody_says_so_and_what_is_granted_by_method_is_not_reached(
+    tools: World, folder: Path
+) -> None:
+    narrow = 'net = [{ hosts = ["narrow.example"], methods = ["GET"] }]'
+    caller = await tools.caller(grants(folder, 'exec = ["id"]', narrow))
+    for tool, args in (("shell.run", {"line": "id"}), ("exec.ask", {"argv": ["id"]})):
+        tools.begin(caller, "tool.call", {"tool": tool, "args": args})
+        approval = await asked(tools)
+        sends = json.loads(tools.reader.blob(approval.content_blob))["sends"]
+        assert sends["network"] == [] and sends["folders"][0]["path"] == str(folder)
+        await decide(tools, "deny")
+    task = tools.begin(caller, "tool.call", {"tool": "exec.ask", "args": {"argv": ["id"], "net": True}})
+    await asked(tools)
+    await decide(tools)
+    tools.clock.advance(5_000)
+    assert "no host is granted" in (await within(task)).value["message"]
 
 
 async def test_a_named_program_runs_once_and_is_found_again_on_record(tools: World, folder: Path) -> None:

@@ -8,8 +8,12 @@ from typing import Any
 
 import pytest
 
+from runloop.caps.policy import Verdict
+from runloop.errors import RefusedError
 from runloop.events import QuotaExceeded
 from runloopd.authority.approvals import Approval
+from runloopd.authority.standing import Scope
+from runloopd.broker.asks import CapabilityError
 from runloopd.broker.calls import Answer, Caller
 from runloopd.broker.tool_testing import ScriptedTools, offer
 from runloopd.broker.toolbox import TOOL_CODES, ToolError
@@ -210,7 +214,7 @@ def _bound(field: str, value: Any) -> Any:
 @pytest.mark.parametrize(
     "swap",
     [
-        _definition, _resource, _budget, _gone,
+        _definition, _secret, _resource, _budget, _gone,
         _bound("agent", "reader"), _bound("bundle", "b" * 64), _bound("tool", "board.pin"),
         _bound("key", "k"), _bound("run", "r"), _bound("secrets", ["runloop/x/y"]),
     ],
@@ -225,7 +229,7 @@ async def test_whatever_was_bound_and_changed_after_the_yes_is_not_executed(
     world.clock.advance(5_000)
     answer = await within(task)
     assert answer.ok is False
-    assert answer.value["code"] in {"approval.voided", "tool.suspended"}
+    assert answer.value["code"] in {"approval.voided", "tool.suspended", "cap.denied"}
     assert tools.calls == []
     assert "hostcall.admitted" not in world.kinds()
 
@@ -254,6 +258,47 @@ async def test_a_right_that_is_revoked_while_a_person_thinks_stops_the_call(
     world.clock.advance(5_000)
     assert (await within(task)).ok is False
     assert tools.calls == []
+
+
+KEY = "runloop/far/key"
+SEND = offer("far.send", {"url": TEXT}, secrets=(KEY,))
+
+
+@pytest.mark.requirement("I6.tools.8")
+@pytest.mark.parametrize(
+    ("url", "goes"),
+    [
+        ("https://far.example/x", True),
+        ("https://FAR.example:443/y", True),
+        ("http://127.0.0.1:8080/x", True),
+        ("http://far.example/x", False),
+        ("https://far.example:8443/x", False),
+        ("https://far.example.evil.example/x", False),
+        ("https://evil.example/far.example", False),
+        ("https://far.example@evil.example/x", False),
+        ("far", False),
+        ("", False),
+    ],
+)
+async def test_a_secret_goes_to_the_place_that_the_arguments_name_and_to_nobody_else(
+    world: World, tools: ScriptedTools, url: str, goes: bool
+) -> None:
+    tools.each.append(SEND)
+    world.vault.put(KEY, "hunter2-hunter2-hunter2")
+    await world.book.state_set(KEY, "memory", ["far.example", "127.0.0.1:8080"], "operator:1000")
+    caller = await world.caller(f'tools = ["far.send"]\nsecrets = ["{KEY}"]')
+    task = begin(world, caller, "far.send", url=url)
+    if not goes:
+        assert (await within(task)).value["code"] == "tool.secrets"
+        assert tools.calls == [] and world.payloads("action.requested") == []
+        return
+    await decide(world)
+    world.clock.advance(5_000)
+    assert (await within(task)).ok
+    (used,) = world.payloads("secret.used")
+    assert used.to == ("127.0.0.1:8080" if "127" in url else "far.example")
+    ((_, _, context),) = tools.calls
+    assert list(context.secrets) == [KEY]
 
 
 # --- once -----------------------------------------------------------------------------------------
@@ -332,6 +377,28 @@ async def test_what_was_done_with_a_result_of_no_use_is_not_done_again(
         answer = await call(world, "notes.keep", caller, path="/a", text="x")
         assert answer.value["code"] == "tool.result"
     assert len(tools.calls) == 1
+
+
+async def test_what_a_tool_said_when_its_end_is_not_known_is_told_and_it_is_not_asked_again(
+    world: World, tools: ScriptedTools
+) -> None:
+    tools.fails.append(ToolError("board.post failed: no such board", outcome="unknown"))
+    first = await approved(world, await world.caller(GRANTS), "board.post", to="all", text="x")
+    assert first.value["code"] == "tool.unknown_outcome"
+    assert "no such board" in first.value["message"]
+    again = await call(world, "board.post", await world.caller(GRANTS, attempt=2), to="all", text="x")
+    assert again.value["code"] == "tool.unknown_outcome"
+    assert len(tools.calls) == 1, "one yes is for once"
+
+
+async def test_a_right_that_hangs_on_the_arguments_is_judged_before_anybody_is_asked(
+    world: World, tools: ScriptedTools
+) -> None:
+    verdict = Verdict(allowed=False, capability="net", target="a.example", reason="not that board")
+    tools.refuses.append(CapabilityError(verdict))
+    answer = await call(world, "board.post", to="all", text="x")
+    assert answer.value["code"] == "cap.denied"
+    assert world.payloads("action.requested") == [] and tools.calls == []
 
 
 async def test_a_tool_that_takes_too_long_is_left_and_its_effect_is_unknown(
@@ -477,6 +544,44 @@ async def test_a_grant_is_for_one_resource_one_tool_one_definition_one_agent_and
     assert not await allowed(world, caller, to="all", text="y")
     tools.each[2] = replace(POST, effect="write", confirm=True, definition="d" * 64)
     assert await allowed(world, caller, to="all", text="z"), "recorded as the same effect"
+
+
+@pytest.mark.requirement("C2")
+async def test_a_grant_is_not_for_a_tool_that_is_lent_a_secret_since(
+    world: World, tools: ScriptedTools
+) -> None:
+    grants = f'{GRANTS}\nsecrets = ["runloop/other/key"]'
+    world.vault.put("runloop/other/key", "hunter2-hunter2-hunter2")
+    tools.each[2] = offer("mcp.board.post", {"to": TEXT}, source="mcp", definition="d" * 64)
+    grants = grants.replace('"board.post"', '"mcp.board.post"')
+    await world.book.state_set("runloop/other/key", "memory", ["mcp:board"], "operator:1000")
+    caller = await world.caller(grants)
+    task = begin(world, caller, "mcp.board.post", to="all")
+    await always(world)
+    await within(task)
+    assert await allowed(world, caller, "mcp.board.post", to="all")
+    tools.each[2] = replace(tools.each[2], secrets=("runloop/other/key",))
+    assert not await allowed(world, caller, "mcp.board.post", to="all")
+
+
+@pytest.mark.requirement("C2")
+async def test_two_scopes_with_one_id_are_two(
+    world: World, tools: ScriptedTools, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An id has 64 bits: an agent that chooses both its calls could look for two that share one."""
+    monkeypatch.setattr(Scope, "name", property(lambda _: "gr_0123456789abcdef"))
+    caller = await world.caller(GRANTS)
+    task = begin(world, caller, "board.post", to="all", text="x")
+    await always(world)
+    await within(task)
+    assert await allowed(world, caller, to="all", text="y")
+    assert not await allowed(world, caller, to="everybody else", text="y")
+    begin(world, caller, "board.post", to="everybody else", text="y")
+    approval = await asked(world)
+    with pytest.raises(RefusedError, match="has the id"):
+        await world.standing.give(OPERATOR, approval, approval.action_digest)
+    (kept,) = world.standing.list()
+    assert kept.scope.resource == 'board.post {"to":"all"}'
 
 
 async def test_a_grant_that_is_taken_back_is_asked_for_again(world: World, tools: ScriptedTools) -> None:

@@ -8,6 +8,7 @@ import json
 import pickle
 import random
 import re
+import textwrap
 from collections.abc import Callable
 from urllib.parse import quote
 
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from runloopd.broker.scrubber import Scrubber
 from runloopd.broker.secrets import Known, Secret
+from tests.canary import found
 
 CANARY = "sk-canary/9+f&Q\"z'<7>\\Zq"
 ENCODINGS: dict[str, Callable[[str], str]] = {
@@ -114,6 +116,34 @@ def benign(rng: random.Random) -> str:
     return rng.choice(kinds)()
 
 
+BREAKS: dict[str, Callable[[str], str]] = {
+    "base64, as the program prints it": lambda text: base64.encodebytes(b"x" * 50 + text.encode()).decode(),
+    "hex, as xxd prints it": lambda text: "\n".join(textwrap.wrap(("78" * 20) + text.encode().hex(), 60)),
+    "hex, byte by byte": lambda text: text.encode().hex(" "),
+    "hex, two by two": lambda text: text.encode().hex(" ", 2).upper(),
+    "a letter on each line": lambda text: "\r\n".join(text),
+    "a line that is too long": lambda text: f"said: {text[:9]}\n        {text[9:]}",
+}
+
+
+@pytest.mark.requirement("K2", "I6.secrets.4")
+@pytest.mark.parametrize("spell", BREAKS.values(), ids=BREAKS)
+def test_a_secret_that_a_program_broke_into_lines_is_found(spell: Callable[[str], str]) -> None:
+    said = f"before\n{spell(CANARY)}\nafter"
+    clean = scrubber().page(said)
+    assert clean.startswith("before\n") and clean.endswith("\nafter") and "[secret]" in clean
+    left = "".join(clean.split())
+    assert not any("".join(encode(CANARY).split()) in left for encode in ENCODINGS.values())
+    assert found(CANARY, left.encode()) == []
+    assert scrubber().value({"at": [said]}) == {"at": [clean]}
+
+
+def test_a_page_of_ordinary_words_is_left_as_it_is() -> None:
+    words = Scrubber([Secret("battery-staple-9", name="n"), Secret("secret", name="m")])
+    said = "the battery\nstaple of nine; se cret\tthings"
+    assert words.page(said) == said
+
+
 @pytest.mark.requirement("K3", "I6.secrets.5")
 def test_ten_thousand_benign_items_pass_untouched() -> None:
     rng = random.Random(1306)
@@ -122,7 +152,7 @@ def test_ten_thousand_benign_items_pass_untouched() -> None:
     items = [benign(rng) for _ in range(10_000)]
     assert [item for item in items if one.text(item) != item] == []
     text = "\n".join(items)
-    assert one.data(text.encode()) == text.encode()
+    assert one.data(text.encode()) == text.encode() and one.page(text) == text
     stream = one.stream()
     assert "".join(stream.feed(text[at : at + 997]) for at in range(0, len(text), 997)) + stream.end() == text
 

@@ -14,9 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from runloop.errors import UsageError
+from runloop.events import SecretSet
 from runloopd.broker.providers.web import Web
 from runloopd.broker.secret_book import check_destination
 from runloopd.broker.secret_ops import MARK
+from runloopd.broker.toolbox import FAMILIES
 from tests.contract.raw_web import RawWeb, answer
 
 from .world import World
@@ -278,6 +280,21 @@ async def test_no_part_of_an_echoed_secret_comes_out_by_cutting_the_answer(world
 )
 def test_destinations_have_one_spelling(given: str, kept: str) -> None:
     assert check_destination(given) == kept
+
+
+@pytest.mark.parametrize("text", [*sorted(FAMILIES), "GIT", "git.", "git:443"])
+def test_a_family_of_tools_is_no_destination(text: str) -> None:
+    with pytest.raises(UsageError) as caught:
+        check_destination(text)
+    assert caught.value.named_code == "secret.destination"
+
+
+async def test_a_family_that_was_a_destination_before_is_none_now(world: World) -> None:
+    fact = SecretSet(name=NAME, store="age", destinations=["git", "a.example"], principal="operator:1000")
+    await world.state(fact)
+    assert world.book.destinations(NAME) == {"a.example"}
+    await world.restart()
+    assert world.book.destinations(NAME) == {"a.example"}
 
 
 @given(st.text(max_size=40))

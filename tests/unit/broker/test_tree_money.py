@@ -7,11 +7,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from runloop.events import HostcallAdmitted, Payload
+from runloop.events import HostcallAdmitted, Payload, RunStarted
 from runloop.ops import OPS
 from runloopd.broker.labels import may_be_private
 from runloopd.broker.quotas import QuotaError, Quotas
 from runloopd.broker.record import Record, Run
+from runloopd.broker.threshold import Threshold
 from tests.unit.pog.facts import ZERO, action_decided, action_requested, delivered, model_called
 
 from .test_tree_budgets import ROOT, history, tree
@@ -104,6 +105,30 @@ def test_a_word_given_to_a_nested_run_holds_for_the_tree() -> None:
     record.fold(history((runs[1], action_decided())))
     assert threshold.pending(10**9) is None and threshold.at(10**9) == 90
     assert run_of(record, runs[1]).tree.threshold is threshold
+
+
+@pytest.mark.requirement("I6.policy.7")
+@pytest.mark.parametrize(
+    ("own", "asked_from"), [(10, 10), (90, 40), (None, 40)], ids=["earlier", "later", "silent"]
+)
+def test_a_nested_opening_has_people_asked_earlier_and_never_later(own: int | None, asked_from: int) -> None:
+    (root, first), *rest = tree()[1]
+    assert isinstance(first, RunStarted)
+    begun = msgspec.structs.replace(first, policy={**first.policy, "ask_micro_usd": 40})
+    says = {} if own is None else {"ask_micro_usd": own}
+    nested = [
+        (run, msgspec.structs.replace(fact, policy=fact.policy | says))
+        for run, fact in rest
+        if isinstance(fact, RunStarted)
+    ]
+    record = folded((root, begun), *nested)
+    assert run_of(record, ROOT).tree.threshold.at(10**9) == asked_from
+
+
+def test_a_yes_outlasts_a_nested_opening_that_would_have_asked_earlier() -> None:
+    threshold = Threshold(100, raised={"ap": (400, 0)})
+    threshold.bring_forward(10)
+    assert threshold.at(1) == 400
 
 
 def test_other_questions_move_no_threshold() -> None:

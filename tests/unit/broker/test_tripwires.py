@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 from typing import Any, cast
 
+import msgspec
 import pytest
 
 from runloopd.broker.tool_testing import ScriptedTools, offer
 from runloopd.broker.tripwires import Limits, TrippedError, Tripwires
 from runloopd.runtime.breaker import Breaker
 from runloopd.runtime.quarantine import Quarantine
+from tests.standard_day import BASELINE, Sent, limits_hold
 
 from .world import OPERATOR, World, until
 
@@ -99,6 +101,39 @@ def test_who_is_held_sends_nothing_and_begins_anew_when_released() -> None:
     assert send(wires) is None
 
 
+class Tree:
+    """Stands for a tree of runs."""
+
+
+@pytest.mark.requirement("P5")
+def test_agents_of_one_run_that_share_a_leak_are_one_leak() -> None:
+    held: dict[str, str] = {}
+    wires, tree = Tripwires(limits=FEW, trip=held.__setitem__, held=held.get), Tree()
+    for number in range(8):
+        wires.outbound(f"agent{number}", "a.example", 120, 0, tree=tree)
+    with pytest.raises(TrippedError, match="its run sent 1080 bytes"):
+        wires.outbound("agent8", "a.example", 120, 0, tree=tree)
+    assert list(held) == ["agent8"]
+    with pytest.raises(TrippedError, match="agent9 sends nothing while agent8 of the same run is suspended"):
+        wires.outbound("agent9", "b.example", 1, 0, tree=tree)
+    wires.outbound("agent9", "b.example", 1, 0, tree=Tree())
+    held.clear()
+    wires.outbound("agent9", "b.example", 1, 0, tree=tree)
+
+
+@pytest.mark.requirement("P5")
+def test_who_trips_alone_silences_its_whole_run_until_it_is_released() -> None:
+    held: dict[str, str] = {}
+    wires, tree = Tripwires(limits=FEW, trip=held.__setitem__, held=held.get), Tree()
+    with pytest.raises(TrippedError, match="writer is suspended"):
+        wires.outbound("writer", "a.example", 501, 0, address=501, tree=tree)
+    with pytest.raises(TrippedError, match="of the same run") as refused:
+        wires.outbound("helper", "b.example", 1, 0, tree=tree)
+    assert "501 bytes" in refused.value.reason and "release writer" in (refused.value.hint or "")
+    held.clear()
+    wires.outbound("helper", "b.example", 1, 0, tree=tree)
+
+
 # --- a day of work --------------------------------------------------------------------------------
 
 
@@ -113,6 +148,23 @@ def test_the_shapes_of_honest_work_trip_nothing(sends: int, places: int, size: i
     for number in range(sends):
         place = f"site{number % places}.org"
         assert send(wires, place, size, number * 500, address=size, private=True) is None
+
+
+@pytest.mark.requirement("P5")
+@pytest.mark.parametrize("times", [1, 10])
+@pytest.mark.parametrize("pace", [1, 100])
+def test_a_recorded_day_of_honest_work_trips_nothing(pace: int, times: int) -> None:
+    stream = Sent.read(BASELINE)
+    assert len({one.agent for one in stream}) >= 2 and len(stream) >= 50
+    assert limits_hold(stream, pace=pace, times=times)
+
+
+@pytest.mark.requirement("P5")
+def test_what_an_honest_agent_would_have_to_do_a_hundred_times_over_is_noticed() -> None:
+    stream = Sent.read(BASELINE)
+    assert not limits_hold(stream, times=100)
+    carried = [msgspec.structs.replace(one, size=20_000, address=0) for one in stream]
+    assert not limits_hold(carried)
 
 
 # --- at the gate ----------------------------------------------------------------------------------
@@ -145,6 +197,19 @@ async def test_a_trip_suspends_the_agent_at_once_and_the_operator_lets_it_go_on(
     await wired.lift(OPERATOR, "writer", "looked at it")
     fresh = await world.caller(GRANTS, node="again")
     assert (await world.call(fresh, "http.fetch", {"url": "https://a.example/"})).ok
+
+
+@pytest.mark.requirement("P5")
+async def test_agents_of_one_run_that_share_a_leak_are_stopped(world: World, wired: Quarantine) -> None:
+    callers = [await world.caller(GRANTS, node=f"n{n}", agent=f"agent{n}") for n in range(10)]
+    answers = [
+        await world.call(caller, "http.fetch", {"url": f"https://a.example/{n}"})
+        for n, caller in enumerate(callers)
+    ]
+    assert [answer.value.get("code") for answer in answers[8:]] == ["tripwire.tripped"] * 2
+    assert len(world.web.requests) == 8
+    await until(lambda: world.payloads("agent.quarantined"))
+    assert [shown["agent"] for shown in wired.show()] == ["agent8"]
 
 
 @pytest.mark.requirement("P4")

@@ -105,6 +105,7 @@ class World:
         self.sources: list[ToolSource] = []
         self.programs: ProgramSandbox | None = None
         self.guests: ToolGuests | None = None
+        self.private_ok: tuple[str, ...] = ()
         self.vault = Kept()
         """Where its secrets lie; ``self.book`` says what they are for."""
         self.deltas: list[Delta] = []
@@ -159,6 +160,7 @@ class World:
             options=self.options,
             objection=self.retractions.objection,
             standing=self.standing,
+            private_ok=self.private_ok,
             sources=self.sources,
             programs=self.programs,
             guests=self.guests,
@@ -190,6 +192,8 @@ class World:
         policy: dict[str, Any] | None = None,
         nodes: list[Any] | None = None,
         agents: dict[str, AgentPin] | None = None,
+        principal: str = "operator:1000",
+        origin: dict[str, Any] | None = None,
     ) -> Event:
         """Start the run."""
         definition = {"nodes": nodes or []}
@@ -203,10 +207,10 @@ class World:
                     agents=agents or {},
                     engine={},
                     policy=policy or {},
-                    principal="operator:1000",
-                    origin={},
+                    principal=principal,
+                    origin=origin or {},
                 ),
-                actor="operator:1000",
+                actor=principal,
                 run=RUN,
             )
         )

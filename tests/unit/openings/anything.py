@@ -109,6 +109,7 @@ def openings(draw: st.DrawFn) -> Opening:
                 Policy,
                 budget_tokens=st.none() | st.integers(0, 2**53 - 1),
                 budget_micro_usd=st.none() | st.integers(0, 10**12),
+                ask_micro_usd=st.none() | st.integers(0, 10**12),
                 timeout_ms=st.none() | durations,
             )
         ),

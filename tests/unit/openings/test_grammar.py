@@ -20,6 +20,9 @@ from tests.unit.openings.conftest import LIBRARY
 UNREAD = {"opening.syntax", "opening.expression", "opening.empty", "opening.depth", "opening.yaml"}
 """Findings of a text that is no sentence of the grammar; all others are about what it says."""
 
+_OF_POLICY = ("budget $", "ask $")
+"""Statements of the table that stand in a policy."""
+
 blanks = st.sampled_from([" ", " ", " ", "\n", "\t", "  # a comment; } {\n", "\r\n"])
 
 
@@ -111,7 +114,7 @@ def test_the_examples_of_the_reference_page_are_read() -> None:
     assert len(rows) > 10
     for statement in filter(None, (one for row in rows for one in row)):
         words = statement.replace("{ … }", "{ exists(a.out) }").replace("…", "words")
-        inside = words.split()[0] in (*brace.BODY,) and not words.startswith("budget $")
+        inside = words.split()[0] in (*brace.BODY,) and not words.startswith(_OF_POLICY)
         body = f"node a = agent:a {{ {words} }}" if inside else f"node a = agent:a; node b = agent:b; {words}"
-        body = f"policy {{ {words} }} node a = agent:a;" if words.startswith("budget $") else body
+        body = f"policy {{ {words} }} node a = agent:a;" if words.startswith(_OF_POLICY) else body
         assert [found.code for found in parse(f"opening x {{ {body} }}").findings] == [], statement

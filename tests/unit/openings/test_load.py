@@ -77,7 +77,7 @@ params:
   text: hello
   size: {type: number, default: 3, description: how big}
   list: {type: list, required: false}
-policy: {budget_tokens: 10, budget_usd: 0.000001, timeout_ms: 7, confirm_external: true}
+policy: {budget_tokens: 10, budget_usd: 0.000001, ask_micro_usd: 5, timeout_ms: 7, confirm_external: true}
 nodes:
   - id: a
     use: agent:a@rust
@@ -100,7 +100,7 @@ artifacts: {save: [b.out]}
         "size": Param(type="number", required=False, default=3, description="how big"),
         "list": Param(type="list", required=False),
     }
-    assert opening.policy == Policy(budget_tokens=10, budget_micro_usd=1, timeout_ms=7)
+    assert opening.policy == Policy(budget_tokens=10, budget_micro_usd=1, timeout_ms=7, ask_micro_usd=5)
     assert a.with_ == {"deep": [{"x": "{{ params.any }}"}], "n": 16, "f": 1, "d": "2020-01-01", "no": "no"}
     assert a.retry == Retry(max_attempts=3, initial_ms=10, max_ms=100, multiplier=1.5, jitter=0.25)
     assert (a.timeout_ms, a.budget_tokens, a.tags) == (5, 6, ("fast",))

@@ -33,8 +33,9 @@ from runloopd.broker.mcp.messages import (
 )
 from runloopd.broker.mcp.names import fault_of, lookalikes
 from runloopd.broker.mcp.questions import asks_secret
-from runloopd.broker.mcp.results import MAX_RESULT, called
+from runloopd.broker.mcp.results import called
 from runloopd.broker.mcp.spec import ServerSpec, checked
+from runloopd.broker.tool_results import MAX_RESULT_BYTES
 from runloopd.broker.toolbox import ToolError
 
 JSON = st.recursive(
@@ -173,14 +174,52 @@ def test_a_servers_resources_and_prompts_have_definitions_of_ours() -> None:
         {"message": "Go on", "schema": {"properties": {"access_token": {}}}},
         {"message": "Your seed phrase, please"},
         {"message": "Karte", "schema": {"properties": {"card_number": {}}}},
+        {"message": "Your p\u0430ssword"},  # Cyrillic a
+        {"message": "Your \u0440\u0430\u0455\u0455word"},
+        {"message": "Your \u03a1ASSW\u039fRD"},  # Greek capitals
+        {"message": "\uff50\uff41\uff53\uff53\uff57\uff4f\uff52\uff44"},  # full width
+        {"message": "\U0001d429\U0001d41a\U0001d42c\U0001d42cword"},  # mathematical bold
+        {"message": "\u1d18\u1d00\ua731\ua731\u1d21\u1d0f\u0280\u1d05"},  # small capitals
+        {"message": "\U0001f1f5\U0001f1ee\U0001f1f3"},  # regional indicators: P I N
+        {"message": "\u24df\u24d0\u24e2\u24e2\u24e6\u24de\u24e1\u24d3"},  # in circles
+        {"message": "pass\u200bword"},
+        {"message": "pa\u00ads\u2060sw\u034ford"},
+        {"message": "p\u0301a\u0300ssword"},
+        {"message": "pa$$w0rd"},
+        {"message": "P4SSW0RD"},
+        {"message": "t0k3n"},
+        {"message": "1ogin"},
+        {"message": "your P1N"},
+        {"message": "p a s s w o r d"},
+        {"message": "P.I.N"},
+        {"message": "passw ord"},
+        {"message": "Go on", "schema": {"properties": {"\u0440assWord": {}}}},
+        {"message": "Go on", "schema": {"properties": {"x": {"enum": ["s\u0435cret"]}}}},
+        {"message": "Ваш пароль"},
+        {"message": "Votre mot de passe"},
+        {"message": "Su contrase\u00f1a"},
+        {"message": "请输入密码"},
+        {"message": "x" * 70_000},
     ],
+    ids=range(34),
 )
 def test_a_question_for_a_secret_is_known_by_any_of_its_words(question: dict[str, Any]) -> None:
     assert asks_secret(Question(question=1, ask=1, **question))
 
 
 @pytest.mark.parametrize(
-    "message", ["Which colour?", "Delete 3 files?", "Which spinning wheel?", "How many?"]
+    "message",
+    [
+        "Which colour?",
+        "Delete 3 files?",
+        "Which spinning wheel?",
+        "How many?",
+        "Which of the 10 items at 14:35?",
+        "Какой цвет?",
+        "Quelle couleur préférez-vous, à 19 € ou 25 £?",
+        "どの色ですか",
+        "A, B or C?",
+    ],
 )
 def test_an_ordinary_question_is_asked(message: str) -> None:
     schema = {"type": "object", "properties": {"choice": {"type": "string", "enum": ["red", "blue"]}}}
@@ -202,7 +241,7 @@ def test_a_result_is_content_or_an_error_with_a_code(answer: Any) -> None:
 
 def test_a_result_that_is_too_large_is_refused() -> None:
     with pytest.raises(ToolError) as caught:
-        called("s", "t", {"content": [{"type": "text", "text": "x" * (MAX_RESULT + 1)}]})
+        called("s", "t", {"content": [{"type": "text", "text": "x" * (MAX_RESULT_BYTES + 1)}]})
     assert caught.value.named_code == "tool.result"
 
 
