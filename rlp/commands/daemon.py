@@ -97,18 +97,18 @@ def stop(session: Session, *, now: bool) -> Exit:
         if session.running() is None:
             session.console.say("no daemon is running")
             return Exit.OK
-        pid = listener(session.paths.socket)
+        pid, kept = served_by(session.paths.socket)
         session.ask("daemon.stop", drain=not now)
     except RefusedError as error:
         if error.named_code != "hello.version":
             raise
         # Another build does not speak with us; the kernel still tells who listens, and SIGTERM drains.
         session.console.say(f"rlp: {error.message}", "yellow")
-        pid = listener(session.paths.socket)
+        pid, kept = served_by(session.paths.socket)
         os.kill(pid, signal.SIGTERM)
     session.hang_up()
     deadline = time.monotonic() + STOP_S
-    while answers(session.paths.socket) or lives(pid):
+    while lives(pid) or (not kept and answers(session.paths.socket)):
         if time.monotonic() >= deadline:
             raise FailedError(
                 f"the daemon is still finishing its work after {STOP_S:g} s",
@@ -116,8 +116,34 @@ def stop(session: Session, *, now: bool) -> Exit:
                 code="daemon.draining",
             )
         time.sleep(0.05)
-    session.console.say("the daemon has stopped")
+    session.console.say(
+        "the daemon has stopped" + ("; systemd starts it when somebody connects" if kept else "")
+    )
     return Exit.OK
+
+
+def served_by(path: Path) -> tuple[int, bool]:
+    """The daemon's process, and whether a service manager keeps its socket and starts it anew: the daemon's
+    lock says so. The kernel names whoever called listen() last, which may be either of the two."""
+    owner = listener(path)
+    try:
+        told, _, kept = path.with_name(path.name + ".lock").read_text().strip().partition(" ")
+    except OSError:
+        return owner, False
+    if not told.isdecimal() or not kept:  # a daemon of an older build names nobody
+        return owner, False
+    pid = int(told)
+    try:
+        ours = pid > 1 and Path(f"/proc/{pid}").stat().st_uid == os.getuid()
+    except OSError:
+        ours = False
+    if not ours:
+        raise RefusedError(
+            f"the daemon behind {path} is process {pid}, which is gone or another user's",
+            hint="systemctl --user status runloop",
+            code="daemon.foreign",
+        )
+    return pid, True
 
 
 def lives(pid: int) -> bool:

@@ -52,8 +52,12 @@ def prepare_directory(path: Path) -> None:
         )
 
 
-def take_lock(path: Path) -> int:
-    """Become the only daemon behind this socket; closing the descriptor lets the next one in."""
+def take_lock(path: Path, *, handed_over: bool = False) -> int:
+    """Become the only daemon behind this socket; closing the descriptor lets the next one in.
+
+    The file then names our process, and says whether a service manager keeps the socket: whoever connects
+    when we have ended starts us anew.
+    """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     except OSError as error:
@@ -67,6 +71,8 @@ def take_lock(path: Path) -> int:
             hint="'rlp daemon status' shows it, 'rlp daemon stop' ends it",
             code="bus.lock",
         ) from error
+    os.ftruncate(descriptor, 0)
+    os.pwrite(descriptor, f"{os.getpid()}{' handed over' if handed_over else ''}\n".encode(), 0)
     return descriptor
 
 
@@ -98,11 +104,24 @@ def adopt(listener: socket.socket, path: Path) -> socket.socket:
     """Take a socket that the service manager listens on for us, if it is the one others will look for, and
     as much ours alone as one that :func:`bind` makes."""
     place = listener.getsockname()
-    status = os.lstat(path) if place == os.fspath(path) else None
+    try:
+        status = os.lstat(path) if place == os.fspath(path) else None
+    except OSError as error:
+        raise RefusedError(
+            f"{path}, which was handed over, is not there any more: {error.strerror}",
+            hint="start the socket unit anew: nobody can connect there",
+            code="bus.handed_over",
+        ) from error
     if status is None:
         raise RefusedError(
             f"the socket that was handed over listens on {place!r}, not on {path}",
             hint="ListenStream= and the home's socket must be the same",
+            code="bus.handed_over",
+        )
+    if not stat.S_ISSOCK(status.st_mode):
+        raise RefusedError(
+            f"{path} is no socket: somebody put another file in its place",
+            hint="who else writes there?",
             code="bus.handed_over",
         )
     if stat.S_IMODE(status.st_mode) != 0o600 or status.st_uid != os.geteuid():

@@ -18,7 +18,7 @@ class Principal:
     bus and decides nothing (attacks.md C10). ``face``: a program outside, which does as little."""
     name: str
     """Unique among live publishers: ``daemon``, ``operator:<uid>#<session>``, ``agent:<name>#<instance>``,
-    ``schedule:<trigger>``, ``mcp:<client>``."""
+    ``schedule:<trigger>``, ``face:<client>``."""
     uid: int = -1
     pid: int = -1
 

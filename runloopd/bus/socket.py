@@ -122,7 +122,8 @@ class SocketServer:
         """Bind and listen. Raises ConflictError where a daemon lives, RefusedError for an unsafe place."""
         loop = asyncio.get_running_loop()
         prepare_directory(self.path)
-        self._lock = take_lock(self.path.with_name(self.path.name + ".lock"))
+        lock = self.path.with_name(self.path.name + ".lock")
+        self._lock = take_lock(lock, handed_over=self._handed_over is not None)
         try:
             if self._handed_over is not None:
                 listener = adopt(self._handed_over, self.path)  # it stays when we go, for the next of us

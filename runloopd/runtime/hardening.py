@@ -129,7 +129,12 @@ def data_in_use(statm: int | None = None) -> int:
 
 
 def drop_capabilities() -> None:
-    """No capability in any set, none to be had again."""
+    """No capability in any set, none to be had again.
+
+    A service manager may have taken them all, and the call that takes them too: then there is nothing to do.
+    """
+    if _has_none():
+        return
     with suppress(HardeningError):
         _prctl(_PR_CAP_AMBIENT, _PR_CAP_AMBIENT_CLEAR_ALL)
     for capability in range(64):
@@ -140,6 +145,18 @@ def drop_capabilities() -> None:
     if _capset_call(_CAP_HEADER, _NO_CAPS) != 0:
         error = ctypes.get_errno()
         raise HardeningError(error, f"capset: {os.strerror(error)}")
+
+
+_CAP_SETS = ("CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb")
+
+
+def _has_none() -> bool:
+    """Whether every set of this thread is empty; False where that cannot be read."""
+    try:
+        told = dict(line.split(":", 1) for line in Path("/proc/thread-self/status").read_text().splitlines())
+        return all(int(told[name], 16) == 0 for name in _CAP_SETS)
+    except (OSError, KeyError, ValueError):
+        return False
 
 
 def harden_worker(
