@@ -74,7 +74,10 @@ WORDS: dict[str, Callable[[Any], str]] = {
     "action.claimed": lambda p: "the approval was used",
     "email.sent": lambda p: f"mail {p.subject!r} went to {', '.join(p.recipients)} by {p.provider}",
     "tool.called": lambda p: f"{p.agent} called {p.tool} on {p.resource}: {TOOL_ENDS[p.outcome]}",
-    "grant.given": lambda p: f"{p.principal} lets {p.agent} use {p.tool} on {p.resource} for good",
+    "grant.given": lambda p: (
+        f"{p.principal} lets {p.agent} use {p.tool} on {p.resource} for good"
+        + (f", for {p.asked_by} alone" if p.asked_by else "")
+    ),
     "grant.revoked": lambda p: f"{p.principal} took the standing grant {p.grant} back",
     "secret.set": lambda p: (
         f"{p.principal} "
@@ -105,6 +108,7 @@ WORDS: dict[str, Callable[[Any], str]] = {
     "agent.transition": lambda p: f"{p.agent} went from {p.before} to {p.after}",
     "agent.quarantined": lambda p: f"{p.name} was quarantined: {p.reason}",
     "agent.released": lambda p: f"{p.principal} released {p.name}: {p.reason}",
+    "agent.stopped": lambda p: f"{p.principal} {p.how} {p.name} in {p.node}.{p.attempt}: {p.reason}",
     "agent.installed": lambda p: (
         f"{p.principal} {_HOW[p.how]} {p.name} {p.agent_version} of {p.publisher or 'this home'}"
         + (" (development key)" if p.dev else "")

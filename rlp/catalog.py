@@ -27,7 +27,7 @@ def openings(session: Session) -> Iterator[tuple[Path, Opening | None]]:
     """Every opening's file with the opening, or with None where it does not load (``rlp plan`` says why)."""
     from openings.load import catalogue, read
 
-    for path in catalogue(session.paths.openings_dirs).values():
+    for path in catalogue(session.openings_dirs).values():
         try:
             yield path, read(path)
         except RunloopError as error:
@@ -71,7 +71,7 @@ def routable(session: Session) -> list[Listing]:
 def _files(session: Session) -> Iterator[Path]:
     """As ``openings.load.catalogue``, without importing a YAML reader."""
     seen: set[str] = set()
-    for directory in session.home.openings_dirs:
+    for directory in session.openings_dirs:
         found = [path for suffix in ("yaml", "yml", "opening") for path in directory.glob(f"*.{suffix}")]
         for path in sorted(found, key=lambda path: path.stem):
             if path.stem not in seen and path.is_file():
@@ -150,9 +150,7 @@ def manifests(session: Session) -> Iterator[tuple[Path, Manifest | RunloopError]
     """
     from runloop.config import shipped
 
-    folders = [
-        file.parent for place in session.paths.agents_dirs for file in sorted(place.glob("*/manifest.toml"))
-    ]
+    folders = [file.parent for place in session.agents_dirs for file in sorted(place.glob("*/manifest.toml"))]
     here = installed(session)
     kept = session.home.kept_dir
     ours = {_name(folder) for folder in folders if folder.parent == shipped("agents")}

@@ -48,13 +48,13 @@ def prepare(
     from openings.validate import check, findings
     from rlp.catalog import agents
 
-    path = find(name, session.paths.openings_dirs)
+    path = find(name, session.openings_dirs)
     source = read_text(path)
     reading = parse(source, name=str(path))
     if reading.opening is None:
         raise OpeningError(reading.findings)
     installed = agents(session)
-    shelf = Shelf(session.paths.openings_dirs)
+    shelf = Shelf(session.openings_dirs)
     nested = nest.gather(reading, shelf)
     ports = {use: installed[use] for use in nest.uses(reading, nested) if use in installed}
     given = dict(params) if isinstance(params, Mapping) else parameters(reading.opening, params)

@@ -7,6 +7,7 @@ daemon is started. Does not know: what is asked of the daemon.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 from rlp.output import Console
@@ -38,13 +39,17 @@ class Session:
         stdin: TextIO | None = None,
         may_ask: bool = True,
         connect_s: float = 5.0,
+        here: bool = True,
     ) -> None:
+        """``here``: whether the openings and agents of the folder the program was started in count. Not for
+        whoever serves others: an editor starts us in whatever somebody opened."""
         self.console = console
         self.environ = environ
         self.stdin = stdin
         self._home = home
         self._may_ask = may_ask
         self._connect_s = connect_s
+        self.here = here
         self._config: Config | None = None
         self._paths: Paths | None = None
         self._client: BlockingClient | None = None
@@ -54,6 +59,11 @@ class Session:
 
     def __exit__(self, *_: object) -> None:
         self.hang_up()
+
+    def for_others(self, console: Console) -> Session:
+        """A session with the same daemon and home, on behalf of somebody who is elsewhere: nobody is asked,
+        and the folder this program stands in does not count."""
+        return Session(console=console, environ=self.environ, home=self._home, may_ask=False, here=False)
 
     @property
     def json(self) -> bool:
@@ -97,6 +107,16 @@ class Session:
             configured = self.config.runtime.socket_path
             self._paths = Paths.resolve(self.environ, home=self._home, socket_path=configured)
         return self._paths
+
+    @property
+    def openings_dirs(self) -> tuple[Path, ...]:
+        """Where openings are looked for on behalf of whoever this session serves."""
+        return self.home.openings_dirs if self.here else self.home.settled_openings_dirs
+
+    @property
+    def agents_dirs(self) -> tuple[Path, ...]:
+        """Where the ports of agents are looked up on behalf of whoever this session serves."""
+        return self.home.agents_dirs if self.here else self.home.settled_agents_dirs
 
     # --- the daemon -------------------------------------------------------------------------------
 

@@ -23,11 +23,10 @@ def words_of(text: str) -> str:
     return text.strip().removeprefix("?").strip()
 
 
-def shelf_of(session: Session) -> list[Path]:
+def shelf_of(session: Session) -> tuple[Path, ...]:
     """Where openings are looked for. Not in the folder the program was started in: an editor starts us in
     whatever somebody opened, and what lies there was perhaps written by somebody else."""
-    here = Path.cwd() / "openings"
-    return [place for place in session.paths.openings_dirs if place != here]
+    return session.home.settled_openings_dirs
 
 
 def refuse(found: Route, *, where: str) -> None:

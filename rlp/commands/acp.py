@@ -13,8 +13,8 @@ __all__ = ["serve"]
 MAX_MESSAGE = 4 * 1024 * 1024
 
 
-def serve(session: Session) -> Exit:
-    """Serve until the editor closes the pipe."""
+def serve(session: Session, *, client: str) -> Exit:
+    """Serve until the editor closes the pipe. ``client``: what it is called on record."""
     import acp
 
     from rlp.serving.acp_agent import EditorAgent
@@ -23,7 +23,7 @@ def serve(session: Session) -> Exit:
     link = Link(session)
     try:
         # The library asks for more than editors do; what is missing it answers with 'no such method'.
-        agent = cast(acp.Agent, EditorAgent(link))
+        agent = cast(acp.Agent, EditorAgent(link, client))
         asyncio.run(acp.run_agent(agent, stdio_buffer_limit_bytes=MAX_MESSAGE))
     finally:
         link.close()

@@ -23,9 +23,10 @@ def approvals(session: Session, *, all: bool) -> Exit:
     """List what waits for a decision."""
     found: list[dict[str, Any]] = session.ask("approvals.list", all=all)["approvals"]
     rows = found if session.json else [_row(approval) for approval in found]
+    others = ("asked by",) if any(held.asker(approval["action"]) for approval in found) else ()
     session.console.rows(
         rows,
-        ("approval", "state", "what", "recipients", "run", "expires"),
+        ("approval", "state", "what", "recipients", *others, "run", "expires"),
         empty="nothing waits for you",
     )
     waiting = [approval for approval in found if approval["state"] == "open"]
@@ -40,6 +41,7 @@ def _row(approval: dict[str, Any]) -> dict[str, Any]:
         "state": _word(approval["state"]),
         "what": held.bare(approval["action"]),
         "recipients": approval["action"].get("recipients"),
+        "asked by": held.asker(approval["action"]) or None,
         "run": (approval["run"] or "")[:8],
         "expires": moment(approval["expires_ms"]) if approval["state"] == "open" else None,
     }
@@ -62,6 +64,13 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
             hint=f"'rlp kb why {found['approval']}' tells how",
             code="approval.state",
         )
+    if always and not session.interactive:
+        # A pipe types nothing out: what is allowed for good is a person's word, never a flag's alone.
+        raise RefusedError(
+            "what is allowed for good is confirmed by its name, typed out at a terminal",
+            hint=f"'rlp approve {found['approval']}' allows it once; with --always, type it in a terminal",
+            code="grant.unasked",
+        )
     content = held.content_of(found)
     if not session.json:
         for line in held.describe(found, content, width=console.width):
@@ -80,7 +89,7 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
 
 def _confirmed(session: Session, found: dict[str, Any], content: bytes, *, yes: bool, always: bool) -> bool:
     """The person's last word at the terminal."""
-    if found.get("op") in installing.WIDENING:
+    if held.widens(found):
         # Not even with --yes: what this machine may do is widened by a word that names it (attacks.md C8).
         return installing.confirm(session, found, content)
     if always:

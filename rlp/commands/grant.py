@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from rlp.session import Session
+from runloop.approval import asker
 from runloop.exits import Exit
 from runloop.quantities import moment
 
@@ -15,16 +16,18 @@ def list_(session: Session, *, agent: str | None) -> Exit:
     """List what is done without asking, by whose word."""
     found = session.ask("grants.list", agent=agent)["grants"]
     rows = found if session.json else [_row(grant) for grant in found]
+    others = ("for",) if any(grant["asked_by"] for grant in found) else ()
     session.console.rows(
         rows,
-        ("grant", "agent", "tool", "effect", "resource", "given"),
+        ("grant", "agent", "tool", "effect", "resource", *others, "given"),
         empty="nothing is allowed for good; 'rlp approve ID --always' allows what waits",
     )
     return Exit.OK
 
 
 def _row(grant: dict[str, Any]) -> dict[str, Any]:
-    return {**grant, "given": f"{moment(grant['given_ms'])} by {grant['principal']}"}
+    given = f"{moment(grant['given_ms'])} by {grant['principal']}"
+    return {**grant, "for": asker(grant) or None, "given": given}
 
 
 def revoke(session: Session, *, grant: str, reason: str) -> Exit:

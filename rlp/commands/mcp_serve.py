@@ -1,15 +1,26 @@
-"""``rlp mcp serve`` and ``rlp mcp expose``: Runloop for MCP clients outside. Nothing listens unless asked."""
+"""``rlp mcp serve`` and ``rlp mcp expose``: Runloop for programs outside. Nothing listens unless asked."""
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import sys
+from collections.abc import Callable, Coroutine
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rlp.session import Session
 from runloop.errors import UsageError
 from runloop.exits import Exit
 
-__all__ = ["expose", "serve"]
+if TYPE_CHECKING:
+    from rlp.serving.link import Link
+
+__all__ = ["expose", "listening", "serve"]
+
+RATE = 20
+"""Requests of one client per second."""
+SHARE = 4
+"""Runs of one client that go on at once, of the 16 there may be."""
 
 
 def expose(session: Session, *, items: tuple[str, ...], hide: bool) -> Exit:
@@ -59,7 +70,9 @@ def serve(
     if stdio:
         return _stdio(session, expose, client)
     if http is not None:
-        return _http(session, http, 20 if rate is None else rate)
+        from rlp.serving.http import serve as serve_mcp
+
+        return listening(session, http, rate, serve_mcp)
     return _tokens(session, new_token, revoke)
 
 
@@ -67,9 +80,10 @@ def _stdio(session: Session, items: tuple[str, ...], client: str) -> Exit:
     import mcp.server.stdio
 
     from rlp.serving.exposed import doors, items_of
+    from rlp.serving.keeper import Caller
     from rlp.serving.limits import Allowance
     from rlp.serving.link import Link
-    from rlp.serving.mcp_face import Caller, McpFace
+    from rlp.serving.mcp_face import McpFace
 
     chosen = items_of(items)
     link = Link(session)
@@ -92,10 +106,20 @@ def _stdio(session: Session, items: tuple[str, ...], client: str) -> Exit:
     return Exit.OK
 
 
-def _http(session: Session, place: str, rate: int) -> Exit:
-    from rlp.serving.http import listener, serve
+class Serve(Protocol):
+    """Serves a face at a socket until a signal says otherwise."""
+
+    def __call__(
+        self, link: Link, door: socket.socket, *, ready: Callable[[str], None], rate: float
+    ) -> Coroutine[Any, Any, None]: ...
+
+
+def listening(session: Session, place: str, rate: int | None, serve: Serve) -> Exit:
+    """Serve a face over HTTP, with the tokens and the allow-list that the ledger has."""
+    from rlp.serving.door import listener
     from rlp.serving.link import Link
 
+    rate = RATE if rate is None else rate
     if rate < 1:
         raise UsageError("--rate is at least 1", hint="requests per second of one client", code="cli.option")
     state = session.ask("face.state")
@@ -106,7 +130,7 @@ def _http(session: Session, place: str, rate: int) -> Exit:
             code="face.token",
         )
     door = listener(place)
-    link = Link(session)
+    link = Link(session, share=SHARE)
 
     def ready(url: str) -> None:
         if session.json:

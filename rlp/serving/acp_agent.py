@@ -18,16 +18,18 @@ from typing import Any
 import acp
 from acp import schema
 
-from rlp.serving.conversation import Conversation, Editor, earlier, sessions
+from rlp.serving.conversation import Conversation, Editor, Said, earlier, sessions
 from rlp.serving.link import Link
 from runloop import __version__
 from runloop.errors import RunloopError
-from runloop.escape import block
+from runloop.escape import block, visible
 
 __all__ = ["EditorAgent"]
 
 MAX_PROMPT = 32_768
 MAX_SESSIONS = 64
+MAX_FILES = 100
+"""Of one prompt, named to the assistant."""
 
 
 @dataclass
@@ -43,8 +45,10 @@ class _Open:
 class EditorAgent:
     """The protocol's agent side. Everything that waits for the daemon does so in a thread of the link's."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Link, client: str = "editor") -> None:
+        """``client``: what the editor is called on record."""
         self._link = link
+        self._name = client
         self._client: acp.Client | None = None
         self._open: dict[str, _Open] = {}
 
@@ -103,8 +107,8 @@ class EditorAgent:
             raise acp.RequestError.invalid_params({"reason": "there is no such session; begin or load one"})
         if mine.busy:
             raise acp.RequestError.invalid_request({"reason": "this session is at work; cancel it first"})
-        text = _words(prompt)
-        if not text.strip() or len(text) > MAX_PROMPT:
+        said = _said(prompt)
+        if not said.text.strip() or len(said.text) > MAX_PROMPT:
             raise acp.RequestError.invalid_params(
                 {"reason": f"a prompt is text of 1 to {MAX_PROMPT} characters"}
             )
@@ -120,7 +124,7 @@ class EditorAgent:
         )
         loop = asyncio.get_running_loop()
         try:
-            reason = await self._link.do(lambda session, _: mine.talk.turn(session, editor, text))
+            reason = await self._link.do(lambda session, _: mine.talk.turn(session, editor, said), self._name)
         except RunloopError as error:
             words = f"{error.message}; {error.hint}" if error.hint else error.message
             await self._say(session_id, acp.update_agent_message_text(shown(words)))
@@ -147,7 +151,7 @@ class EditorAgent:
             del self._open[other]
         if len(self._open) >= MAX_SESSIONS:
             raise acp.RequestError.invalid_request({"reason": "too many sessions are at work"})
-        self._open[name] = _Open(cwd=cwd, talk=Conversation(name, cwd))
+        self._open[name] = _Open(cwd=cwd, talk=Conversation(name, cwd, self._name))
 
     async def _say(self, session_id: str, update: Any) -> None:
         assert self._client is not None
@@ -185,12 +189,8 @@ def shown(text: str) -> str:
     return "\n".join(block(text))
 
 
-def _words(prompt: list[Any]) -> str:
-    """The words of a prompt. What an editor embeds of files is not the user's word: left out."""
-    parts: list[str] = []
-    for part in prompt:
-        if isinstance(part, schema.TextContentBlock):
-            parts.append(part.text)
-        elif isinstance(part, schema.ResourceContentBlock):
-            parts.append(f"({part.name[:200]})")
-    return "\n".join(parts)
+def _said(prompt: list[Any]) -> Said:
+    """The words of a prompt and the files it names. What an editor embeds of files is left out."""
+    typed = [part.text for part in prompt if isinstance(part, schema.TextContentBlock)]
+    files = [visible(part.name)[:200] for part in prompt if isinstance(part, schema.ResourceContentBlock)]
+    return Said("\n".join(typed), tuple(files[:MAX_FILES]))

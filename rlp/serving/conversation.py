@@ -6,8 +6,9 @@ wire (``acp_agent``). Runs in a thread; everything it says goes through :class:`
 
 from __future__ import annotations
 
+import re
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from runloop import approval as held
 from runloop.errors import ConflictError, NotFoundError
 from runloop.escape import block, visible
 
-__all__ = ["Conversation", "Editor", "Past", "Turn", "earlier", "sessions"]
+__all__ = ["Conversation", "Editor", "Past", "Said", "Turn", "as_it_is", "earlier", "sessions"]
 
 WAIT_S = 0.5
 _MAX_LISTED = 50
@@ -43,6 +44,20 @@ class Editor:
     """Set when nobody waits for the turn any more."""
     left: threading.Event
     """Set when the editor is gone altogether: what it began stays, and waits where it must."""
+
+
+class Said(NamedTuple):
+    """A prompt."""
+
+    typed: str
+    """The user's own words."""
+    files: tuple[str, ...] = ()
+    """Names of files the editor put beside them: perhaps somebody else's words."""
+
+    @property
+    def text(self) -> str:
+        """The whole, as the assistant reads it."""
+        return "\n".join((self.typed, *(f"({name})" for name in self.files))) if self.files else self.typed
 
 
 class Turn(NamedTuple):
@@ -66,14 +81,17 @@ class Conversation:
 
     name: str
     cwd: str
+    client: str = "editor"
+    """What the editor is called on record."""
     last: str = ""
     question: tuple[str, str] | None = None
     """Run and promise."""
 
-    def turn(self, session: Session, editor: Editor, text: str) -> schema.StopReason:
-        """Do what ``text`` asks; why the turn ended. Raises what the daemon raises."""
+    def turn(self, session: Session, editor: Editor, said: Said) -> schema.StopReason:
+        """Do what was said; why the turn ended. Raises what the daemon raises."""
         try:
-            run = self._answered(session, text) if self.question is not None else self._begun(session, text)
+            answers = self.question is not None and bool(said.typed.strip())
+            run = self._answered(session, said.typed) if answers else self._begun(session, said)
             return _Watch(session, editor, self, run).to_its_end()
         finally:
             session.hang_up()  # and with it what was subscribed to
@@ -86,9 +104,10 @@ class Conversation:
         self.question = None
         return run
 
-    def _begun(self, session: Session, text: str) -> str:
+    def _begun(self, session: Session, said: Said) -> str:
         from openings.load import find
 
+        text = said.text
         found = routed(session, text)
         refuse(found, where="run it in your terminal")
         # Not from the folder the editor has open: what stands there was perhaps written by somebody else.
@@ -98,18 +117,19 @@ class Conversation:
             given = {"prompt": words_of(text), "continued": self._goes_on(session)}
             wish = prepare(session, str(find(ASSISTANT, shelf_of(session))), given)
         answer = session.ask(
-            "run.submit",
+            "face.submit",
             SUBMIT_S,
+            client=self.client,
             source=wish.source,
             name=wish.opening.name,
             path=str(wish.path),
             params=wish.params,
             openings=dict(wish.nested),
-            origin={
-                "via": f"acp:{self.name}",
+            editor={
+                "session": self.name,
                 "prompt": text,
-                "interactive": True,
                 "cwd": self.cwd,
+                "names_files": bool(said.files),
             },
         )
         self.last = str(answer["run"])
@@ -254,7 +274,7 @@ class _Watch:
             title=visible(held.bare(approval["action"])),
             kind="other",
             status="pending",
-            content=[acp.tool_content(acp.text_block("\n".join(lines)))],
+            content=[acp.tool_content(acp.text_block(as_it_is(lines)))],
         )
         options = [
             schema.PermissionOption(option_id=yes, name="Approve this once", kind="allow_once"),
@@ -331,6 +351,14 @@ def _answer_of(session: Session, run: str) -> str:
         elif event["kind"] == "run.finished" and not answer:
             answer = f"It {payload['outcome']}: run {run}."
     return answer
+
+
+def as_it_is(lines: Sequence[str]) -> str:
+    """Lines in a fence: an editor takes text for Markdown, in which a comment is not seen and an image is
+    fetched, and whoever decides must see what stands there (attacks.md C6, P3)."""
+    longest = max((len(run) for line in lines for run in re.findall("`+", line)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return "\n".join((f"{fence}text", *lines, fence))
 
 
 def _safe(text: str) -> str:

@@ -7,6 +7,7 @@ one that every client takes. Does not know: MCP, tokens, or whether a call is pe
 from __future__ import annotations
 
 import re
+from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
@@ -17,8 +18,10 @@ from runloop.errors import RunloopError
 
 if TYPE_CHECKING:
     from openings.definition import Opening
+    from rlp.serving.link import Link
+    from runloop.clock import Clock
 
-__all__ = ["DEFAULT_AGENT", "Door", "doors", "items_of"]
+__all__ = ["DEFAULT_AGENT", "Door", "Known", "doors", "items_of"]
 
 DEFAULT_AGENT = "errand"
 """Calls a tool of the host for whoever is outside, where the item names no other agent."""
@@ -27,6 +30,8 @@ _TYPES = {
     "text": "string", "string": "string", "number": "number", "boolean": "boolean", "object": "object",
     "list": "array",
 }  # fmt: skip
+_FRESH_MS = 3_000
+_MAX_LISTS = 128
 _UNFIT = re.compile(r"[^A-Za-z0-9_-]")
 
 
@@ -42,6 +47,27 @@ class Door:
     description: str
     schema: dict[str, Any] = field(default_factory=dict)
     reads_only: bool = False
+
+
+class Known:
+    """Lists of doors as they were a moment ago: the daemon judges every call anyway, and files are slow."""
+
+    def __init__(self, link: Link, clock: Clock) -> None:
+        self._link = link
+        self._clock = clock
+        self._lists: OrderedDict[tuple[str, ...], tuple[int, dict[str, Door]]] = OrderedDict()
+
+    async def of(self, items: tuple[str, ...], client: str) -> dict[str, Door]:
+        """The doors of a list, for a client. Raises :class:`RunloopError`."""
+        now = self._clock.now_ms()
+        known = self._lists.get(items)
+        if known is not None and 0 <= now - known[0] < _FRESH_MS:
+            return known[1]
+        found = await self._link.ask(lambda session: doors(session, items), client)
+        self._lists[items] = (now, found)
+        while len(self._lists) > _MAX_LISTS:
+            self._lists.popitem(last=False)
+        return found
 
 
 def items_of(given: Iterable[str]) -> tuple[str, ...]:

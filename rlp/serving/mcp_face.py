@@ -13,7 +13,7 @@ import json
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 from urllib.parse import unquote
 
 import mcp_types as types
@@ -21,17 +21,18 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.shared.exceptions import MCPError
 
-from rlp.serving.exposed import Door, doors
+from rlp.serving.exposed import Door, Known
+from rlp.serving.keeper import Caller
 from rlp.serving.limits import Allowance
 from rlp.serving.link import Busy, Link
-from rlp.serving.outcome import rest_of, start, watch
+from rlp.serving.outcome import file_of, rest_of, start, watch
 from rlp.session import Session
 from runloop import __version__
 from runloop.bundle.json_schema import Schema, read_schema
 from runloop.clock import SystemClock
 from runloop.errors import NotFoundError, RunloopError, UsageError
 
-__all__ = ["Caller", "McpFace"]
+__all__ = ["McpFace"]
 
 Context = ServerRequestContext[Any, Any]
 
@@ -40,19 +41,9 @@ _INSTRUCTIONS = (
     "Runloop: a result with state 'waiting' is not done yet, and nothing you say can do it. Ask "
     "run_result later."
 )
-_FRESH_MS = 3_000
-"""How long a list of doors is used again: the gate judges every call anyway."""
 _REMEMBERED = 100
 """Files of a client's runs that are listed; every file of a run of its own can be read."""
-_MAX_FILE = 8 * 1024 * 1024
 _MAX_CLIENTS = 128
-
-
-class Caller(NamedTuple):
-    """Who asks, and what it may reach."""
-
-    client: str
-    items: tuple[str, ...]
 
 
 class McpFace:
@@ -64,8 +55,7 @@ class McpFace:
         self._link = link
         self._caller = caller
         self._runs = runs
-        self._clock = SystemClock()
-        self._known: OrderedDict[tuple[str, ...], tuple[int, dict[str, Door]]] = OrderedDict()
+        self._known = Known(link, SystemClock())
         self._files: OrderedDict[str, deque[dict[str, Any]]] = OrderedDict()
 
     def server(self) -> Server[Any]:
@@ -88,7 +78,7 @@ class McpFace:
     ) -> types.ListToolsResult:
         caller = self._who(ctx)
         try:
-            found = await self._doors(caller.items)
+            found = await self._known.of(caller.items, caller.client)
         except RunloopError as error:
             raise _protocol(error) from error
         tools = [
@@ -105,7 +95,7 @@ class McpFace:
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         caller = self._who(ctx)
         try:
-            door = (await self._doors(caller.items)).get(params.name)
+            door = (await self._known.of(caller.items, caller.client)).get(params.name)
             if door is None:
                 # The same words whether it exists or not: what is not exposed is nobody's business.
                 raise MCPError(types.INVALID_PARAMS, "there is no such tool here")
@@ -119,13 +109,15 @@ class McpFace:
                 return await self._run(ctx, caller, door, args)
             case "result":
                 _fitting(door, args)
-                return await self._link.ask(lambda session: rest_of(session, caller.client, args["run"]))
+                return await self._link.ask(
+                    lambda session: rest_of(session, caller.client, args["run"]), caller.client
+                )
             case "search":
                 _fitting(door, args)
-                return await self._link.ask(lambda session: session.ask("face.search", **args))
+                return await self._link.ask(lambda session: session.ask("face.search", **args), caller.client)
             case "read":
                 _fitting(door, args)
-                return await self._link.ask(lambda session: session.ask("face.read", **args))
+                return await self._link.ask(lambda session: session.ask("face.read", **args), caller.client)
 
     async def _run(self, ctx: Context, caller: Caller, door: Door, args: dict[str, Any]) -> Any:
         if not self._runs.take(caller.client):
@@ -139,22 +131,11 @@ class McpFace:
 
         def work(session: Session, gone: Any) -> dict[str, Any]:
             run = start(session, caller.client, door, args)
-            return watch(session, run, told, gone, self._link)
+            return watch(session, caller.client, run, told, gone, self._link)
 
-        rest = await self._link.do(work)
+        rest = await self._link.do(work, caller.client)
         self._remember(caller.client, rest.get("artifacts", ()))
         return rest
-
-    async def _doors(self, items: tuple[str, ...]) -> dict[str, Door]:
-        now = self._clock.now_ms()
-        known = self._known.get(items)
-        if known is not None and 0 <= now - known[0] < _FRESH_MS:
-            return known[1]
-        found = await self._link.ask(lambda session: doors(session, items))
-        self._known[items] = (now, found)
-        while len(self._known) > _MAX_CLIENTS:
-            self._known.popitem(last=False)
-        return found
 
     # --- files of runs ----------------------------------------------------------------------------
 
@@ -186,7 +167,9 @@ class McpFace:
         uri = str(params.uri)
         try:
             run, name = _place(uri)
-            one, data = await self._link.ask(lambda session: _file(session, caller.client, run, name))
+            one, data = await self._link.ask(
+                lambda session: file_of(session, caller.client, run, name), caller.client
+            )
         except RunloopError as error:
             raise _protocol(error) from error
         contents: types.TextResourceContents | types.BlobResourceContents
@@ -229,22 +212,6 @@ def _place(uri: str) -> tuple[str, str]:
             "there is no such resource", hint="runloop://run/<run>/artifact/<name>", code="face.resource"
         )
     return parts[0], unquote(parts[2])
-
-
-def _file(session: Session, client: str, run: str, name: str) -> tuple[dict[str, Any], bytes]:
-    rest_of(session, client, run)  # raises for the run of anybody else
-    for event in session.events(run):
-        payload = event["payload"]
-        if event["kind"] == "artifact.created" and event["run"] and payload["name"] == name:
-            if payload["size"] > _MAX_FILE:
-                raise UsageError(
-                    f"it has {payload['size']} bytes, more than are handed out here",
-                    hint="the user can get it with 'rlp artifact'",
-                    code="face.too_large",
-                )
-            data = base64.b64decode(session.ask("blob.get", digest=payload["blob"])["base64"])
-            return payload, data
-    raise NotFoundError("the run has no such file", hint="its result lists them", code="face.resource")
 
 
 def _told(value: Any) -> types.CallToolResult:

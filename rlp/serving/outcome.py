@@ -6,25 +6,38 @@ whoever asks from outside has no person's authority.
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import Any, Literal
 
 from rlp.follow import Follower
 from rlp.prepare import prepare
 from rlp.serving.exposed import Door
 from rlp.serving.link import Link
 from rlp.session import Session
-from runloop.errors import ConflictError, NotFoundError, RunloopError
+from runloop.errors import ConflictError, NotFoundError, RunloopError, UsageError
 
-__all__ = ["SUBMIT_S", "artifact_uri", "rest_of", "start", "watch"]
+__all__ = [
+    "SUBMIT_S",
+    "Rest",
+    "artifact_uri",
+    "file_of",
+    "follow",
+    "read",
+    "rest_of",
+    "start",
+    "take_back",
+    "watch",
+]
 
 SUBMIT_S = 300.0
 WAIT_S = 0.5
 """Longest silence before it is asked again whether anybody still waits."""
 MAX_OUTPUT_CHARS = 256 * 1024
+MAX_FILE = 8 * 1024 * 1024
 _ERRAND = """\
 version: 0
 name: errand
@@ -38,13 +51,25 @@ nodes:
 """
 
 
-def start(session: Session, client: str, door: Door, args: dict[str, Any]) -> str:
-    """Start what stands behind a door, for ``client``; the run's id. Raises what the checks say."""
+def start(
+    session: Session,
+    client: str,
+    door: Door,
+    args: dict[str, Any],
+    *,
+    via: Literal["mcp", "a2a"] = "mcp",
+    context: str | None = None,
+) -> str:
+    """Start what stands behind a door, for ``client``; the run's id. Raises what the checks say.
+
+    ``context``: what the client calls the conversation it belongs to.
+    """
     if door.what == "tool":
         answer = session.ask(
             "face.submit",
             SUBMIT_S,
             client=client,
+            via=via,
             source=_ERRAND.replace("AGENT", door.agent),
             name="errand",
             params={"tool": door.target, "args": args},
@@ -55,6 +80,8 @@ def start(session: Session, client: str, door: Door, args: dict[str, Any]) -> st
         "face.submit",
         SUBMIT_S,
         client=client,
+        via=via,
+        context=context,
         source=wish.source,
         name=wish.opening.name,
         path=str(wish.path),
@@ -65,51 +92,73 @@ def start(session: Session, client: str, door: Door, args: dict[str, Any]) -> st
 
 
 def watch(
-    session: Session, run: str, told: Callable[[int, str], None], gone: threading.Event, link: Link
+    session: Session,
+    client: str,
+    run: str,
+    told: Callable[[int, str], None],
+    gone: threading.Event,
+    link: Link,
 ) -> dict[str, Any]:
     """Follow a run until it ends or waits for a person; then how it stands, see :func:`rest_of`.
 
     ``told`` is given a count and a line for each step. When ``gone`` is set, nobody waits for the answer any
     more: the run is cancelled.
     """
+    rest = follow(session, run, told, gone, link)
+    if gone.is_set() and not link.stopping and not (rest.over or rest.waits):
+        take_back(session, client, run)
+    return rest.told()
+
+
+def follow(
+    session: Session,
+    run: str,
+    told: Callable[[int, str], None],
+    gone: threading.Event,
+    link: Link,
+    *,
+    through: bool = False,
+) -> Rest:
+    """Follow a run until it ends or waits for a person (``through``: not then), or nobody waits any more."""
+    follower = Follower(session, run)
+    rest = Rest(run)
+    steps = 0
     try:
-        return _watched(session, run, told, gone, link)
+        while True:
+            for event in follower.next(WAIT_S):
+                rest.take(event)
+                if line := _step(event):
+                    steps += 1
+                    told(steps, line)
+            if rest.over or (rest.waits and not through) or gone.is_set() or link.stopping:
+                return rest
     finally:
         session.hang_up()  # and with it what was subscribed to
 
 
-def _watched(
-    session: Session, run: str, told: Callable[[int, str], None], gone: threading.Event, link: Link
-) -> dict[str, Any]:
-    follower = Follower(session, run)
-    rest = Rest(run)
-    steps = 0
-    while True:
-        for event in follower.next(WAIT_S):
-            rest.take(event)
-            if line := _step(event):
-                steps += 1
-                told(steps, line)
-        if rest.over or rest.waits:
-            return rest.told()
-        if gone.is_set() and not link.stopping:
-            with suppress(ConflictError):  # it ended meanwhile
-                session.ask("run.cancel", run=run, reason="whoever asked for it cancelled")
-            return rest.told()
-        if link.stopping:
-            return rest.told()
+def take_back(session: Session, client: str, run: str) -> None:
+    """Have a run of ``client`` cancelled, in its own name; nothing where it ended meanwhile."""
+    with suppress(ConflictError):
+        session.ask("face.cancel", client=client, run=run, reason="whoever asked for it cancelled")
 
 
 def rest_of(session: Session, client: str, run: str) -> dict[str, Any]:
     """How a run of ``client`` stands: ``{run, state, ...}``. Raises :class:`NotFoundError` for any other run,
     which for this client does not exist."""
+    return read(session, client, run).told()
+
+
+def read(session: Session, client: str, run: str) -> Rest:
+    """The run of ``client`` as it stands. Raises as :func:`rest_of`."""
     unknown = NotFoundError("you started no such run", hint="give the id of a run of yours", code="face.run")
     try:
         first = session.ask("run.events", run=run, limit=1)
     except RunloopError as error:
         raise unknown from error
     begun: dict[str, Any] = first["events"][0] if first["events"] else {"kind": ""}
-    if begun["kind"] != "run.started" or begun["payload"]["principal"] != f"mcp:{client}":
+    # Ledgers of before say mcp: for the same client.
+    mine = (f"face:{client}", f"mcp:{client}")
+    if begun["kind"] != "run.started" or begun["payload"]["principal"] not in mine:
         raise unknown
     rest = Rest(first["run"])
     try:
@@ -117,7 +166,23 @@ def rest_of(session: Session, client: str, run: str) -> dict[str, Any]:
             rest.take(event)
     finally:
         session.hang_up()  # and with it what was subscribed to
-    return rest.told()
+    return rest
+
+
+def file_of(session: Session, client: str, run: str, name: str) -> tuple[dict[str, Any], bytes]:
+    """A file of a run of ``client``, of those its opening saves: its fact and its bytes. Raises
+    :class:`NotFoundError` for any other, :class:`UsageError` for one that is too large to be handed out."""
+    rest = read(session, client, run)
+    one = rest.files.get(name)
+    if one is None:
+        raise NotFoundError("the run has no such file", hint="its result lists them", code="face.resource")
+    if one["size"] > MAX_FILE:
+        raise UsageError(
+            f"it has {one['size']} bytes, more than are handed out here",
+            hint="the user can get it with 'rlp artifact'",
+            code="face.too_large",
+        )
+    return one, rest.content(session, name)
 
 
 class Rest:
@@ -126,13 +191,22 @@ class Rest:
     def __init__(self, run: str) -> None:
         self.run = run
         self.begun = False
+        self.at_work = False
+        """Whether any of its nodes was begun."""
+        self.at = 0
+        """Ledger id of the newest event it was told of."""
+        self.at_ms = 0
+        self.origin: dict[str, Any] = {}
         self.over: dict[str, Any] | None = None
         self._open: dict[str, str] = {}
         """Approval or promise -> what is waited for, in words."""
         self._outputs: dict[str, Any] = {}
-        self._artifacts: dict[str, dict[str, Any]] = {}
+        self.files: dict[str, dict[str, Any]] = {}
+        """Name -> ``artifact.created`` of what the opening saves. What its agents put away besides, on their
+        way there, is nobody's outside."""
         self._of: dict[str, str] = {}
         self._shown: frozenset[str] = frozenset()
+        self._saved: frozenset[str] = frozenset()
 
     @property
     def waits(self) -> bool:
@@ -142,10 +216,13 @@ class Rest:
     def take(self, event: dict[str, Any]) -> None:
         """Learn from an event, of the run or of one inside it."""
         payload = event["payload"]
+        self.at, self.at_ms = event["id"], event["ts_ms"]
+        self.at_work = self.at_work or event["kind"] == "node.scheduled"
         match event["kind"]:
             case "run.started" if not self.begun:
-                self.begun, self.run = True, event["run"]
-                self._shown = _results(payload["definition"])
+                self.begun, self.run, self.origin = True, event["run"], payload["origin"]
+                self._saved = _saved(payload["definition"])
+                self._shown = self._saved or _last(payload["definition"])
             case "action.requested":
                 # Not what it is in words: those name people by their addresses, for the person in rlp.
                 self._open[payload["approval"]] = f"a decision on {payload['action'].get('kind') or 'it'}"
@@ -161,14 +238,18 @@ class Rest:
                 for port, value in ((payload.get("output") or {}).get("ports") or {}).items():
                     if payload["node"] in self._shown or f"{payload['node']}.{port}" in self._shown:
                         self._outputs[f"{payload['node']}.{port}"] = value
-            case "artifact.created" if event["run"] == self.run:
-                self._artifacts[payload["name"]] = payload
+            case "artifact.created" if event["run"] == self.run and _port(payload) in self._saved:
+                self.files[payload["name"]] = payload
             case "run.finished" if event["run"] == self.run:
                 self.over = payload
                 self._open.clear()
             case "run.finished":
                 for name in [name for name, of in self._of.items() if of == event["run"]]:
                     self._open.pop(name, None)
+
+    def content(self, session: Session, name: str) -> bytes:
+        """The bytes of one of its files."""
+        return base64.b64decode(session.ask("blob.get", digest=self.files[name]["blob"])["base64"])
 
     def told(self) -> dict[str, Any]:
         """``{run, state, waiting?, outputs?, artifacts?, error?}``; ``state``: ``running``, ``waiting``,
@@ -182,7 +263,7 @@ class Rest:
             if error := self.over.get("error"):
                 told["error"] = {key: error.get(key) for key in ("code", "message")}
             told["outputs"] = self._within()
-        if self._artifacts:
+        if self.files:
             told["artifacts"] = [
                 {
                     "name": name,
@@ -190,7 +271,7 @@ class Rest:
                     "media_type": one["media_type"],
                     "size": one["size"],
                 }
-                for name, one in self._artifacts.items()
+                for name, one in self.files.items()
             ]
         return told
 
@@ -200,12 +281,19 @@ class Rest:
         return {"left_out": "the outputs are too large to be told here; the artifacts have them"}
 
 
-def _results(definition: dict[str, Any]) -> frozenset[str]:
-    """Which outputs are the result: the ports an opening saves, else all of its last nodes. What passes
-    between its nodes is nobody's outside."""
-    saved = (definition.get("artifacts") or {}).get("save") or ()
-    if saved:
-        return frozenset(f"{node}.{port}" for node, port in saved)
+def _port(artifact: dict[str, Any]) -> str:
+    """The port a file was made from; empty for one that an agent put away by itself."""
+    return "" if artifact["port"] is None else f"{artifact['node']}.{artifact['port']}"
+
+
+def _saved(definition: dict[str, Any]) -> frozenset[str]:
+    """The ports an opening saves: its result, where it says so."""
+    return frozenset(f"{node}.{port}" for node, port in (definition.get("artifacts") or {}).get("save") or ())
+
+
+def _last(definition: dict[str, Any]) -> frozenset[str]:
+    """Its last nodes, whose outputs are the result where it does not. What passes between its nodes is
+    nobody's outside."""
     nodes = {str(node["id"]) for node in definition.get("nodes", ())}
     begin = {edge["from"][0] for edge in definition.get("edges", ()) if isinstance(edge.get("from"), list)}
     return frozenset(nodes - begin)

@@ -8,15 +8,27 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from runloop.digest import blob_digest
 from runloop.errors import ConflictError, NotFoundError, UsageError
 from runloop.events import Draft, Event, FaceExposed, FaceTokenIssued, FaceTokenRevoked
 from runloopd.journal import Journal
 
-__all__ = ["FACE_KINDS", "Faces", "IssuedToken", "checked_client", "checked_item"]
+__all__ = [
+    "FACE_KINDS",
+    "Faces",
+    "IssuedToken",
+    "asker_of",
+    "checked_client",
+    "checked_item",
+    "first_word",
+    "is_program",
+    "outside",
+    "principal_of",
+]
 
 FACE_KINDS = (FaceExposed.kind, FaceTokenIssued.kind, FaceTokenRevoked.kind)
 MAX_ITEMS = 256
@@ -48,6 +60,43 @@ def checked_client(name: str) -> str:
             code="face.client",
         )
     return name
+
+
+_EDITOR = "face:acp:"
+"""Beginning of the principal of an editor: no name of a client holds a colon, so none can be one."""
+_NAMED = "file:named"
+"""Label of a run whose prompt named files: a name is perhaps somebody else's word."""
+
+
+def principal_of(client: str, *, editor: bool = False) -> str:
+    """Who asks, for the record: each client a principal of its own, an editor where the user sits another."""
+    return f"{_EDITOR if editor else 'face:'}{checked_client(client)}"
+
+
+def outside(principal: str) -> str:
+    """The principal itself where it is a program outside, an editor included; empty for everybody else."""
+    return principal if principal.startswith(("face:", "mcp:")) else ""
+
+
+def asker_of(principal: str, origin: Mapping[str, Any]) -> str:
+    """Who stands behind a run: the program outside that asked for what a fork repeats, else the principal."""
+    named = origin.get("asked_by")
+    return (outside(named) if isinstance(named, str) else "") or principal
+
+
+def is_program(principal: str) -> bool:
+    """Whether what it asks for are a program's words. In an editor, it is the user who types."""
+    return outside(principal) != "" and not principal.startswith(_EDITOR)
+
+
+def first_word(principal: str, origin: Mapping[str, Any]) -> str | None:
+    """Trust label of what a run begins with; None: the user's own words.
+
+    Runs of ledgers that call a client ``mcp:…`` began without one, and are told again as they were.
+    """
+    if principal.startswith("face:") and is_program(principal):
+        return principal
+    return _NAMED if principal.startswith(_EDITOR) and origin.get("names_files") is True else None
 
 
 def checked_item(text: str) -> str:

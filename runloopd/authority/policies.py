@@ -29,6 +29,7 @@ from runloop.digest import canonical
 from runloop.errors import NotFoundError, RefusedError, UsageError
 from runloop.events import Draft, PolicyChanged, Provenance
 from runloop.ids import agent_name
+from runloop.spelling import did_you_mean
 from runloopd.authority.mint import Appender, Mint
 from runloopd.bus.principal import Principal
 
@@ -196,9 +197,13 @@ class Policies:
         fresh.replace(path)
 
     def _known(self, agent: str) -> AgentRights:
-        rights = self._rights().get(agent_name(agent))
+        known = self._rights()
+        rights = known.get(agent_name(agent))
         if rights is None:
-            raise NotFoundError(f"no agent is called {agent!r}", hint="'rlp cap list' names them")
+            raise NotFoundError(
+                f"no agent is called {agent!r}",
+                hint=did_you_mean(agent, known, "'rlp cap list' names them"),
+            )
         return rights
 
     @staticmethod
@@ -206,7 +211,7 @@ class Policies:
         if name not in CAPABILITIES:
             raise UsageError(
                 f"there is no capability {name!r}",
-                hint=f"known: {', '.join(CAPABILITIES)}",
+                hint=did_you_mean(name, CAPABILITIES),
                 code="cap.unknown",
             )
 

@@ -1,20 +1,22 @@
 """Control methods for the outside faces: what programs outside may reach, and what they ask for.
 
-A run that is asked for here has a principal of its own, ``mcp:<client>``, and nobody attends it: whatever
-needs a person waits for one in ``rlp`` (attacks.md C9, C10). What is read here is read with addresses masked.
-Knows nothing of a protocol, and does not decide what is exposed to whom.
+A run that is asked for here has a principal of its own, ``face:<client>``, and nobody attends it: whatever
+needs a person waits for one in ``rlp`` (attacks.md C9, C10). An editor is ``face:acp:<name>``: there the user
+types, and what he wants there is told apart from what he wants in a terminal. What is read here is read with
+addresses masked. Knows nothing of a protocol, and does not decide what is exposed to whom.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import msgspec
 
 from runloop.caps.policy import Policy
-from runloop.errors import UsageError
-from runloopd.authority.faces import Faces, checked_client
+from runloop.errors import NotFoundError, UsageError
+from runloop.ids import RunId
+from runloopd.authority.faces import Faces, principal_of
 from runloopd.broker.ports import KnowledgePort
 from runloopd.broker.toolbox import Offer, ToolSource
 from runloopd.bus.principal import Principal
@@ -37,6 +39,16 @@ class OneToken(Params, frozen=True, kw_only=True):
     name: str
 
 
+class Editor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Where a run was asked for, if the user typed it into an editor."""
+
+    session: Annotated[str, msgspec.Meta(pattern=r"\Ases_[0-9a-f]{1,32}\Z")]
+    prompt: Annotated[str, msgspec.Meta(max_length=65_536)]
+    cwd: Annotated[str, msgspec.Meta(max_length=4_096)]
+    names_files: bool = False
+    """Whether the prompt holds names that the user did not type."""
+
+
 class SubmitFor(Params, frozen=True, kw_only=True):
     client: str
     source: str
@@ -44,6 +56,16 @@ class SubmitFor(Params, frozen=True, kw_only=True):
     path: str | None = None
     params: dict[str, Any] = {}
     openings: dict[str, str] = {}
+    via: Literal["mcp", "a2a"] = "mcp"
+    context: Annotated[str, msgspec.Meta(max_length=128)] | None = None
+    """What the client calls the conversation."""
+    editor: Editor | None = None
+
+
+class CancelFor(Params, frozen=True, kw_only=True):
+    client: str
+    run: str
+    reason: Annotated[str, msgspec.Meta(max_length=500)] = ""
 
 
 class ToolsFor(Params, frozen=True, kw_only=True):
@@ -88,6 +110,7 @@ class FaceMethods:
             ("face.revoke", OneToken, self._revoke, True),
             ("face.tools", ToolsFor, self._tools, True),
             ("face.submit", SubmitFor, self._submit, True),
+            ("face.cancel", CancelFor, self._cancel, True),
             ("face.search", SearchFor, self._search, True),
             ("face.read", ReadFor, self._read, True),
         )
@@ -114,18 +137,29 @@ class FaceMethods:
         return {"tools": [_shown(one) for one in offers if rights.allows("tools", one.name).allowed]}
 
     async def _submit(self, _: Principal, params: SubmitFor) -> Any:
-        client = checked_client(params.client)
         # Not the operator: nothing a face starts is on record as the operator's own word.
-        outside = Principal(kind="face", name=f"mcp:{client}")
+        name = principal_of(params.client, editor=params.editor is not None)
+        outside = Principal(kind="face", name=name)
         wish = Submission(
             source=params.source,
             name=params.name,
             path=params.path,
             params=params.params,
             openings=params.openings,
-            origin={"via": "mcp", "client": client, "interactive": False},
+            origin=_origin(params),
         )
         return {"run": await self._runs.submit(outside, wish)}
+
+    async def _cancel(self, _: Principal, params: CancelFor) -> Any:
+        """In the client's own name, and only what was asked for in it."""
+        name = principal_of(params.client)
+        run = params.run
+        if (await self._runs.principal(run)) != name:
+            raise NotFoundError(
+                "you started no such run", hint="give the id of a run of yours", code="face.run"
+            )
+        await self._runs.cancel(Principal(kind="face", name=name), RunId(run), params.reason)
+        return {"run": run}
 
     async def _search(self, _: Principal, params: SearchFor) -> Any:
         if not params.query.strip():
@@ -135,6 +169,20 @@ class FaceMethods:
 
     async def _read(self, _: Principal, params: ReadFor) -> Any:
         return await self._knowledge.read(params.kind, params.id, raw=False)
+
+
+def _origin(params: SubmitFor) -> dict[str, Any]:
+    if params.editor is None:
+        said = {"via": params.via, "client": params.client, "interactive": False}
+        return said if params.context is None else {**said, "context": params.context}
+    return {
+        "via": f"acp:{params.editor.session}",
+        "client": params.client,
+        "prompt": params.editor.prompt,
+        "interactive": True,
+        "cwd": params.editor.cwd,
+        "names_files": params.editor.names_files,
+    }
 
 
 def _shown(offer: Offer) -> dict[str, Any]:

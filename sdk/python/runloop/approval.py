@@ -10,19 +10,37 @@ from __future__ import annotations
 
 import base64
 import binascii
-from email.message import Message
 from typing import TYPE_CHECKING, Any
 
 from runloop.errors import DivergenceError
 from runloop.escape import block, fold, mixed_scripts
-from runloop.quantities import moment, size
+from runloop.quantities import dollars, moment, size
 from runloop.rmp import topics
 
 if TYPE_CHECKING:
+    from email.message import Message
+
     from runloop.client import BlockingClient
 
-__all__ = ["DECISION_TYPE", "bare", "content_of", "decide", "decision", "describe", "raw_lines"]
+__all__ = [
+    "DECISION_TYPE",
+    "MAX_NOTE_CHARS",
+    "WIDENING",
+    "asker",
+    "bare",
+    "confirming_word",
+    "content_of",
+    "decide",
+    "decision",
+    "describe",
+    "raw_lines",
+    "widens",
+]
 
+WIDENING = ("agent.install", "trust.add", "mcp.add", "mcp.approve")
+"""Effects that widen what this machine does or believes: a plain y is not enough (attacks.md C8)."""
+MAX_NOTE_CHARS = 2_000
+"""Of the words that go with a decision; the daemon keeps no more."""
 DECISION_TYPE = "toolresult.action.decision.v1"
 MAIL = "message/rfc822"
 MAX_BODY_LINES = 400
@@ -31,6 +49,17 @@ MAX_BODY_LINES = 400
 def bare(action: dict[str, Any]) -> str:
     """One line on what the action is, for lists and for people who cannot be asked."""
     return " ".join(str(action.get("summary") or action.get("kind") or "an action").split())
+
+
+def widens(approval: dict[str, Any]) -> bool:
+    """Whether a yes to it takes :func:`confirming_word`, typed out."""
+    return approval.get("op") in WIDENING
+
+
+def confirming_word(approval: dict[str, Any]) -> str:
+    """The word that says yes where a plain one is not enough."""
+    action = approval["action"]
+    return str(action.get("name") or action.get("publisher") or "yes")
 
 
 def content_of(approval: dict[str, Any]) -> bytes:
@@ -69,12 +98,14 @@ def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> li
             ("run", f"{approval.get('run', '?')}, node {approval.get('node', '?')}"),
             ("leaves to", str(action.get("resource", "?"))),
         ]
+    if program := asker(action):
+        rows.append(("asked by", program))
     if private := _private(action.get("private")):
         rows.append(("may hold", private))
     if heard := _heard(str(approval.get("label") or action.get("heard") or "")):
         rows.append(("asked after", heard))
     if action.get("amount_micro_usd"):
-        rows.append(("costs", f"{action['amount_micro_usd'] / 1_000_000:.6f} USD"))
+        rows.append(("costs", dollars(action["amount_micro_usd"])))
     if approval.get("expires_ms"):
         rows.append(("expires", moment(approval["expires_ms"])))
     rows.append(("content", f"{size(len(content))}, BLAKE3 {approval.get('content_blob', '')[:16]}"))
@@ -94,7 +125,18 @@ def describe(approval: dict[str, Any], content: bytes, *, width: int = 80) -> li
     return [*lines, *shown, "  " + "-" * min(width - 2, 72)]
 
 
+def asker(action: dict[str, Any]) -> str:
+    """Who started the run that asks, where that was not the user; empty where it was."""
+    kind, _, name = str(action.get("asked_by") or "").partition(":")
+    if kind == "face" and name.startswith("acp:"):
+        return f"you, in the editor {name.removeprefix('acp:')}"
+    if kind in ("face", "mcp"):
+        return f"the program {name}, from outside"
+    return f"the {kind} {name}" if kind else ""
+
+
 _STRANGERS = {
+    "face": "being told to by a program outside",
     "import": "reading what was imported: mails, notes and contacts hold other people's words",
     "file": "reading files, which may hold other people's words",
     "web": "reading a web page",

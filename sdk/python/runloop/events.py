@@ -18,6 +18,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from runloop.errors import UsageError
+from runloop.spelling import did_you_mean
 
 __all__ = [
     "KINDS",
@@ -31,6 +32,7 @@ __all__ = [
     "AgentQuarantined",
     "AgentReleased",
     "AgentRemoved",
+    "AgentStopped",
     "AgentTransition",
     "ArtifactCreated",
     "CalendarUpserted",
@@ -611,7 +613,8 @@ class ModelCalled(Payload, frozen=True, kw_only=True):
     route: str = ""
     """Why this model was asked, in words; empty in records of before."""
     source: str = "asked"
-    """``asked``, ``cache`` (an equal request was answered before) or ``cassette``."""
+    """``asked``, ``cache`` (an equal request was answered before), ``cassette``, or ``check`` (somebody looked
+    whether it answers)."""
     tool_calls: int = 0
     """Functions it asked for."""
     saved_micro_usd: int = 0
@@ -707,6 +710,7 @@ class GrantGiven(Payload, frozen=True, kw_only=True):
     """A person allowed one tool on one resource for good."""
 
     kind: ClassVar[str] = "grant.given"
+    version: ClassVar[int] = 2
     grant: str
     agent: str
     bundle: str
@@ -718,6 +722,8 @@ class GrantGiven(Payload, frozen=True, kw_only=True):
     approval: str
     """The question it was given with."""
     principal: str
+    asked_by: str = ""
+    """The program outside whose runs it is for (``face:<client>``); empty: for those of the user."""
 
 
 class GrantRevoked(Payload, frozen=True, kw_only=True):
@@ -980,6 +986,21 @@ class AgentReleased(Payload, frozen=True, kw_only=True):
     name: str
     reason: str
     principal: str
+
+
+class AgentStopped(Payload, frozen=True, kw_only=True):
+    """The operator ended the process of an agent at work; stated before it is ended."""
+
+    kind: ClassVar[str] = "agent.stopped"
+    name: str
+    how: Literal["killed", "restarted"]
+    """``killed``: the attempt fails with ``guest.killed``, and the opening's retry decides what follows.
+    ``restarted``: it goes on in a fresh process, from its record."""
+    reason: str
+    principal: str
+    node: str
+    """The node whose attempt it is, or on whose behalf the agent served a tool."""
+    attempt: int
 
 
 class AgentInstalled(Payload, frozen=True, kw_only=True):
@@ -1254,6 +1275,7 @@ KINDS: dict[str, type[Payload]] = {
         AgentTransition,
         AgentQuarantined,
         AgentReleased,
+        AgentStopped,
         AgentInstalled,
         AgentRemoved,
         AgentIndexSeen,
@@ -1287,6 +1309,7 @@ UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = 
     ("hostcall.admitted", 1): _unchanged,
     ("model.called", 1): _unchanged,
     ("model.called", 2): _unchanged,
+    ("grant.given", 1): _unchanged,
 }
 """``(kind, version)`` -> converter to the next version: pure, from the fields as that version had them (a
 copy it may change) to the fields of the next. Rows are never rewritten. A kind that changes gets a new
@@ -1376,7 +1399,7 @@ def decode_payload(kind: str, value: Any, version: int | None = None) -> Payload
     if known is None:
         raise UsageError(
             f"unknown event kind {kind!r}",
-            hint="docs/reference/events.md lists them, such as contact.upserted",
+            hint=did_you_mean(kind, KINDS, "docs/reference/events.md lists them, such as contact.upserted"),
             code="event.kind",
         )
     if version is not None and version != known.version:
