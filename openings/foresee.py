@@ -26,8 +26,8 @@ from runloop.events import (
 __all__ = ["HOST_SIDE", "demand_of", "foreseen", "is_cut", "is_host_side"]
 
 HOST_SIDE = frozenset({"guest.breach", "guest.crashed", "guest.deadline", "guest.killed"})
-"""Ends of an attempt that the wall clock, the machine or the operator decided, not the guest: its calls can be
-compared, its end cannot."""
+"""Ends of an attempt that the wall clock, the machine or the operator decided, not the guest: its calls can
+be compared, its end cannot."""
 
 
 def is_host_side(finished: NodeFinished) -> bool:

@@ -23,6 +23,7 @@ from runloop.digest import blob_digest
 from runloop.errors import ConflictError, NotFoundError, UsageError
 from runloop.events import Event
 from runloop.ids import RunId
+from runloop.spelling import did_you_mean
 
 __all__ = ["Reader", "SignedHead"]
 
@@ -152,8 +153,11 @@ class Reader:
         if low in found:
             return RunId(low)
         if not found:
+            near = self._all(self._sql["runs_with_prefix"], {"low": low[:3], "high": low[:3] + "~"})
             raise NotFoundError(
-                f"no run is named {prefix!r}", hint="'rlp runs' lists them", code="run.absent"
+                f"no run is named {prefix!r}",
+                hint=did_you_mean(low, [run[: len(low)] for (run,) in near], "'rlp runs' lists them"),
+                code="run.absent",
             )
         if len(found) > 1:
             raise ConflictError(

@@ -56,6 +56,7 @@ _ROOTS = frozenset(
         "agent.transition",
         "agent.quarantined",
         "agent.released",
+        "agent.stopped",
         "agent.installed",
         "agent.removed",
         "agent.index_seen",

@@ -73,8 +73,8 @@ from runloopd.broker.statements import Statements
 from runloopd.broker.survey import Survey
 from runloopd.broker.talk import Talk
 from runloopd.broker.toolbox import ToolSource
-from runloopd.broker.tools.bubblewrap import Bubblewrap
 from runloopd.broker.tools.changes import Changes
+from runloopd.broker.tools.choosing import chosen_sandbox
 from runloopd.broker.tools.host import host_tools
 from runloopd.broker.tripwires import Tripwires
 from runloopd.broker.vault import places_of
@@ -97,6 +97,9 @@ from runloopd.gateway.imports import ImportMethods
 from runloopd.gateway.mcp import rows as mcp_rows
 from runloopd.gateway.memory import MemoryMethods
 from runloopd.gateway.methods import Row
+from runloopd.gateway.metrics import rows as metric_rows
+from runloopd.gateway.metrics import sources as metric_sources
+from runloopd.gateway.names import Names
 from runloopd.gateway.promises import PromiseMethods
 from runloopd.gateway.providers import ProviderMethods
 from runloopd.gateway.retractions import rows as retraction_rows
@@ -105,12 +108,15 @@ from runloopd.gateway.triggers import TriggerMethods
 from runloopd.gateway.upkeep import rows as upkeep_rows
 from runloopd.gateway.whatif import rows as whatif_rows
 from runloopd.journal import Journal
+from runloopd.observe.metrics import Metrics
+from runloopd.observe.tally import Tally
 from runloopd.runs.attempts import BusAttempts
 from runloopd.runs.fork import Forks
 from runloopd.runs.guests import ToolAgents
 from runloopd.runs.hearing import Branches
 from runloopd.runs.replayer import LedgerSource, Replayer
 from runloopd.runs.service import Runs
+from runloopd.runs.stops import Stops
 from runloopd.runs.trial import Trial
 from runloopd.runtime.breaker import Breaker
 from runloopd.runtime.indexes import Indexes
@@ -377,6 +383,7 @@ class Daemon:
                 )
                 + list(ProviderMethods(self._survey).rows())
                 + list(SecretMethods(self._secrets, self._secret_book).rows())
+                + self._metric_rows(attempts, approvals, gate.promises, registry, unfinished)
                 + self._fork_rows(scans, registry, attempts, quotas)
                 + list(
                     whatif_rows(
@@ -402,6 +409,7 @@ class Daemon:
             approvals.expire_loop(),
             gate.promises.expire_loop(),
             knowledge.follow(),
+            self._names(knowledge).follow(),
             self._programs.prepare(),
             self._prepare_agents(registry, attempts),
         )
@@ -454,8 +462,10 @@ class Daemon:
                 home=paths.home,
             )
         )
-        self._survey = Survey(models, self._clock)
-        programs = self._programs = self._own(Bubblewrap((*own_places(paths), paths.run_dir)))
+        self._survey = Survey(models, self._clock, journal)
+        programs = self._programs = self._own(
+            chosen_sandbox(config.security, (*own_places(paths), paths.run_dir), paths.run_dir)
+        )
         mail = MailBroker.configured(
             config.mail, outbox=paths.outbox, user=getpass.getuser(), secrets=secrets
         )
@@ -487,6 +497,7 @@ class Daemon:
             knowledge=knowledge,
             on_delta=self._show,
             clock=self._clock,
+            authorities=config.security.web_authorities,
         )
         self._sources: list[ToolSource] = [*host, self._mcp.source]
         return self._own(
@@ -557,6 +568,20 @@ class Daemon:
         )
         return self._bus_methods.rows()
 
+    def _names(self, knowledge: LedgerKnowledge) -> Names:
+        """What a shell offers behind ``rlp``."""
+        return Names(
+            self._paths.names_file,
+            self._journal,
+            knowledge.query,
+            {
+                "grant": lambda: ((one.id, one.scope.tool) for one in self._standing.list()),
+                "secret": lambda: ((name, "") for name in self._secret_book.entries()),
+                "server": lambda: ((str(one["server"]), "") for one in self._mcp.keeper.listed()),
+                "provider": lambda: ((name, "") for name in self._config.models.providers),
+            },
+        )
+
     def _fork_rows(
         self, scans: Reader, registry: Registry, attempts: BusAttempts, quotas: Quotas
     ) -> list[Row]:
@@ -572,6 +597,39 @@ class Daemon:
             quotas=quotas,
         )
         return list(fork_rows(forks, scans))
+
+    def _metric_rows(
+        self,
+        attempts: BusAttempts,
+        approvals: Approvals,
+        promises: Promises,
+        registry: Registry,
+        unfinished: list[Event],
+    ) -> list[Row]:
+        """What agents at work use, and the operator's hand on them."""
+        journal, runtime, under_way = self._journal, self._runtime, attempts.under_way
+        tally = Tally()
+        tally.restore(unfinished)
+        metrics = self._own(
+            Metrics(
+                metric_sources(
+                    registry=registry,
+                    runtime=runtime,
+                    under_way=under_way,
+                    approvals=approvals,
+                    promises=promises,
+                    quarantine=self._quarantine,
+                    journal=journal,
+                    bus=self._bus,
+                    runs=self._runs.active,
+                ),
+                tally=tally,
+                now_ms=self._clock.now_ms,
+            )
+        )
+        journal.listen(metrics.heard)
+        stops = Stops(under_way=under_way, runtime=runtime, journal=journal, void=approvals.void)
+        return list(metric_rows(metrics, stops))
 
     def _trigger_rows(self, journal: Journal, scans: Reader, knowledge: LedgerKnowledge) -> list[Row]:
         """What starts runs by itself; restored and set going once everything else stands."""

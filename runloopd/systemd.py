@@ -34,8 +34,8 @@ def take_listener(environ: MutableMapping[str, str]) -> socket.socket | None:
             hint="leave one ListenStream= in the socket unit",
             code="systemd.sockets",
         )
-    os.set_inheritable(_FIRST, False)
     try:
+        os.set_inheritable(_FIRST, False)
         listener = socket.socket(fileno=_FIRST)
         listens = listener.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
     except OSError as error:

@@ -30,7 +30,8 @@ class ProviderMethods:
         """The methods."""
         return (("provider.list", ListProviders, self._list, True),)
 
-    async def _list(self, _: Principal, params: ListProviders) -> Any:
+    async def _list(self, principal: Principal, params: ListProviders) -> Any:
         if not params.check:
             return {"providers": await self._survey.rows()}
-        return {"providers": [row async for row in self._survey.checked(spend=params.spend)]}
+        rows = self._survey.checked(spend=params.spend, actor=principal.label)
+        return {"providers": [row async for row in rows]}

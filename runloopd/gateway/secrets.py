@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from runloop.errors import NotFoundError
+from runloop.spelling import did_you_mean
 from runloopd.broker.secret_book import SecretBook, SecretEntry, check_destination
 from runloopd.broker.secrets import Held, Secret, SecretStore, check_name
 from runloopd.bus.principal import Principal
@@ -96,7 +97,9 @@ class SecretMethods:
             where = await asyncio.to_thread(self._store.place_of, name)
             if where is None and name not in self._book.entries():
                 raise NotFoundError(
-                    f"there is no secret {name}", hint="'rlp secret list' shows them", code="secret.missing"
+                    f"there is no secret {name}",
+                    hint=did_you_mean(name, self._book.entries(), "'rlp secret list' shows them"),
+                    code="secret.missing",
                 )
             # Stated first: whatever happens then, no agent is lent it any more.
             if name in self._book.entries():

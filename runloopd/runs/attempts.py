@@ -49,6 +49,7 @@ from runloopd.bus.principal import DAEMON
 from runloopd.journal import Journal
 from runloopd.runs.answers import ResumingAnswerer
 from runloopd.runs.guests import ToolAgents
+from runloopd.runs.underway import UnderWay
 from runloopd.runtime.exchange import request
 from runloopd.runtime.failures import BREACH
 from runloopd.runtime.mailbox import Mailbox, Order
@@ -182,20 +183,25 @@ class BusAttempts:
         self._narrowed = narrowed
         self._replies: dict[str, asyncio.Future[dict[str, Any]]] = {}
         self._bounds: dict[str, asyncio.Task[Policy]] = {}
+        self.under_way = UnderWay()
+        """The attempts that are made now."""
         bus.subscribe("rlp/runs/*", self._replied, principal=DAEMON)
 
     async def perform(self, run: str, started: Event, scheduled: Event) -> None:
         """See the protocol. Raises only when the end could not be recorded, or when cancelled."""
         this = cast(NodeScheduled, scheduled.payload)
         pin = cast(RunStarted, started.payload).agents[base(this.node)]
-        try:
-            result = await self._execute(run, this, pin, started, scheduled)
-        except RunloopError as error:
-            log.warning("attempt_failed", run=run, node=this.node, code=error.named_code, why=error.message)
-            result = {"ok": False, "error": _as_json(error), "output": None, "fuel": 0, "calls": 0}
-        heard = self._gate.heard(run, this.node, this.attempt)
-        finished = _finished(this, result)
-        await self._journal.append(self._draft(run, scheduled, pin, finished, also=heard))
+        with self.under_way.made((run, this.node, this.attempt), pin.name, scheduled.id) as made:
+            try:
+                result = await self._execute(run, this, pin, started, scheduled)
+            except RunloopError as error:
+                log.warning(
+                    "attempt_failed", run=run, node=this.node, code=error.named_code, why=error.message
+                )
+                result = {"ok": False, "error": _as_json(error), "output": None, "fuel": 0, "calls": 0}
+            causes = (*self._gate.heard(run, this.node, this.attempt), *made.stated)
+            finished = _finished(this, result)
+            await self._journal.append(self._draft(run, scheduled, pin, finished, also=causes))
 
     def forget(self, run: str) -> None:
         """The run is over: its token is dropped, never to be used again."""
@@ -218,6 +224,7 @@ class BusAttempts:
         token = await self._node_token(run, this, agent, started, scheduled)
         # Compiling takes its time, and who was stopped meanwhile held no token yet that could be voided.
         await self._quarantine.check(pin.name)
+        self.under_way.heed((run, this.node, this.attempt))
         self._registry.object_to(pin)
         caller = Caller(
             run=run,
@@ -260,6 +267,7 @@ class BusAttempts:
         key = (run, order.node, order.attempt)
         reply_to = topics.run_reply(run, order.node, order.attempt)
         reply: asyncio.Future[dict[str, Any]] = asyncio.get_running_loop().create_future()
+        self.under_way.waits(key, reply)
         self._replies[reply_to] = reply
 
         def failed(error: RunloopError) -> None:

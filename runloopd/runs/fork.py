@@ -33,6 +33,7 @@ from runloop.events import (
 )
 from runloop.ids import RunId, new_run_id
 from runloop.spelling import did_you_mean
+from runloopd.authority.faces import asker_of, outside
 from runloopd.broker.quotas import Quotas
 from runloopd.bus.principal import Principal
 from runloopd.journal import Journal
@@ -366,7 +367,11 @@ def _machine(versions: Mapping[str, Any]) -> dict[str, Any]:
 
 def _origin(origin: RunStarted, wish: ForkWish, agents: Any) -> dict[str, Any]:
     dev = sorted({agent.manifest.name for agent in agents if agent.dev})
+    # Whoever forks it, what a program outside said in it stays that program's word, and so do its wishes.
+    asker = outside(asker_of(origin.principal, origin.origin))
+    foreign = {"asked_by": asker, "names_files": origin.origin.get("names_files")} if asker else {}
     return {
+        **foreign,
         "via": "cli",
         "prompt": None,
         "interactive": False,

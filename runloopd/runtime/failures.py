@@ -15,9 +15,11 @@ __all__ = [
     "BREACH",
     "CRASHED",
     "FLAPPING",
+    "KILLED",
     "MAX_RECOVERIES",
     "NO_WORKER",
     "RESERVED",
+    "RESTARTED",
     "RETRYABLE",
     "FailureClass",
     "failure_class",
@@ -30,6 +32,10 @@ BREACH = "guest.breach"
 """The worker spoke out of turn, lied about its fuel or made a forbidden system call."""
 CRASHED = "guest.crashed"
 """The worker died, or ended without a result: the engine, the kernel or somebody's signal."""
+KILLED = "guest.killed"
+"""The operator ended the attempt; whether it is made again is the opening's own matter."""
+RESTARTED = "guest.restarted"
+"""The operator ended the worker, for the attempt to go on in another one: the end of no attempt."""
 NO_WORKER = "guest.no_worker"
 """Nothing of the guest was ever executed: there was no process, or it could not be sandboxed."""
 
@@ -50,11 +56,12 @@ def failure_class(code: str) -> FailureClass:
     """The class of an end that the runtime stated as ``code``; what a guest says of itself is permanent."""
     if code == BREACH:
         return FailureClass.BREACH
-    return FailureClass.TRANSIENT if code == CRASHED else FailureClass.PERMANENT
+    return FailureClass.TRANSIENT if code in (CRASHED, RESTARTED) else FailureClass.PERMANENT
 
 
-RETRYABLE = frozenset({"guest.deadline", CRASHED, NO_WORKER})
-"""Ends after which another attempt of the node may fare better: the clock or the machine had its part."""
+RETRYABLE = frozenset({"guest.deadline", CRASHED, KILLED, NO_WORKER})
+"""Ends after which another attempt of the node may fare better: the clock, the machine or a person had their
+part."""
 
 RESERVED = frozenset(
     {
@@ -67,7 +74,9 @@ RESERVED = frozenset(
         "quota.exceeded",
         BREACH,
         CRASHED,
+        KILLED,
         NO_WORKER,
+        RESTARTED,
     }
 )
 """Codes that only the host states; a guest that claims one is recorded as ``guest.error``."""

@@ -31,7 +31,7 @@ from runloopd.authority.mint import Mint
 from runloopd.bus.principal import Principal
 from runloopd.journal import Journal
 from runloopd.runtime.breaker import Breaker
-from runloopd.runtime.failures import FLAPPING
+from runloopd.runtime.failures import FLAPPING, RESTARTED
 from runloopd.runtime.lifecycle import Trigger
 
 __all__ = ["KINDS", "AgentQuarantinedError", "Quarantine"]
@@ -270,6 +270,8 @@ def _failure(event: Event) -> tuple[str, str] | None:
         agent = event.provenance.agent
         return (agent, f"{payload.error.code}: {payload.error.message}") if agent else None
     if isinstance(payload, AgentTransition) and payload.trigger == Trigger.RECOVER:
+        if payload.reason.startswith(f"{RESTARTED}:"):
+            return None  # a person's doing, and a code that no guest can claim
         return payload.agent, payload.reason  # a crash that another worker made up for is a crash
     return None
 

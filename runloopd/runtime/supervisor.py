@@ -15,6 +15,7 @@ import stat
 import subprocess
 import sys
 from collections.abc import Awaitable, Callable, Collection
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -32,10 +33,18 @@ from runloopd.runtime.engine import (
     engine_version,
     wasmtime_version,
 )
-from runloopd.runtime.failures import MAX_RECOVERIES, NO_WORKER, FailureClass, failure_class
+from runloopd.runtime.failures import (
+    CRASHED,
+    MAX_RECOVERIES,
+    NO_WORKER,
+    RESTARTED,
+    FailureClass,
+    failure_class,
+)
 from runloopd.runtime.hardening import MANDATORY, OPTIONAL
 from runloopd.runtime.lifecycle import State, Trigger, move
 from runloopd.runtime.orders import AttemptOrder, AttemptResult, GuestLimits
+from runloopd.runtime.places import Place, Places
 from runloopd.runtime.session import Session, Waiting
 from runloopd.runtime.workers import Worker, ZygoteGone, ZygoteProcess
 
@@ -128,6 +137,8 @@ class Runtime:
         self._making: set[asyncio.Task[None]] = set()
         self._count = 0
         self._closed = False
+        self.places = Places()
+        """Every execution under way."""
 
     @property
     def engine(self) -> dict[str, int | str]:
@@ -142,6 +153,16 @@ class Runtime:
     def workers(self) -> int:
         """Living workers."""
         return len(self._workers)
+
+    @property
+    def spares(self) -> int:
+        """Workers that wait for an order."""
+        return len(self._spares)
+
+    @property
+    def zygote_pid(self) -> int | None:
+        """The process that workers are forked from; None while there is none."""
+        return None if self._zygote is None or not self._zygote.alive else self._zygote.pid
 
     async def start(self) -> None:
         """Start the zygote and prove the sandbox on a process of its own.
@@ -334,17 +355,34 @@ class Runtime:
             raise NotFoundError(
                 f"component {order.component_digest[:12]} is not prepared", code="component.unknown"
             )
-        async with _Slot(self._slots, self._parked) as slot:
-            self._count += 1
-            life = _Life(order, f"{order.node}.{order.attempt}#{self._count}", self._on_transition)
-            try:
-                return await self._live(order, answerer, life, slot)
-            except BaseException:
-                await life.abandon("stopped")
-                raise
+        with self.places.taken(order) as place:
+            async with _Slot(self._slots, self._parked) as slot:
+                self._count += 1
+                life = _Life(place, f"{order.node}.{order.attempt}#{self._count}", self._on_transition)
+                try:
+                    return await self._live(place, answerer, life, slot)
+                except BaseException:
+                    await life.abandon("stopped")
+                    raise
 
-    async def _live(self, order: AttemptOrder, answerer: Answerer, life: _Life, slot: _Slot) -> AttemptResult:
+    def end_worker(self, place: Place, reason: str) -> bool:
+        """End the process of an execution, for it to go on in a fresh one; False when it has none.
+
+        A guest that waits for an answer goes on when that is there. Spares of its kind are not used either.
+        """
+        worker = place.worker
+        if worker is None:
+            return False
+        place.restart = reason
+        if (spare := self._take_spare(_spare_key(place.order))) is not None:
+            spare.kill()
+            spare.release()
+        worker.kill()
+        return True
+
+    async def _live(self, place: Place, answerer: Answerer, life: _Life, slot: _Slot) -> AttemptResult:
         """From the first worker to the end, with up to three recoveries from lost workers between."""
+        order = place.order
 
         async def waiting(waits: bool) -> None:
             await life.waiting(waits)
@@ -356,14 +394,16 @@ class Runtime:
             worker = await self._spawn(order)
             await self._activate(life, worker, Trigger.ACTIVATE)
             while True:
-                result, breached = await self._execute(order, answerer, worker, waiting)
+                result, breached = await self._execute(place, answerer, worker, waiting)
                 if not _transient(result) or not isinstance(answerer, Rewindable):
                     break
-                await life.fault(result)
-                if recoveries == MAX_RECOVERIES:
-                    await life.go(Trigger.RECOVERY_EXHAUSTED, f"{recoveries} recoveries did not help")
-                    return result
-                recoveries += 1
+                asked_for = _restarted(place, result)
+                await life.fault(asked_for or result)
+                if asked_for is None:
+                    if recoveries == MAX_RECOVERIES:
+                        await life.go(Trigger.RECOVERY_EXHAUSTED, f"{recoveries} recoveries did not help")
+                        return result
+                    recoveries += 1
                 # Every answer the guest has heard is remembered: it arrives at the same point again.
                 await answerer.rewind()
                 worker = await self._spawn(order)
@@ -385,9 +425,10 @@ class Runtime:
             raise
 
     async def _execute(
-        self, order: AttemptOrder, answerer: Answerer, worker: Worker, waiting: Waiting
+        self, place: Place, answerer: Answerer, worker: Worker, waiting: Waiting
     ) -> tuple[AttemptResult, str | None]:
         """One execution in one worker, which is gone afterwards; and why it is not believed, if it is not."""
+        order = place.order
         self._workers.add(worker)
         try:
             session = Session(
@@ -400,7 +441,8 @@ class Runtime:
                 grace_ms=self._grace_ms,
                 waiting_after_ms=self._waiting_after_ms,
             )
-            return await session.run(worker.connection), session.breached
+            with self.places.served_by(place, worker, session):
+                return await session.run(worker.connection), session.breached
         finally:
             # Nothing of an attempt survives it, not even for the time of a transition.
             worker.kill()
@@ -457,6 +499,14 @@ def _transient(result: AttemptResult) -> bool:
     return result.error is not None and failure_class(result.error.code) is FailureClass.TRANSIENT
 
 
+def _restarted(place: Place, result: AttemptResult) -> AttemptResult | None:
+    """The end of a worker as the operator asked for it; None where it was not, or came by something else."""
+    reason, place.restart = place.restart, None
+    if reason is None or result.error is None or result.error.code != CRASHED:
+        return None
+    return replace(result, error=GuestError(code=RESTARTED, message=reason, retryable=True))
+
+
 def _spare_key(order: AttemptOrder) -> _SpareKey:
     return order.component_digest, order.limits.memory_bytes, order.limits.guest_ms
 
@@ -504,8 +554,9 @@ class _Slot:
 class _Life:
     """One instance along the lifecycle table; every move is stated before it is made."""
 
-    def __init__(self, order: AttemptOrder, instance: str, on_transition: OnTransition) -> None:
-        self._order = order
+    def __init__(self, place: Place, instance: str, on_transition: OnTransition) -> None:
+        self._place = place
+        self._order = place.order
         self._instance = instance
         self._on_transition = on_transition
         self.state = State.DEFINED
@@ -526,6 +577,7 @@ class _Life:
             ),
         )
         self.state = after
+        self._place.state = after.value
 
     async def waiting(self, waits: bool) -> None:
         """The instance waits long enough to be seen waiting, or goes on."""

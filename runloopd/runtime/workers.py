@@ -44,6 +44,8 @@ class Worker:
     exited: asyncio.Future[int]
     """Exit code, or minus the signal; set when the zygote has reaped it, or is gone."""
     _pidfd: int = field(repr=False)
+    cpu_us: int = 0
+    """Microseconds of processor time it has used; known once it has been reaped."""
 
     def give_way(self) -> None:
         """Let the guests of other workers and the daemon compute first; nobody is slower who is alone.
@@ -87,6 +89,8 @@ class ZygoteProcess:
         self._sending = asyncio.Lock()
         self._spawning: dict[int, asyncio.Future[tuple[int, int]]] = {}
         self._exits: dict[int, asyncio.Future[int]] = {}
+        self._workers: dict[int, Worker] = {}
+        """Those that live, by number: to be told what they have used."""
         self.facts: dict[str, Any] = {}
         """What it said of itself: ``wasmtime``, ``layers``, ``threads``."""
         self.alive = True
@@ -172,7 +176,10 @@ class ZygoteProcess:
         finally:
             self._spawning.pop(number, None) if spawned.done() else None
         ours.setblocking(False)
-        return Worker(pid, ours, exited, pidfd)
+        worker = Worker(pid, ours, exited, pidfd)
+        if not exited.done():
+            self._workers[number] = worker
+        return worker
 
     async def _send(self, message: dict[str, Any], fd: int) -> None:
         # One at a time: the loop knows one waiting writer of a socket, and would forget all but the last.
@@ -221,6 +228,8 @@ class ZygoteProcess:
                 else:
                     spawned.set_result((message["pid"], fds[0]))
             case "exited":
+                if (worker := self._workers.pop(message["id"], None)) is not None:
+                    worker.cpu_us = message["cpu_us"]
                 _resolve(self._exits.pop(message["id"]), message["status"])
 
     def _gone(self) -> None:
@@ -239,6 +248,7 @@ class ZygoteProcess:
             _resolve(exited, -signal.SIGKILL)
         self._spawning.clear()
         self._exits.clear()
+        self._workers.clear()
 
     async def close(self) -> None:
         """Close the pair, which ends the zygote and its workers; SIGKILL if it lingers."""

@@ -168,10 +168,16 @@ class Zygote:
     def _reap(self, pidfd: int) -> None:
         number, pid = self._children.pop(pidfd)
         self._selector.unregister(pidfd)
-        _, status = os.waitpid(pid, 0)
+        _, status, used = os.wait4(pid, 0)
         os.close(pidfd)
         send_control(
-            self._control, {"is": "exited", "id": number, "status": os.waitstatus_to_exitcode(status)}
+            self._control,
+            {
+                "is": "exited",
+                "id": number,
+                "status": os.waitstatus_to_exitcode(status),
+                "cpu_us": round((used.ru_utime + used.ru_stime) * 1_000_000),
+            },
         )
 
     def kill_all(self) -> None:

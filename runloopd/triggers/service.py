@@ -21,6 +21,7 @@ from runloop.clock import Clock
 from runloop.config import Scheduler
 from runloop.errors import NotFoundError, RunloopError
 from runloop.events import Draft, Event, HostcallAdmitted, ModelCalled, RunFinished, RunStarted, TriggerSet
+from runloop.spelling import did_you_mean
 from runloopd.journal import Journal
 from runloopd.triggers.allowance import Allowance
 from runloopd.triggers.book import Book, Trigger, trigger_of
@@ -125,7 +126,7 @@ class Triggers:
         if found is None:
             raise NotFoundError(
                 f"there is no schedule {name[:80]!r}",
-                hint="'rlp schedule list' shows them",
+                hint=did_you_mean(name, self.book.triggers, "'rlp schedule list' shows them"),
                 code="schedule.unknown",
             )
         return found

@@ -6,7 +6,6 @@ host call.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import Protocol
 
@@ -32,6 +31,8 @@ class SystemClock:
         return time.time_ns() // 1_000_000
 
     async def sleep_until(self, due_ms: int) -> None:
+        import asyncio  # heavy, and only whoever has a loop comes here: rlp asks the time and nothing else
+
         # A loop, because the wall clock may be set back, or the machine suspended, while we sleep.
         while (left := due_ms - self.now_ms()) > 0:  # noqa: ASYNC110  (the wall clock has no event to wait for)
             await asyncio.sleep(min(left / 1000, 3600))

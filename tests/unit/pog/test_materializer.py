@@ -169,6 +169,7 @@ def test_a_whole_history_is_folded_and_nothing_is_quarantined(store: Store) -> N
 def test_every_block_of_the_fold_is_of_a_kind_that_exists() -> None:
     assert Folds().kinds <= set(KINDS)
     assert set(KINDS) - Folds().kinds == {
+        "agent.stopped",
         "daemon.started",
         "daemon.stopped",
         "face.exposed",

@@ -15,6 +15,8 @@ from runloop.testing import ManualClock
 from runloopd.authority.policies import AgentRights, Policies
 from runloopd.bus.bus import Bus
 from runloopd.runs.attempts import BusAttempts
+from runloopd.runs.stops import AgentKilledError
+from runloopd.runs.underway import UnderWay
 from runloopd.runtime.breaker import Breaker
 from runloopd.runtime.quarantine import Quarantine
 from runloopd.runtime.registry import InstalledAgent, Registry
@@ -93,6 +95,18 @@ def code(finished: NodeFinished) -> str:
 async def test_a_quarantine_imposed_while_it_is_compiled_is_heard(bench: Bench) -> None:
     bench.meanwhile = lambda: bench.quarantine.impose(OPERATOR, "writer", "stop it")
     assert code(await bench.perform()) == "agent.quarantined"
+
+
+async def test_a_kill_while_it_is_compiled_is_heard_and_is_a_cause_of_the_end(bench: Bench) -> None:
+    async def killed() -> None:
+        (attempt,) = bench.attempts.under_way.of("writer")
+        assert UnderWay.end(attempt, AgentKilledError("writer", "operator:1000", "stop"), stated=1)
+
+    bench.meanwhile = killed
+    finished = await bench.perform()
+    assert (code(finished), finished.error is not None and finished.error.retryable) == ("guest.killed", True)
+    assert 1 in bench.world.events("node.finished")[-1].provenance.causes
+    assert not bench.attempts.under_way.counts()
 
 
 async def test_a_revocation_while_it_is_compiled_is_heard(

@@ -13,7 +13,9 @@ from runloopd.runtime.session import guest_error
 def test_only_a_lost_worker_is_worth_the_same_execution_again() -> None:
     assert failure_class("guest.crashed") is FailureClass.TRANSIENT
     assert failure_class("guest.breach") is FailureClass.BREACH
-    for code in RESERVED - {"guest.crashed", "guest.breach"} | {"contact.ambiguous", "guest.error"}:
+    assert failure_class("guest.restarted") is FailureClass.TRANSIENT
+    lost = {"guest.crashed", "guest.restarted", "guest.breach"}
+    for code in RESERVED - lost | {"contact.ambiguous", "guest.error"}:
         assert failure_class(code) is FailureClass.PERMANENT
 
 
@@ -21,8 +23,9 @@ def test_a_breach_and_a_quarantine_are_never_tried_again() -> None:
     assert not RETRYABLE & {"guest.breach", "agent.quarantined", "quota.exceeded", "guest.trap"}
 
 
-def test_a_deadline_does_not_count_against_an_agent() -> None:
-    assert "guest.deadline" not in FLAPPING
+def test_neither_the_clock_nor_the_operators_hand_counts_against_an_agent() -> None:
+    assert not FLAPPING & {"guest.deadline", "guest.killed", "guest.restarted"}
+    assert {"guest.killed", "guest.restarted"} <= RESERVED, "a guest could say that a person ended it"
     assert FLAPPING <= RESERVED, "a guest could blacken itself or hide"
 
 

@@ -42,14 +42,16 @@ def failed(code: str = "guest.trap", agent: str = "writer") -> Draft:
     return Draft(payload=finished, actor="daemon", run=RUN, provenance=where)
 
 
-def recovered(agent: str = "writer") -> Draft:
+def recovered(
+    agent: str = "writer", reason: str = "guest.crashed: the worker was killed by SIGSEGV"
+) -> Draft:
     moved = AgentTransition(
         agent=agent,
         instance="n.1#1",
         before="FAULTED",
         after="RECOVERING",
         trigger="recover",
-        reason="guest.crashed: the worker was killed by SIGSEGV",
+        reason=reason,
     )
     return Draft(payload=moved, actor="daemon", run=RUN)
 
@@ -73,6 +75,14 @@ async def test_an_agent_that_flaps_is_refused_with_the_line_to_type_once_that_is
     assert (fact.name, fact.bundle, fact.by, fact.evidence) == ("writer", "ab" * 32, "breaker", evidence)
     assert "guest.breach: unreachable" in fact.reason
     await quarantine.check("mailer")
+
+
+async def test_what_the_operator_restarts_or_kills_is_no_failure_of_the_agents(world: World) -> None:
+    quarantine = guard(world)
+    for _ in range(3):
+        await world.journal.append(recovered(reason="guest.restarted: restarted by operator:1000: stuck"))
+        await world.journal.append(failed("guest.killed"))
+    await quarantine.check("writer")
 
 
 @pytest.mark.parametrize(
