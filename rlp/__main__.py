@@ -1,8 +1,7 @@
 """Entry of ``rlp``, in two stages: what needs no work is answered before anything is imported.
 
-Stage one knows ``--help`` (texts rendered at build time), ``--version`` and the completion protocol of the
-shells; everything else is for :mod:`rlp.app`. Imports nothing but ``sys`` at the top: start-up time is a
-feature.
+Stage one knows ``--help`` (texts rendered at build time) and ``--version``; everything else is for
+:mod:`rlp.app`. Imports nothing but ``sys`` at the top: start-up time is a feature.
 """
 
 from __future__ import annotations

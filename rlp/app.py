@@ -18,8 +18,6 @@ from runloop.exits import Exit
 
 __all__ = ["run"]
 
-_COMPLETION = ("--install-completion", "--show-completion")
-
 
 def run(argv: list[str]) -> int:
     """Do what the words say; never raises."""
@@ -29,8 +27,6 @@ def run(argv: list[str]) -> int:
             stream.reconfigure(errors="backslashreplace")
     console = _console({"json": "--json" in argv, "no_color": "--no-color" in argv})
     try:
-        if "_RLP_COMPLETE" in os.environ or argv[0] in _COMPLETION:
-            return _complete(argv)
         asked = parse(argv)
         if isinstance(asked, WantsHelp):
             code = show_help(asked.path)
@@ -92,6 +88,7 @@ def _console(options: dict[str, Any]) -> Console:
         quiet=bool(options.get("quiet")),
         verbose=bool(options.get("verbose")),
         color=not plain and _is_terminal(sys.stderr) and _is_terminal(sys.stdout),
+        dumb=os.environ.get("TERM") == "dumb",
     )
     return Console(sys.stdout, sys.stderr, style, width=_width())
 
@@ -105,15 +102,3 @@ def _width() -> int:
         return max(24, os.get_terminal_size(2).columns or 80)
     except OSError:
         return 80
-
-
-def _complete(argv: list[str]) -> int:
-    """Completion scripts and the answers to them: Typer's."""
-    import typer
-
-    from rlp.typer_app import application
-
-    typer.main.get_command(application(lambda command, values: None)).main(
-        argv, prog_name="rlp", standalone_mode=False
-    )
-    return int(Exit.OK)

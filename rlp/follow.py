@@ -17,11 +17,14 @@ from runloop.rmp import topics
 
 if TYPE_CHECKING:
     from runloop.client import BlockingClient
+    from runloop.rmp.session import Delivery
 
 __all__ = ["Follower"]
 
 PAGE = 500
 """Events asked for at once."""
+IDLE_S = 0.2
+"""How often ``on_idle`` is called."""
 ATTEMPTS = 3
 """Times in a row a lost daemon is looked for, and started, before we give up."""
 
@@ -30,12 +33,19 @@ class Follower:
     """Reads one run's events as they are committed."""
 
     def __init__(
-        self, session: Session, run: str, *, on_delta: Callable[[dict[str, Any]], None] | None = None
+        self,
+        session: Session,
+        run: str,
+        *,
+        on_delta: Callable[[dict[str, Any]], None] | None = None,
+        on_idle: Callable[[], None] | None = None,
     ) -> None:
-        """``on_delta`` is given the ephemeral progress of guests; it may miss some."""
+        """``on_delta`` is given the ephemeral progress of guests; it may miss some. ``on_idle`` is called
+        several times a second while nothing happens."""
         self._session = session
         self._run = run
         self._on_delta = on_delta
+        self._on_idle = on_idle
         self._client: BlockingClient | None = None
         self._seen = {run: 0}
         """Run -> its last event that was returned: the run, and those inside it that go on."""
@@ -89,7 +99,7 @@ class Follower:
         """Wait for a frame about a committed event; take all that queue, one look sees them all."""
         assert self._client is not None
         woken = False
-        delivery = self._client.next_delivery(timeout_s)
+        delivery = self._first(timeout_s)
         while delivery is not None:
             payload = delivery.payload
             if isinstance(payload, dict) and isinstance(payload.get("delta"), dict):
@@ -99,6 +109,16 @@ class Follower:
                 woken = True
             delivery = self._client.next_delivery(0.0 if woken else timeout_s)
         return woken
+
+    def _first(self, timeout_s: float) -> Delivery | None:
+        """The next frame; while none comes, whoever shows the run may look at the clock."""
+        assert self._client is not None
+        while self._on_idle is not None and timeout_s > IDLE_S:
+            if (delivery := self._client.next_delivery(IDLE_S)) is not None:
+                return delivery
+            self._on_idle()
+            timeout_s -= IDLE_S
+        return self._client.next_delivery(timeout_s)
 
     def _fetch(self) -> list[dict[str, Any]]:
         found: list[dict[str, Any]] = []

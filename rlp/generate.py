@@ -1,4 +1,5 @@
-"""Writes what is generated from the command table: ``rlp/_help.txt`` and ``docs/reference/cli.md``.
+"""Writes what is generated from the command table: ``rlp/_help.txt``, ``docs/reference/cli.md``, the tables
+in the completion scripts of ``packaging/shell``. (``packaging/man/generate.py`` writes the manual pages.)
 
 Run ``python -m rlp.generate`` after changing ``rlp/table.py``; a test compares. Help texts are rendered by
 Typer here, at build time, so that ``rlp --help`` reads one file and imports nothing.
@@ -13,12 +14,12 @@ from pathlib import Path
 from rlp.table import COMMANDS, GLOBAL, GROUPS
 from runloop.exits import Exit
 
-__all__ = ["help_file", "main", "reference_page"]
+__all__ = ["EXITS", "help_file", "main", "reference_page", "scripts"]
 
 PAGE = "\x0c"
 """Stands between two help texts; the line after it is the command's name."""
 
-_EXITS = {
+EXITS = {
     Exit.OK: "done",
     Exit.FAILED: "tried and failed",
     Exit.USAGE: "wrong usage or invalid input; nothing was done",
@@ -57,7 +58,7 @@ def _after_main() -> str:
     lines = ["Options of every command:"]
     lines += [f"  {', '.join(o.flags) + (' ' + o.metavar if o.metavar else ''):<15}{o.help}" for o in GLOBAL]
     lines += ["", "Exit codes:"]
-    lines += [f"  {code.value:<5}{words.replace('`', '')}" for code, words in _EXITS.items()]
+    lines += [f"  {code.value:<5}{words.replace('`', '')}" for code, words in EXITS.items()]
     return "\n".join(lines) + "\n"
 
 
@@ -81,7 +82,7 @@ def reference_page() -> str:
         "",
         "| code | meaning |",
         "|---:|---|",
-        *(f"| {code.value} | {words} |" for code, words in _EXITS.items()),
+        *(f"| {code.value} | {words} |" for code, words in EXITS.items()),
         "",
     ]
     for path, text in _pages():
@@ -89,13 +90,24 @@ def reference_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def scripts(root: Path) -> Iterator[tuple[Path, str]]:
+    """The completion scripts of a checkout as they ought to be."""
+    from rlp.completing import SHELLS, with_tables
+
+    for shell in SHELLS:
+        file = root / "packaging" / "shell" / f"completion.{shell}"
+        yield file, with_tables(shell, file.read_text(encoding="utf-8"))
+
+
 def main() -> int:
-    """Write both files into the checkout this module lies in."""
+    """Write all of it into the checkout this module lies in."""
     root = Path(__file__).parent.parent
     (root / "rlp" / "_help.txt").write_text(help_file(), encoding="utf-8")
     page = root / "docs" / "reference" / "cli.md"
     page.parent.mkdir(parents=True, exist_ok=True)
     page.write_text(reference_page(), encoding="utf-8")
+    for file, text in scripts(root):
+        file.write_text(text, encoding="utf-8")
     return 0
 
 

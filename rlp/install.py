@@ -20,10 +20,8 @@ from runloop import approval as held
 from runloop.errors import NotFoundError, RefusedError, UsageError, from_wire
 from runloop.exits import Exit
 
-__all__ = ["WIDENING", "confirm", "follow", "hand_over", "outcome", "upload"]
+__all__ = ["confirm", "follow", "hand_over", "outcome", "upload"]
 
-WIDENING = ("agent.install", "trust.add", "mcp.add", "mcp.approve")
-"""Effects that widen what this machine does or believes: a plain y is not enough."""
 JUDGE_S = 300.0
 """Longest a bundle may take to be judged: its component may have to be compiled."""
 _ROUND_S = 20.0
@@ -102,7 +100,7 @@ def follow(session: Session, asked: dict[str, Any], words: str) -> Exit:
 def confirm(session: Session, approval: dict[str, Any], content: bytes) -> bool:
     """The person's word at the terminal. What widens authority is confirmed by its name, typed out."""
     assert session.stdin is not None
-    wanted = str(approval["action"].get("name") or approval["action"].get("publisher") or "yes")
+    wanted = held.confirming_word(approval)
     while True:
         answer = ask(session.stdin, session.console.err, f"type {wanted} to allow it (v shows every byte): ")
         if answer not in ("v", "view"):

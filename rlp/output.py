@@ -6,8 +6,10 @@ command does. Every piece of text goes through :mod:`runloop.escape`, so a calle
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, TextIO
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from io import StringIO
+from typing import Any, NamedTuple, Protocol, TextIO
 
 from runloop.errors import RunloopError
 from runloop.escape import block, columns_of, fold, json_text, pieces, visible
@@ -23,10 +25,20 @@ class Style(NamedTuple):
     verbose: bool = False
     color: bool = False
     """Whether stderr and stdout may carry SGR colour sequences (ours, never foreign ones)."""
+    dumb: bool = False
+    """Whether the terminal said that it can do nothing but lines."""
 
 
 _NOTHING = "-"
+_PROSE = 9
+"""Columns that prose gets, at least."""
 _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+
+
+class Below(Protocol):
+    """What stands below all that is said, and gives way to it (``live``)."""
+
+    def wipe(self) -> None: ...
 
 
 class Console:
@@ -39,6 +51,7 @@ class Console:
         self.width = width
         self._passing = 0
         """Columns of a line before the cursor that the next one takes the place of."""
+        self.below: Below | None = None
 
     @property
     def can_draw(self) -> bool:
@@ -75,8 +88,10 @@ class Console:
         *,
         titles: Mapping[str, str] | None = None,
         empty: str = "nothing to show",
+        prose: Collection[str] = (),
     ) -> None:
-        """A table for people, one JSON object per line with ``--json``."""
+        """A table for people, one JSON object per line with ``--json``. ``prose``: columns in which a long
+        word may be broken before the table is given up."""
         if self.style.json:
             for row in rows:
                 self.json(row)
@@ -91,7 +106,7 @@ class Console:
             for column in columns
         }
         if self.out.isatty() and _wide(widths) > self.width:
-            narrow = _narrowed(names, found, widths, self.width)
+            narrow = _narrowed(names, found, widths, self.width, prose)
             if narrow is None:
                 self._records(found, names)
                 return
@@ -137,7 +152,7 @@ class Console:
 
     def passing(self, text: str) -> None:
         """A line that holds until something else is said. Only where somebody watches: on a terminal."""
-        if self.style.quiet or self.style.json or not self.err.isatty():
+        if self.style.quiet or self.style.json or self.style.dumb or not self.err.isatty():
             return
         self.wipe()
         shown = pieces(visible(text), max(8, self.width - 1))[0]
@@ -146,11 +161,30 @@ class Console:
         self._passing = columns_of(shown)
 
     def wipe(self) -> None:
-        """Take a passing line away."""
+        """Take away what was only for the moment: a passing line, the rows below."""
+        if self.below is not None:
+            self.below.wipe()
         if self._passing:
             self.err.write(f"\r{' ' * self._passing}\r")  # every terminal understands blanks
             self.err.flush()
             self._passing = 0
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """What is said inside reaches the terminal in one write, so that rows below do not flicker. Streams
+        that are not one terminal are left alone."""
+        out, err = self.out, self.err
+        held = _Held() if self.below is not None and err.isatty() else None
+        if held is not None:
+            self.err = held
+            self.out = held if _same_terminal(out, err) else out
+        try:
+            yield
+        finally:
+            self.out, self.err = out, err
+            if held is not None and (said := held.getvalue()):
+                err.write(said)
+                err.flush()
 
     def note(self, text: str, color: str | None = None) -> None:
         """One line of talk that is always said: questions, errors, the next thing to type."""
@@ -175,6 +209,26 @@ class Console:
         if color is None or not self.style.color or not text:
             return text
         return f"\x1b[{_COLORS[color]}m{text}\x1b[0m"
+
+
+class _Held(StringIO):
+    """What is said to a terminal, for a moment."""
+
+    @property
+    def encoding(self) -> str:  # type: ignore[override]
+        return "utf-8"
+
+    def isatty(self) -> bool:
+        return True
+
+
+def _same_terminal(out: TextIO, err: TextIO) -> bool:
+    import os
+
+    try:
+        return os.ttyname(out.fileno()) == os.ttyname(err.fileno())
+    except (OSError, ValueError):
+        return False
 
 
 def error_lines(error: RunloopError) -> list[str]:
@@ -220,13 +274,19 @@ def _wide(widths: Mapping[str, int]) -> int:
 
 
 def _narrowed(
-    names: Mapping[str, str], rows: Sequence[Mapping[str, str]], widths: Mapping[str, int], room: int
+    names: Mapping[str, str],
+    rows: Sequence[Mapping[str, str]],
+    widths: Mapping[str, int],
+    room: int,
+    prose: Collection[str] = (),
 ) -> dict[str, int] | None:
-    """Widths that fit into ``room``, the widest columns folded between words; None if a word would be cut."""
+    """Widths that fit into ``room``, the widest columns folded between words; None if a word would be cut,
+    other than in ``prose``."""
     least = {}
     for column in widths:
         of = (columns_of(word) for row in rows for word in row[column].split(" "))
-        least[column] = min(widths[column], max(columns_of(names[column]), *of) + 1)
+        longest = _PROSE if column in prose else max(of)
+        least[column] = min(widths[column], max(columns_of(names[column]), longest) + 1)
     first = next(iter(widths))
     least[first] = widths[first]
     fitting = dict(widths)

@@ -3,14 +3,14 @@
 Knows: options anywhere, ``--name=value``, ``-n5``, joined flags (``-qv``), ``--`` ends options, ``many``
 arguments, suggestions for what it does not know. Does not know: what a command does, or how help looks. It
 exists because the libraries that parse and render so well cost 100 ms before the first useful instruction
-(typer renders the long help and the completions, from the same table).
+(typer renders the long help, from the same table).
 """
 
 from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from rlp.table import COMMANDS, CONTINUE, GLOBAL, GROUPS, Command, Option, find
+from rlp.table import COMMANDS, CONTINUE, DETACH, GLOBAL, GROUPS, Command, Option, find
 from runloop.errors import UsageError
 
 __all__ = ["Call", "Prompt", "WantsHelp", "parse"]
@@ -77,9 +77,9 @@ def _leading(argv: list[str]) -> tuple[list[str], list[tuple[int, str]]]:
 
 def _unnamed(argv: list[str], words: list[str]) -> Prompt | WantsHelp:
     options = {flag: option for option in GLOBAL for flag in option.flags}
-    extra = {flag: option for option in (_param(), CONTINUE) for flag in option.flags}
+    extra = {flag: option for option in (_param(), CONTINUE, DETACH) for flag in option.flags}
     first = words[0] if words else ""
-    prompting = any(char.isspace() for char in first)
+    prompting = any(char.isspace() for char in first) or argv[-2:-1] == ["--"]
     given, positional, wants_help = _split(argv, {**options, **extra} if prompting else options, "")
     if wants_help or not positional:
         return WantsHelp(positional[0] if positional and positional[0] in GROUPS else "")
@@ -95,7 +95,11 @@ def _unnamed(argv: list[str], words: list[str]) -> Prompt | WantsHelp:
     # One word is a prompt where it is said to be: behind "--".
     if len(positional) == 1 and (any(char.isspace() for char in first.strip()) or argv[-2:-1] == ["--"]):
         shared = {option.name: given.get(option.name, option.start) for option in GLOBAL}
-        own = {"params": given.get("params", ()), "continued": given.get("continued", False)}
+        own = {
+            "params": given.get("params", ()),
+            "continued": given.get("continued", False),
+            "detach": given.get("detach", False),
+        }
         return Prompt(first, shared, own)
     verbs = [command.path for command in COMMANDS]
     raise UsageError(
@@ -117,10 +121,10 @@ def _param() -> Option:
 def _nearest(word: str | None, known: list[str], *, prefix: str) -> str | None:
     if not word:
         return None
-    import difflib
+    from runloop.spelling import nearest
 
-    close = difflib.get_close_matches(word, known, n=1, cutoff=0.7)
-    return f"did you mean '{prefix}{close[0]}'?" if close else None
+    close = nearest(word, known, cutoff=0.65)
+    return f"did you mean '{prefix}{close}'?" if close else None
 
 
 def _split(argv: list[str], options: dict[str, Option], path: str) -> tuple[dict[str, Any], list[str], bool]:

@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from rlp.board import Board, Row, one_row
+from rlp.live import Live
 from rlp.output import Console
 from rlp.tally import Tally
 from runloop.escape import block, fold
@@ -24,9 +26,12 @@ MAX_RESULT_LINES = 40
 class Progress:
     """Prints the events of one run as they come."""
 
-    def __init__(self, console: Console, path: str = "") -> None:
-        """``path``: of a run inside the one that is watched, the nodes it lies below, each with a slash."""
+    def __init__(self, console: Console, path: str = "", *, live: Live | None = None) -> None:
+        """``path``: of a run inside the one that is watched, the nodes it lies below, each with a slash.
+        ``live``: where the nodes stand as rows while the run goes on."""
         self._console = console
+        self._live = live
+        self._board = Board()
         self._path = path
         self._run: str | None = None
         self._inside: dict[str, Progress] = {}
@@ -47,6 +52,7 @@ class Progress:
             self._show_inside(event)
             return
         self.tally.take(event)
+        self._board.take(event)
         handler = getattr(self, "_on_" + event["kind"].replace(".", "_"), None)
         if handler is not None:
             handler(event, event["payload"])
@@ -60,12 +66,21 @@ class Progress:
             path = "" if around is None else around._path
             inner = self._inside[event["run"]] = Progress(self._console, f"{path}{parent.get('node', '?')}/")
             inner._results = self._results
+            inner._live = self._live
         inner.show(event)
+        self._board.take(event, inner._path)
         self.tally.take_inside(event, inner._path)
 
     def stand(self, now_ms: int) -> None:
         """Say where the run stands, until something else is to be said."""
-        self._console.passing(f"  {self.tally.line(now_ms)}")
+        columns, most = (0, 0) if self._live is None else self._live.room()
+        if self._live is None or not columns:
+            self._console.passing(f"  {self.tally.line(now_ms)}")
+            return
+        rows = self._board.rows(now_ms, width=columns, most=most, letters=self._console.can_draw)
+        sums = self.tally.line(now_ms, names=False)
+        last = one_row(f"  {sums}", columns - 2)  # the terminal writes ^C behind it, and must not wrap
+        self._live.paint([Row(""), *rows, Row(last, "bold")])
 
     def delta(self, delta: dict[str, Any]) -> None:
         """Print an ephemeral word from inside a node."""
@@ -100,6 +115,8 @@ class Progress:
 
     def _on_node_scheduled(self, event: dict[str, Any], payload: dict[str, Any]) -> None:
         self._since[payload["node"], payload["attempt"]] = event["ts_ms"]
+        if self._live is not None and payload["attempt"] == 1:
+            return  # its row says so
         again = f", attempt {payload['attempt']}" if payload["attempt"] > 1 else ""
         self._line(payload["node"], f"started{again}", "cyan")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, NamedTuple
 
-__all__ = ["COMMANDS", "CONTINUE", "GLOBAL", "GROUPS", "Argument", "Command", "Option", "find"]
+__all__ = ["COMMANDS", "CONTINUE", "DETACH", "GLOBAL", "GROUPS", "Argument", "Command", "Option", "find"]
 
 
 class Argument(NamedTuple):
@@ -56,7 +56,7 @@ _PARAMS = Option(
     metavar="NAME=VALUE",
 )  # fmt: skip
 _RUN = Argument("run", "run id, or the beginning of one")
-_DETACH = Option("detach", ("-d", "--detach"), "submit, print the run's id, do not follow")
+DETACH = _DETACH = Option("detach", ("-d", "--detach"), "submit, print the run's id, do not follow")
 _AT = Option(
     "at", ("--at",), "what was known then: an event, a day or a time; needs no daemon", "text", None,
     "EVENT|TIME",
@@ -141,6 +141,7 @@ COMMANDS: tuple[Command, ...] = (
         (
             Option("all", ("-a", "--all"), "also timers, capability checks and lifecycle"),
             Option("spans", ("--spans",), "as a tree: what lies inside what, from when to when"),
+            Option("rows", ("--rows",), "as rows with every word, also where there is room for a drawing"),
         ),
     ),
     Command(
@@ -152,6 +153,20 @@ COMMANDS: tuple[Command, ...] = (
         ),
         "As it was booked then: another price list changes no sum of the past. What answers from the cache "
         "or a cassette saved stands beside it, and so does what was held for calls nobody knows the end of.",
+    ),
+    Command(
+        "top", "top:top", "show what agents and the daemon use, drawn anew until interrupted",
+        (Argument("agents", "only these agents", many=True, optional=True),),
+        (
+            Option("once", ("--once",), "one table, with rates over a second at most, and end"),
+            Option(
+                "sort", ("--sort",), "name, state, cpu, rss, in, out, errors, waits, calls, cost, fuel, "
+                "cache, workers, tokens or runs", "text", "cpu", "COLUMN",
+            ),
+            Option("interval", ("--interval",), "seconds between two looks", "text", "2", "SECONDS"),
+        ),
+        "Totals are of the time since the daemon started. Starts no daemon: exit 3 without one. With --json "
+        "each look is one object for the daemon and one for each agent.",
     ),
     Command(
         "why", "why:why", "explain where a prompt would go, and by which rule",
@@ -696,9 +711,22 @@ COMMANDS: tuple[Command, ...] = (
             (Argument("what", "NAME for all, or NAME/TOOL"),)),
     Command(
         "acp", "acp:serve", "be an agent in your editor (Agent Client Protocol), over its pipes",
-        (), (),
+        (),
+        (Option("client", ("--as",), "what the editor is called on record", "text", "editor", "NAME"),),
         "The editor starts this. What you type there is routed as 'rlp \"...\"' does; a held action is shown "
         "there and waits for your yes.",
+    ),
+    Command(
+        "a2a serve", "a2a:serve", "let agents outside run the openings you expose (Agent2Agent 1.0)",
+        (),
+        (
+            Option("http", ("--http",), "over HTTP on this machine, behind tokens", "text", "127.0.0.1:0",
+                   "ADDRESS:PORT"),
+            Option("rate", ("--rate",), "requests of one client per second; 20 otherwise", "number", None,
+                   "N"),
+        ),
+        "Tokens and what is exposed are those of 'rlp mcp serve --http'. A task that waits for you says so; "
+        "nothing that an agent says is your yes.",
     ),
     Command(
         "mcp serve", "mcp_serve:serve", "let MCP clients outside use what you expose",
@@ -740,6 +768,20 @@ COMMANDS: tuple[Command, ...] = (
         "restarts and upgrades. The daemon does the same by itself to an agent that keeps crashing.",
     ),
     Command(
+        "agent kill", "stops:kill", "end what an agent does now; its attempts fail",
+        (Argument("agent", "name of the agent"),),
+        (Option("reason", ("--reason",), "kept with the decision", "text", "asked to", "TEXT"),),
+        "Each attempt ends with guest.killed, and the opening's retry decides what follows. New ones may "
+        "begin: 'rlp agent quarantine' keeps them from it.",
+    ),
+    Command(
+        "agent restart", "stops:restart", "have what an agent does go on in fresh processes",
+        (Argument("agent", "name of the agent"),),
+        (Option("reason", ("--reason",), "kept with the decision", "text", "asked to", "TEXT"),),
+        "Each attempt is made again from its record: what it has heard arrives at the same place, and "
+        "nothing is sent twice. It counts as no failure.",
+    ),
+    Command(
         "agent release", "quarantine:release", "let a quarantined agent run again",
         (Argument("agent", "name of the agent"),),
         (Option("reason", ("--reason",), "kept with the decision", "text", "asked to", "TEXT"),),
@@ -758,6 +800,12 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "shell disable", "shell:disable", "take it away again; the start-up file is as before, byte for byte",
         (_SHELL,),
+    ),
+    Command(
+        "shell completion", "completion:completion", "what the Tab key offers behind rlp: print the script",
+        (_SHELL,),
+        (Option("install", ("--install",), "put it where the shell looks for such scripts"),),
+        "Tab starts no program: names come from a small file the daemon keeps. Changes no start-up file.",
     ),
     Command("shell status", "shell:status", "say for each shell whether Runloop is at its prompt", (_SHELL,)),
     Command(
@@ -827,6 +875,7 @@ GROUPS: dict[str, str] = {
     "policy": "policies before they hold",
     "trust": "who may publish agents",
     "mcp": "foreign MCP servers and their tools",
+    "a2a": "agents outside that use Runloop",
     "daemon": "this user's daemon",
     "config": "configuration",
     "shell": "Runloop at your shell's prompt",

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from runloop.quantities import dollars
+
 __all__ = ["Tally"]
 
 _SHOWN = 3
@@ -70,17 +72,18 @@ class Tally:
         if status in ("", "succeeded") or node not in self._over:
             self._over.add(node)
 
-    def line(self, now_ms: int) -> str:
-        """``3/5 nodes · 4 s · draft 2 s · $0.0021 of $0.50 · 1 234 tokens · waits for you: send``."""
+    def line(self, now_ms: int, *, names: bool = True) -> str:
+        """``3/5 nodes · 4 s · draft 2 s · $0.0021 of $0.50 · 1 234 tokens · waits for you: send``; without
+        ``names`` only the sums."""
         over = len(self._over - self._working.keys())
         parts = [f"{over}/{self._nodes} nodes", _seconds(now_ms - self._began)]
         asking = sorted(set(self._asks.values()))
         working = [(node, since) for node, since in self._working.items() if node not in asking]
-        if working:
+        if working and names:
             parts.append(_some([f"{node} {_seconds(now_ms - since)}" for node, since in working]))
         if spend := self.spend():
             parts.append(spend)
-        if asking:
+        if asking and names:
             parts.append(f"waits for you: {_some(asking)}")
         return " · ".join(parts)
 
@@ -88,14 +91,8 @@ class Tally:
         """Money and tokens; empty where neither was used."""
         if not self.tokens and not self.micro_usd:
             return ""
-        limit = f" of ${_usd(self._limit)}" if self._limit is not None and self.micro_usd else ""
-        return f"${_usd(self.micro_usd)}{limit} · {self.tokens:,} tokens".replace(",", " ")
-
-
-def _usd(micro_usd: int) -> str:
-    """At least two digits behind the point, and no more than there are."""
-    whole, rest = divmod(micro_usd, 1_000_000)
-    return f"{whole}.{f'{rest:06}'.rstrip('0'):0<2}"
+        limit = f" of {dollars(self._limit)}" if self._limit is not None and self.micro_usd else ""
+        return f"{dollars(self.micro_usd)}{limit} · {self.tokens:,} tokens".replace(",", " ")
 
 
 def _seconds(ms: int) -> str:

@@ -1,4 +1,4 @@
-"""The command table as a Typer application: the long help and the completion scripts come from here.
+"""The command table as a Typer application: the long help comes from here.
 
 Not on the way of any command that does work: help texts are rendered once, at build time (``generate``), and
 the hot path parses by itself (``parse``). Knows how to translate the table; adds no command and no option.
@@ -29,6 +29,7 @@ def application(run: Runner) -> typer.Typer:
         'Type what you want in quotes (rlp "write a mail to john about the Q4 plan"), '
         "or a command; -c goes on from there.",
         no_args_is_help=True,
+        add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
         context_settings={

@@ -13,6 +13,7 @@ from rlp.session import Session
 from runloop.errors import NotFoundError, RefusedError
 from runloop.escape import fold
 from runloop.exits import Exit
+from runloop.quantities import dollars
 
 if TYPE_CHECKING:
     from openings.diff import Comparison, Difference, Fact, Told
@@ -88,7 +89,7 @@ def _headline(session: Session, found: Comparison) -> None:
     for kind, number in found.same.items():
         console.detail(f"  {number} {kind} same")
     if any(found.spent):
-        console.data(f"  spent {found.spent[0]} and {found.spent[1]} micro-USD")
+        console.data(f"  spent {dollars(found.spent[0])} and {dollars(found.spent[1])}")
 
 
 def _show(session: Session, difference: Difference, *, first: bool) -> None:

@@ -273,7 +273,7 @@ def _missing(sandbox: str) -> str:
     if sandbox == "container":
         return (
             "all are required: podman or a rootless docker, and security.sandbox_image by digest, there"
-            " already; or security.sandbox = \"bubblewrap\""
+            ' already; or security.sandbox = "bubblewrap"'
         )
     return "all are required: install bubblewrap, on a kernel with user namespaces, seccomp and Landlock"
 

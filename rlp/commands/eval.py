@@ -17,7 +17,8 @@ from rlp.evals import kept
 from rlp.session import Session
 from runloop.errors import RunloopError, UsageError
 from runloop.exits import Exit
-from runloop.quantities import ago, moment
+from runloop.quantities import ago, dollars, moment
+from runloop.spelling import did_you_mean
 
 if TYPE_CHECKING:
     from rlp.evals.suite import Suite, Task
@@ -86,7 +87,11 @@ def _chosen(suite: Suite, patterns: Sequence[str]) -> list[Task]:
         if not fnmatch.filter([task.id for task in suite.tasks], pattern):
             raise UsageError(
                 f"no task of {suite.name} is called {pattern[:80]!r}",
-                hint="'rlp eval --list' lists them; patterns such as 'mail.*' are taken",
+                hint=did_you_mean(
+                    pattern,
+                    [task.id for task in suite.tasks],
+                    "'rlp eval --list' lists them; patterns such as 'mail.*' are taken",
+                ),
                 code="eval.no_task",
             )
     return chosen
@@ -204,7 +209,7 @@ def _row(task: Task, played: Sequence[Trial], baseline: bool) -> dict[str, Any]:
         "checks": f"{held}/{sum(trial.checks for trial in played)}",
         "time": ago(mean("ms")),
         **{name: mean(name) for name in ("turns", "calls", "tokens")},
-        "cost": _usd(mean("micro_usd")) if any(trial.figure("micro_usd") for trial in played) else None,
+        "cost": dollars(cost, digits=6) if (cost := mean("micro_usd")) else None,
     }
 
 
@@ -267,7 +272,7 @@ def _trend(session: Session, suite: Suite) -> Exit:
             "time": ago(int(row.get("took_ms") or 0)),
             "calls": row.get("calls"),
             "tokens": row.get("tokens"),
-            "cost": _usd(int(row.get("micro_usd") or 0)),
+            "cost": dollars(int(row.get("micro_usd") or 0), digits=6),
             "better": row["better"],
             "worse": row["worse"],
         }
@@ -275,8 +280,3 @@ def _trend(session: Session, suite: Suite) -> Exit:
     ]
     session.console.rows(shown, _TREND, empty=f"no result of {suite.name} is kept yet")
     return Exit.OK
-
-
-def _usd(micro_usd: int) -> str:
-    whole, rest = divmod(micro_usd, 1_000_000)
-    return f"${whole}.{rest:06}"

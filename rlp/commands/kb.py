@@ -9,6 +9,7 @@ from rlp.session import Session
 from runloop.errors import UsageError
 from runloop.exits import Exit
 from runloop.quantities import moment
+from runloop.spelling import did_you_mean
 
 __all__ = ["query", "retract", "search", "show_why", "why"]
 
@@ -42,7 +43,11 @@ def search(
     """Search contacts, notes and mail, as they are or as they were."""
     for kind in kinds:
         if kind not in KINDS:
-            raise UsageError(f"{kind!r} is not a kind", hint=f"one of: {', '.join(KINDS)}", code="cli.option")
+            raise UsageError(
+                f"{kind!r} is not a kind",
+                hint=did_you_mean(kind, KINDS, f"one of: {', '.join(KINDS)}"),
+                code="cli.option",
+            )
     if at is None:
         found = session.ask("kb.search", query=" ".join(query), k=k, kinds=list(kinds))
     else:
@@ -87,9 +92,12 @@ def show_why(session: Session, found: dict[str, Any]) -> None:
         session.console.json(found)
         return
     console = session.console
+    # The causes of what a fork did may lie in the run it was forked from.
+    several = len({hop.get("run") for hop in found["hops"]} - {None}) > 1
     for hop in found["hops"]:
         indent = "  " * min(int(hop["depth"]), 20)
         by = f"by {hop['actor']}" + (f", node {hop['node']}" if hop.get("node") else "")
+        by += f", run {hop['run'][:8]}" if several and hop.get("run") else ""
         console.data(f"{indent}#{hop['event']}  {hop['kind']}  {hop['summary']}")
         console.data(f"{indent}    {moment(hop['ts_ms'])}  {by}", "dim")
         for name, digest in (hop.get("digests") or {}).items():

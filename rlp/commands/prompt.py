@@ -6,7 +6,7 @@ from typing import Any
 
 from rlp.answering import Answering
 from rlp.commands.run import Following, start, submit
-from rlp.commands.why import decide
+from rlp.commands.why import decide, read_prompt
 from rlp.prepare import parameters, prepare
 from rlp.session import Session
 from rlp.wishes import ASSISTANT, refuse, shelf_of, words_of
@@ -16,12 +16,21 @@ from runloop.exits import Exit
 __all__ = ["prompt"]
 
 
-def prompt(session: Session, *, text: str, params: tuple[str, ...] = (), continued: bool = False) -> Exit:
+def prompt(
+    session: Session,
+    *,
+    text: str,
+    params: tuple[str, ...] = (),
+    continued: bool = False,
+    detach: bool = False,
+) -> Exit:
     """Run the opening a prompt means, or have the assistant do what it asks. Shell lines are named, not
-    executed; denied ones are refused."""
+    executed; denied ones are refused. A text of ``-`` is read from stdin, as ``rlp route`` does."""
+    if text == "-":
+        text = read_prompt(session)
     found = decide(session, text)
     if found.kind == "agent" or (continued and found.kind != "denied"):
-        return _wish(session, text, params, continued)
+        return _wish(session, text, params, continued, detach)
     refuse(found, where="type it into your shell")
     assert found.target is not None
     session.console.say(f"rlp: {found.target} ({found.reason})")
@@ -30,10 +39,10 @@ def prompt(session: Session, *, text: str, params: tuple[str, ...] = (), continu
         from openings.load import find, read
 
         given |= parameters(read(find(found.target, session.paths.openings_dirs)), params)
-    return start(session, prepare(session, found.target, given), prompt=text)
+    return start(session, prepare(session, found.target, given), detach=detach, prompt=text)
 
 
-def _wish(session: Session, text: str, params: tuple[str, ...], continued: bool) -> Exit:
+def _wish(session: Session, text: str, params: tuple[str, ...], continued: bool, detach: bool) -> Exit:
     """Have the assistant do it, and follow it to its answer."""
     from openings.load import find
 
@@ -50,7 +59,10 @@ def _wish(session: Session, text: str, params: tuple[str, ...], continued: bool)
         )
     path = find(ASSISTANT, shelf_of(session))
     given = {"prompt": wish, "continued": continued}
-    run_id = submit(session, prepare(session, str(path), given), prompt=text)
+    wished = prepare(session, str(path), given)
+    if detach:
+        return start(session, wished, detach=True, prompt=text)
+    run_id = submit(session, wished, prompt=text)
     return _Wish(session, run_id).to_the_end()
 
 

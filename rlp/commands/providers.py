@@ -6,6 +6,7 @@ from typing import Any
 
 from rlp.session import Session
 from runloop.exits import Exit
+from runloop.quantities import dollars
 
 __all__ = ["providers"]
 
@@ -30,7 +31,7 @@ def providers(session: Session, *, check: bool, yes: bool) -> Exit:
 def _row(row: dict[str, Any]) -> dict[str, Any]:
     took = f"{row['took_ms']} ms" if "took_ms" in row else ""
     cost = row.get("cost_micro_usd")
-    paid = "" if not cost else f"cost {_dollars(cost)}"
+    paid = "" if not cost else f"cost {dollars(cost)}"
     if cost is None and "cost_micro_usd" in row:
         paid = "may have cost something: nobody can tell"
     return {
@@ -53,8 +54,4 @@ def _price(row: dict[str, Any]) -> str:
     read, written = price["input_micro_usd_per_mtok"], price["output_micro_usd_per_mtok"]
     if not read and not written:
         return "free"
-    return f"{_dollars(read)}/{_dollars(written)} per million"
-
-
-def _dollars(micro_usd: int) -> str:
-    return f"${micro_usd / 1_000_000:.6f}".rstrip("0").rstrip(".")
+    return f"{dollars(read, digits=0)}/{dollars(written, digits=0)} per million"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rlp.ask import MOOT, ask
 from rlp.follow import Follower
+from rlp.live import Live, watching
 from rlp.prepare import Wish, prepare
 from rlp.progress import Progress
 from rlp.session import Session
@@ -76,8 +77,10 @@ class Following:
     def __init__(self, session: Session, run_id: str, progress: Progress | None = None) -> None:
         self._session = session
         self._run = run_id
-        self._progress = progress or Progress(session.console)
-        self._follower = Follower(session, run_id, on_delta=self._delta)
+        self._live: Live | None = watching(session.console, session.environ) if progress is None else None
+        self._progress = progress or Progress(session.console, live=self._live)
+        idle = None if self._live is None else self._stand
+        self._follower = Follower(session, run_id, on_delta=self._delta, on_idle=idle)
         self._open: dict[str, dict[str, Any]] = {}
         """Approvals asked for and not decided: approval id -> payload of ``action.requested``."""
         self._asked: dict[str, dict[str, Any]] = {}
@@ -90,18 +93,21 @@ class Following:
         self._interrupted = False
 
     def to_the_end(self) -> Exit:
-        try:
-            return self._to_the_end()
-        finally:
-            self._session.console.wipe()
+        with self._live or nullcontext():
+            try:
+                return self._to_the_end()
+            finally:
+                self._session.console.wipe()
 
     def _to_the_end(self) -> Exit:
         while self._finished is None:
             try:
-                for event in self._follower.next(WAIT_S):
-                    self._take(event)
-                if not (self._open or self._asked):
-                    self._progress.stand(SystemClock().now_ms())
+                events = self._follower.next(WAIT_S)
+                with self._session.console.together():
+                    for event in events:
+                        self._take(event)
+                    if self._finished is None:
+                        self._stand()
                 if (self._open or self._asked) and self._finished is None:
                     if not self._session.interactive:
                         return self._parked()
@@ -112,6 +118,11 @@ class Following:
                     raise
                 self._interrupt()
         return self._closing()
+
+    def _stand(self) -> None:
+        """Show where the run stands, unless a question is about to be put."""
+        if not (self._open or self._asked):
+            self._progress.stand(SystemClock().now_ms())
 
     def _take(self, event: dict[str, Any]) -> None:
         payload = event["payload"]

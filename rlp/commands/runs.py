@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 from rlp.session import Session
+from runloop.clock import SystemClock
 from runloop.exits import Exit
-from runloop.quantities import ago, moment
+from runloop.quantities import ago, brief_moment, moment
 
 __all__ = ["cancel", "runs"]
 
@@ -20,8 +23,9 @@ def runs(session: Session, *, limit: int, schedule: str | None = None, tree: boo
     if tree:
         found = [one for each in found for one in _with_those_inside(session, each)]
     session.console.rows(
-        found if session.json else [_row(run) for run in found],
+        found if session.json else [_row(run, brief=session.console.out.isatty()) for run in found],
         ("run", "opening", "by", "state", "started", "took", "error"),
+        prose=("error",),
         empty="no runs yet; start one with 'rlp run compose_email -p recipient=... -p topic=...'",
     )
     return Exit.OK
@@ -33,14 +37,16 @@ def _with_those_inside(session: Session, run: dict[str, Any], depth: int = 0) ->
         yield from _with_those_inside(session, inner, depth + 1)
 
 
-def _row(run: dict[str, Any]) -> dict[str, Any]:
+def _row(run: dict[str, Any], *, brief: bool) -> dict[str, Any]:
+    """``brief``: for a terminal, which is narrow; a pipe gets whole dates."""
     started, finished = run.get("started_ms"), run.get("finished_ms")
+    when = partial(brief_moment, now_ms=SystemClock().now_ms()) if brief else moment
     return {
         "run": str(run.get("run"))[:8],
         "opening": _placed(run),
-        "by": run.get("principal"),
+        "by": "you" if brief and run.get("principal") == f"operator:{os.getuid()}" else run.get("principal"),
         "state": run.get("outcome") or run.get("state") or "running",
-        "started": moment(started) if started else None,
+        "started": when(started) if started else None,
         "took": ago(finished - started) if started and finished else None,
         "error": (run.get("error") or {}).get("message"),
     }

@@ -9,7 +9,7 @@ from typing import Any
 from rlp.session import Session
 from runloop.errors import UsageError
 from runloop.exits import Exit
-from runloop.quantities import moment
+from runloop.quantities import dollars, moment
 
 __all__ = ["add", "coming", "list_", "pause", "rm", "run_now", "show", "span_ms"]
 
@@ -76,8 +76,8 @@ def list_(session: Session) -> Exit:
         empty="nothing runs by itself; 'rlp schedule add NAME OPENING --cron \"0 8 * * 1-5\"' changes that",
     )
     if triggers:
-        charged, limit = found["charged_micro_usd"] / 1_000_000, found["day_micro_usd"] / 1_000_000
-        session.console.say(f"in 24 hours: {charged:.2f} of {limit:.2f} US dollars are spent or set aside")
+        charged, limit = dollars(found["charged_micro_usd"]), dollars(found["day_micro_usd"])
+        session.console.say(f"in 24 hours: {charged} of {limit} are spent or set aside")
     return Exit.OK
 
 

@@ -15,6 +15,7 @@ from rlp.session import Session
 from runloop.config import shipped
 from runloop.errors import RefusedError, RunloopError, UsageError
 from runloop.exits import Exit
+from runloop.spelling import did_you_mean
 
 __all__ = ["disable", "enable", "status"]
 
@@ -122,7 +123,7 @@ def _named(session: Session, shell: str | None) -> str:
     if name not in SHELLS:
         raise UsageError(
             f"'{name}' is no shell that Runloop knows" if name else "which shell is not known here",
-            hint="name it: 'rlp shell enable bash', or zsh, or fish",
+            hint=did_you_mean(name, SHELLS, "name it: 'rlp shell enable bash', or zsh, or fish"),
             code="shell.unknown",
         )
     return name

@@ -1,29 +1,74 @@
-"""``rlp trace``: the ladder of a run, every crossing from whom to whom; or its tree of spans."""
+"""``rlp trace``: the ladder of a run, every crossing from whom to whom; or its tree of spans.
+
+Drawn for a person whose terminal has room for all lanes; rows, one crossing each with every word of it, where
+it has not, for a pipe, and with ``--rows``.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
 from typing import Any
 
+from rlp.lanes import drawing, inside
 from rlp.session import Session
 from runloop.exits import Exit
+from runloop.ladder import crossing, ladder
 from runloop.quantities import size
 from runloop.spans import spans as tree
 
-__all__ = ["ladder", "trace"]
-
-_ALWAYS = (
-    "run.", "node.", "message.", "hostcall.", "action.", "model.", "email.", "tool.", "artifact.", "memory.",
-)  # fmt: skip
-_DENIED = "denied"
+__all__ = ["trace"]
 
 
-def trace(session: Session, *, run: str, all: bool, spans: bool) -> Exit:
-    """Print the ladder, or the tree of spans."""
-    console = session.console
+def trace(session: Session, *, run: str, all: bool, spans: bool, rows: bool = False) -> Exit:
+    """Print the ladder, or the tree of spans; ``rows``: not as a drawing."""
     if spans:
         return _tree(session, run)
-    rows = list(_whole(session, run, everything=all))
+    whole = _whole(session, run)
+    if not rows and not session.json and session.console.out.isatty() and session.console.can_draw:
+        lanes = _drawn(session, whole, everything=all)
+        if lanes is not None:
+            return lanes
+    return _rows(session, whole, everything=all)
+
+
+def _drawn(
+    session: Session, whole: list[tuple[str, list[dict[str, Any]]]], *, everything: bool
+) -> Exit | None:
+    """The ladder as a drawing; None where it does not fit."""
+    console = session.console
+    rungs = [
+        inside(rung, path)
+        for path, events in whole
+        for event in events
+        if (rung := crossing(event, everything=everything)) is not None
+    ]
+    if not rungs:
+        return None
+    rungs.sort(key=lambda rung: rung.event)
+    lines = drawing(rungs, whole[0][1][0]["ts_ms"], console.width)
+    if lines is None:
+        console.say("the terminal has no room for every lane; rows instead")
+        return None
+    console.data(f"run {whole[0][1][0]['run']}", "bold")
+    for line in lines:
+        console.data(line.text, line.color)
+    _sum(session, [(rung.kind, rung.bytes) for rung in rungs])
+    if any("…" in line.text for line in lines):
+        console.say("what is cut short is whole with --rows")
+    return Exit.OK
+
+
+def _rows(session: Session, whole: list[tuple[str, list[dict[str, Any]]]], *, everything: bool) -> Exit:
+    """The ladder as rows, one crossing each."""
+    console = session.console
+    began = whole[0][1][0]["ts_ms"] if whole[0][1] else None
+    rows = sorted(
+        (
+            {**row, "path": path}
+            for path, events in whole
+            for row in ladder(events, everything=everything, began=began)
+        ),
+        key=lambda row: int(row["event"]),
+    )
     if session.json:
         for row in rows:
             console.json(row)
@@ -43,11 +88,14 @@ def trace(session: Session, *, run: str, all: bool, spans: bool) -> Exit:
             f"{row['from']:<{left}} {arrow} {row['to']:<{right}}  "
             f"{bytes_:>9}  {row['what'].replace(row['run'], row['run'][:8])}  #{row['event']}"
         )
-    messages = [row for row in rows if row["kind"] == "message.sent"]
-    calls = sum(row["kind"] == "hostcall.delivered" for row in rows)
-    total = sum(row["bytes"] for row in messages)
-    console.say(f"{len(messages)} messages, {size(total)}; {calls} host calls")
+    _sum(session, [(row["kind"], row["bytes"]) for row in rows])
     return Exit.OK
+
+
+def _sum(session: Session, crossings: list[tuple[str, int]]) -> None:
+    messages = [bytes_ for kind, bytes_ in crossings if kind == "message.sent"]
+    calls = sum(kind == "hostcall.delivered" for kind, _ in crossings)
+    session.console.say(f"{len(messages)} messages, {size(sum(messages))}; {calls} host calls")
 
 
 def _tree(session: Session, run: str) -> Exit:
@@ -79,104 +127,21 @@ def _tree(session: Session, run: str) -> Exit:
     return Exit.OK
 
 
-def _whole(session: Session, run: str, *, everything: bool) -> list[dict[str, Any]]:
-    """The rows of a run and of those inside it, in ledger order; ``path`` says where in the tree."""
-    rows: list[dict[str, Any]] = []
-    began: int | None = None
+def _whole(session: Session, run: str) -> list[tuple[str, list[dict[str, Any]]]]:
+    """The events of a run and of those inside it, each with where in the tree it lies; the run first."""
+    found: list[tuple[str, list[dict[str, Any]]]] = []
     waiting = [("", run)]
     while waiting:
         path, name = waiting.pop()
         events = list(session.events(name))
-        began = events[0]["ts_ms"] if began is None and events else began
-        rows += ({**row, "path": path} for row in ladder(events, everything=everything, began=began))
+        found.append((path, events))
         if any(str(node["use"]).startswith("opening:") for node in _nodes(events)):
             nested = session.ask("run.show", run=name)["nested"]
             waiting += ((f"{path}{one['parent']['node']}/", one["run"]) for one in nested)
-    return sorted(rows, key=lambda row: int(row["event"]))
+    return found
 
 
 def _nodes(events: list[dict[str, Any]]) -> list[dict[str, Any]]:
     started = events[0]["payload"] if events else {}
     nodes: list[dict[str, Any]] = (started.get("definition") or {}).get("nodes") or []
     return nodes
-
-
-def ladder(
-    events: Iterable[dict[str, Any]], *, everything: bool = False, began: int | None = None
-) -> Iterator[dict[str, Any]]:
-    """One row per crossing: ``{event, run, at_ms, from, to, kind, what, bytes}``; ``at_ms`` since ``began``,
-    or the first."""
-    for event in events:
-        began = event["ts_ms"] if began is None else began
-        payload, kind = event["payload"], event["kind"]
-        shown = kind.startswith(_ALWAYS) or payload.get("decision") == _DENIED
-        if not (shown or everything):
-            continue
-        source, target, what, size_ = _crossing(kind, event["actor"], payload)
-        yield {
-            "event": event["id"],
-            "run": event["run"],
-            "at_ms": event["ts_ms"] - began,
-            "from": source,
-            "to": target,
-            "kind": kind,
-            "what": what,
-            "bytes": size_,
-        }
-
-
-def _crossing(  # noqa: PLR0911, PLR0912 - one row per kind of event, read like a table
-    kind: str, actor: str, p: dict[str, Any]
-) -> tuple[str, str, str, int]:
-    """Who, to whom, what, how many bytes."""
-    node = str(p.get("node") or "")
-    match kind:
-        case "message.sent":
-            return p["sender"], p["receiver"], f"{p['type']} on {p['topic']}", p["size"]
-        case "message.posted":
-            to = f" to {p['in_reply_to']}" if p["in_reply_to"] else ""
-            return node, p["to"], f"{p['act']} {p['message']}{to}", p["size"]
-        case "hostcall.admitted":
-            return node, "gate", f"{p['op']} admitted ({p['effect']})", p["request_bytes"]
-        case "hostcall.delivered":
-            verdict = "" if p["ok"] else ", refused"
-            return "gate", node, f"{p['op']} answered{verdict}", p["request_bytes"] + p["response_bytes"]
-        case "model.called":
-            tokens = (
-                f"{p['input_tokens']}+{p['output_tokens']} tokens{', estimated' if p['estimated'] else ''}"
-            )
-            cost = f", {p['cost_micro_usd']} micro-USD" if p["cost_micro_usd"] else ""
-            source = p.get("source", "asked")
-            origin = "" if source == "asked" else f", from the {source}, {p['saved_micro_usd']} saved"
-            why = f"; {p['route']}" if p.get("route") else ""
-            return "gate", p["provider"], f"{p['model']}, {tokens}{cost}{origin}{why}", 0
-        case "action.requested":
-            return node, "person", f"asks: {p['action'].get('summary') or p['op']} ({p['approval']})", 0
-        case "action.decided":
-            return "person" if ":" in p["principal"] else p["principal"], node, f"{p['decision']}", 0
-        case "action.claimed":
-            return "gate", "", f"the one use of {p['approval']} is taken", 0
-        case "email.sent":
-            return "gate", p["provider"], f"mail to {', '.join(p['recipients'])}: {p['subject']}", 0
-        case "tool.called":
-            ended = p["outcome"] + (f" ({p['code']})" if p["code"] else "")
-            return "gate", p["origin"], f"{p['tool']} on {p['resource']}: {ended}", 0
-        case "artifact.created":
-            return node, "ledger", f"artifact {p['name']}", p["size"]
-        case "run.started":
-            return p["principal"], "daemon", f"runs {p['opening']}", 0
-        case "run.finished":
-            return "daemon", "", f"run {p['outcome']}" + (f": {p['clause']}" if p["clause"] else ""), 0
-        case "node.scheduled":
-            return "engine", node, f"attempt {p['attempt']}", 0
-        case "node.finished":
-            reason = f": {p['error']['message']}" if p.get("error") else ""
-            return node, "engine", f"{p['status']}, {p['calls']} calls, {p['fuel']} fuel{reason}", 0
-        case "node.skipped" | "node.cancelled":
-            return "engine", node, f"{kind.partition('.')[2]}: {p['reason']}", 0
-        case "cap.audit":
-            return "gate", p["agent"], f"{p['capability']} {p['decision']} for {p['op']}: {p['reason']}", 0
-    words = ", ".join(
-        f"{name} {value}" for name, value in p.items() if isinstance(value, str | int) and value
-    )
-    return actor, node, f"{kind} {words}"[:200], 0

@@ -14,7 +14,7 @@ from runloop.exits import Exit
 if TYPE_CHECKING:
     from openings.router import Route
 
-__all__ = ["decide", "route", "why"]
+__all__ = ["decide", "read_prompt", "route", "why"]
 
 _REF = re.compile(
     r"#?\d+\Z|msg:\d+\Z|ap_[0-9a-f]{6,}\Z|[0-9a-f]{8,64}\Z|[0-9a-f]{8}-[0-9a-f-]{4,27}\Z|<\S+@\S+>\Z",
@@ -77,7 +77,7 @@ def route(
     by everybody on the machine.
     """
     with _deadline(timeout_ms):
-        found = decide(session, _read(session) if prompt == ("-",) else " ".join(prompt), known)
+        found = decide(session, read_prompt(session) if prompt == ("-",) else " ".join(prompt), known)
     if session.json:
         session.console.json(found.to_json())
     elif found.kind == "denied":
@@ -87,7 +87,8 @@ def route(
     return _EXITS[found.kind]
 
 
-def _read(session: Session) -> str:
+def read_prompt(session: Session) -> str:
+    """The prompt, from stdin."""
     if session.stdin is None:
         raise UsageError("there is no stdin to read the prompt from", hint="give the prompt as words")
     text = session.stdin.read(_MAX_STDIN + 1)

@@ -27,6 +27,7 @@ from runloop import toml
 from runloop.config import Paths
 from runloop.errors import FailedError, RunloopError, UsageError
 from runloop.exits import Exit
+from runloop.spelling import did_you_mean
 
 __all__ = ["FOUND", "Asking", "Grounds"]
 
@@ -51,7 +52,9 @@ class Asking:
         if provider is not None and provider not in known:
             raise UsageError(
                 f"there is no provider {provider[:60]!r}",
-                hint=f"one of: {', '.join(known)}; 'rlp providers' shows what answers",
+                hint=did_you_mean(
+                    provider, known, f"one of: {', '.join(known)}; 'rlp providers' shows what answers"
+                ),
                 code="eval.provider",
             )
         named = provider or config.models.default

@@ -13,6 +13,7 @@ import contextlib
 import hmac
 from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from time import monotonic
 from typing import Any, NamedTuple, cast
 
 from starlette.responses import JSONResponse
@@ -33,6 +34,8 @@ BODY_S = 20.0
 """Longest time a body may take to arrive."""
 SEND_S = 30.0
 """Longest time a client may let a piece of its answer lie."""
+LEARN_S = 5.0
+"""However many strangers come: so often at most the daemon is asked on their account who has a token."""
 _DRAIN_S = 1.0
 _MAX_TOKEN = 256
 _STRANGER = ""
@@ -76,6 +79,12 @@ class _Book:
         self._link = link
         self._names: Mapping[str, str] = {}
         """Digest -> name, as it was the last time. A guess: it says whose pace counts, and nothing else."""
+        self._old_at = 0.0
+
+    @property
+    def old(self) -> bool:
+        """Whether the guesses are so old that a token may have been made since."""
+        return monotonic() >= self._old_at
 
     def guess(self, digest: str) -> str | None:
         """Whose the token was, when the daemon was asked the last time."""
@@ -83,6 +92,7 @@ class _Book:
 
     async def known(self, digest: str) -> Caller | None:
         """Asked for each request: what was revoked is worth nothing at once."""
+        self._old_at = monotonic() + LEARN_S
         try:
             state = await self._link.ask(lambda session: session.ask("face.state"))
         except RunloopError:
@@ -147,7 +157,8 @@ class Keeper:
     async def _with_token(self, scope: Scope, digest: str) -> ASGIApp | None:
         guess = self._book.guess(digest)
         if guess is None:
-            if not self._pace.strangers.take(_STRANGER):
+            # Strangers who leave no room are no reason to never hear of a client who has not been here yet.
+            if not self._pace.strangers.take(_STRANGER) and not self._book.old:
                 return _TOO_OFTEN
         elif self._busy[guess] >= MAX_AT_ONCE or not self._pace.asked.take(guess):
             return _refuse(429, "too many requests", {"Retry-After": "1"})

@@ -1,7 +1,7 @@
 """Make the folder a virtual environment of Debian's interpreter, and its launchers.
 
-``pyvenv.cfg`` makes it one: whoever runs ``/usr/lib/runloop/bin/python3`` sees the libraries in it and none of
-the user's or the system's, and finds the same again with ``sys.executable -I`` (attacks.md M6).
+``pyvenv.cfg`` makes it one: whoever runs ``/usr/lib/runloop/bin/python3`` sees the libraries in it and none
+of the user's or the system's, and finds the same again with ``sys.executable -I`` (attacks.md M6).
 """
 
 from __future__ import annotations

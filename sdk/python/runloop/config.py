@@ -157,6 +157,12 @@ class Security(NamedTuple):
     agent_index: str | None = None
     web_authorities: str | None = None
     private_ok: str | None = None
+    sandbox: str = "bubblewrap"
+    """What shuts programs in: ``bubblewrap``, with this machine's own; ``container``, with an image's."""
+    sandbox_engine: str | None = None
+    """Absolute path of podman, or of a rootless docker; None: whichever is installed."""
+    sandbox_image: str | None = None
+    """By digest: ``name@sha256:…`` or ``sha256:…``. It is never fetched."""
 
 
 class Bus(NamedTuple):
@@ -421,6 +427,17 @@ RULES: Mapping[str, Rule] = {
     "security.private_ok": Rule(
         "str",
         "places that may be told what is private, separated by spaces: host, host:port or mcp:<server>",
+    ),
+    "security.sandbox": Rule(
+        "str", "what shuts programs in: this machine's programs, or those of an image",
+        choices=("bubblewrap", "container"), narrow="fixed",
+    ),
+    "security.sandbox_engine": Rule(
+        "str", "absolute path of podman, or of a rootless docker", narrow="fixed"
+    ),
+    "security.sandbox_image": Rule(
+        "str", "image of the container sandbox by digest: name@sha256:… or sha256:…; never fetched",
+        narrow="fixed",
     ),
     "bus.durable_topics": Rule("str", "patterns of topics, separated by spaces, that are kept in the ledger"),
     "bus.durable_bytes": Rule(
@@ -856,6 +873,18 @@ def _check_mail(mail: Mail) -> list[str]:
 # --- where things lie -----------------------------------------------------------------------------
 
 
+SYSTEM_HOME = Path("/var/lib/runloop")
+SYSTEM_SOCKET = Path("/run/runloop/rmp.sock")
+"""Where the Debian package's service keeps its state and listens (packaging/deb)."""
+
+
+def _is_ours(path: Path) -> bool:
+    try:
+        return os.lstat(path).st_uid == os.geteuid()
+    except OSError:
+        return False
+
+
 class Paths(NamedTuple):
     """The places of one home. Nothing here is created by asking for it."""
 
@@ -872,16 +901,22 @@ class Paths(NamedTuple):
     ) -> Paths:
         """Find the home (argument, ``$RUNLOOP_HOME``, ``~/.runloop``) and the socket.
 
-        The socket is ``socket_path`` (the value of ``runtime.socket_path``), else
-        ``$XDG_RUNTIME_DIR/runloop/rmp.sock`` when no home was named, else ``run/rmp.sock`` in the home.
-        Raises :class:`UsageError` when its path does not fit a Unix socket address.
+        Whoever the system's daemon runs as, and names no home, means that daemon's: ``sudo -u runloop rlp``
+        finds ``/var/lib/runloop`` and ``/run/runloop/rmp.sock``. Else the socket is ``socket_path`` (the
+        value of ``runtime.socket_path``), else ``$XDG_RUNTIME_DIR/runloop/rmp.sock`` when no home was named,
+        else ``run/rmp.sock`` in the home. Raises :class:`UsageError` when its path does not fit a Unix socket
+        address.
         """
         named = os.fspath(home) if home is not None else environ.get("RUNLOOP_HOME")
         # absolute(), not resolve(): a home behind a symbolic link keeps the name its owner gave it
         root = Path(named).expanduser().absolute() if named else Path.home() / ".runloop"
         runtime_dir = environ.get("XDG_RUNTIME_DIR")
+        if not named and _is_ours(SYSTEM_SOCKET):
+            root = SYSTEM_HOME
         if socket_path:
             socket = Path(socket_path).expanduser().absolute()
+        elif root == SYSTEM_HOME:
+            socket = SYSTEM_SOCKET
         elif runtime_dir and not named and Path(runtime_dir).is_dir():
             socket = Path(runtime_dir) / "runloop" / "rmp.sock"
         else:
@@ -953,6 +988,11 @@ class Paths(NamedTuple):
         return self.home / "cache"
 
     @property
+    def names_file(self) -> Path:
+        """Names for the completion of shells, kept by the daemon; may be deleted."""
+        return self.cache_dir / "names"
+
+    @property
     def outbox(self) -> Path:
         """Maildir of approved mail."""
         return self.home / "outbox"
@@ -966,20 +1006,26 @@ class Paths(NamedTuple):
         """Where agents are looked for, first hit first; the shipped ones last."""
         return (
             Path.cwd() / "agents",
-            self.home / "agents",
-            Path("/usr/lib/runloop/agents"),
-            shipped("agents"),
+            *self.settled_agents_dirs,
         )
+
+    @property
+    def settled_agents_dirs(self) -> tuple[Path, ...]:
+        """The same without the folder one stands in, which perhaps somebody else wrote."""
+        return (self.home / "agents", Path("/usr/lib/runloop/agents"), shipped("agents"))
 
     @property
     def openings_dirs(self) -> tuple[Path, ...]:
         """Where openings are looked for, first hit first; the shipped library last."""
         return (
             Path.cwd() / "openings",
-            self.home / "openings",
-            Path("/etc/runloop/openings"),
-            shipped("openings"),
+            *self.settled_openings_dirs,
         )
+
+    @property
+    def settled_openings_dirs(self) -> tuple[Path, ...]:
+        """The same without the folder one stands in, which perhaps somebody else wrote."""
+        return (self.home / "openings", Path("/etc/runloop/openings"), shipped("openings"))
 
 
 Shipped = Literal[

@@ -16,7 +16,7 @@ _BLANK = "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
 """Letters and marks by category, invisible in fact."""
 
 _MARKS = 3
-"""Combining marks in a row that are still writing; beyond, they are a smear over neighbouring lines."""
+"""Marks in a row, combining or enclosing, that are still writing; beyond, a smear over neighbouring lines."""
 
 
 def visible(text: str) -> str:
@@ -63,7 +63,21 @@ def columns_of(text: str) -> int:
 def _columns(char: str) -> int:
     import unicodedata
 
-    return 0 if unicodedata.combining(char) else 1 + (unicodedata.east_asian_width(char) in "WF")
+    if unicodedata.combining(char):
+        return 0
+    return 1 + (unicodedata.east_asian_width(char) in "WF" or _wide_by_now(ord(char)))
+
+
+def _wide_by_now(code: int) -> bool:
+    """Two columns since Unicode 16, which this interpreter's tables do not know: counted as one, a row of
+    them would be cut off or wrapped by whoever draws it, and what stands behind them would be hidden (attacks.md
+    C6)."""
+    return any(first <= code <= last for first, last in _WIDE_SINCE_16)
+
+
+_WIDE_SINCE_16 = (
+    (0x2630, 0x2637), (0x268A, 0x268F), (0x4DC0, 0x4DFF), (0x1D300, 0x1D356), (0x1D360, 0x1D376),
+)  # fmt: skip
 
 
 _NARROWEST = 8
@@ -123,7 +137,7 @@ def _walk(text: str) -> list[str]:
     out: list[str] = []
     marks = 0
     for char in text:
-        marks = marks + 1 if unicodedata.combining(char) else 0
+        marks = marks + 1 if unicodedata.category(char) in ("Mn", "Me") else 0
         shown = (char.isprintable() and char not in _BLANK) or char in _SPACES
         if shown and marks <= _MARKS and not _is_variation(char):
             out.append(char)

@@ -613,8 +613,8 @@ class ModelCalled(Payload, frozen=True, kw_only=True):
     route: str = ""
     """Why this model was asked, in words; empty in records of before."""
     source: str = "asked"
-    """``asked``, ``cache`` (an equal request was answered before), ``cassette``, or ``check`` (somebody looked
-    whether it answers)."""
+    """``asked``, ``cache`` (an equal request was answered before), ``cassette``, or ``check`` (somebody
+    looked whether it answers)."""
     tool_calls: int = 0
     """Functions it asked for."""
     saved_micro_usd: int = 0

@@ -1,11 +1,11 @@
-"""How quantities are written for people: bytes, moments and lengths of time.
+"""How quantities are written for people: bytes, moments, lengths of time and money.
 
 Knows units. Knows nothing of where a figure came from or where it is shown.
 """
 
 from __future__ import annotations
 
-__all__ = ["ago", "moment", "size"]
+__all__ = ["ago", "brief_moment", "dollars", "moment", "size"]
 
 
 def size(count: int) -> str:
@@ -16,11 +16,28 @@ def size(count: int) -> str:
     return f"{count / 1024**power:.1f} {('KiB', 'MiB', 'GiB')[power - 1]}"
 
 
+def dollars(micro_usd: int, *, digits: int = 2) -> str:
+    """Millionths of a US dollar for people, exactly: ``$0.50``, ``$0.0021``, ``-$1.000001``. At least
+    ``digits`` digits behind the point and no more than there are; 6 keeps a column of sums in line."""
+    whole, rest = divmod(abs(micro_usd), 1_000_000)
+    part = f"{rest:06}".rstrip("0").ljust(min(digits, 6), "0")
+    return f"{'-' if micro_usd < 0 else ''}${whole}{'.' if part else ''}{part}"
+
+
 def moment(ms: int) -> str:
     """Unix milliseconds as local date and time."""
     import time
 
     return time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(ms / 1000))
+
+
+def brief_moment(ms: int, now_ms: int) -> str:
+    """The same, as short as it is clear: ``14:03:09`` today, ``11-20 14:03`` this year, ``2025-12-31``."""
+    import time
+
+    then, now = time.localtime(ms / 1000), time.localtime(now_ms / 1000)
+    same = "%H:%M:%S" if then[:3] == now[:3] else "%m-%d %H:%M" if then[0] == now[0] else "%Y-%m-%d"
+    return time.strftime(same, then)
 
 
 def ago(ms: int) -> str:

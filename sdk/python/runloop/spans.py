@@ -9,32 +9,72 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-__all__ = ["spans"]
+__all__ = ["Span", "Spans", "spans"]
 
 _ENDS = {"node.finished", "node.cancelled", "node.skipped"}
 
 
-def spans(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """``{span, parent, kind, name, start_ms, end_ms, status, event}`` of a run, in the order they began.
+class Span:
+    """One stretch of a run. ``end_ms`` is None while it goes on; times are since the run began."""
 
-    ``parent`` is None for the run alone; times are since it began. A span that has not ended has ``end_ms``
-    None. One whose parent is not on record keeps the parent's name: no orphan is hidden.
-    """
-    made: dict[str, dict[str, Any]] = {}
-    began = 0
-    for event in events:
+    __slots__ = ("end_ms", "ended_by", "event", "kind", "name", "parent", "span", "start_ms", "status")
+
+    def __init__(self, span: Mapping[str, Any], start_ms: int, event: int) -> None:
+        self.span: str = span["span"]
+        self.parent: str | None = span["parent"]
+        """None for the run alone. One that is not on record keeps its name: no orphan is hidden."""
+        self.kind: str = span["kind"]
+        self.name: str = span["name"]
+        self.start_ms = start_ms
+        self.end_ms: int | None = None
+        self.status = ""
+        self.event = event
+        """Ledger id of the fact that began it."""
+        self.ended_by: int | None = None
+        """Ledger id of the fact that ended it."""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "span": self.span,
+            "parent": self.parent,
+            "kind": self.kind,
+            "name": self.name,
+            "start_ms": self.start_ms,
+            "end_ms": self.end_ms,
+            "status": self.status,
+            "event": self.event,
+        }
+
+
+class Spans:
+    """The spans of a run that is still being told: facts in, one after the other."""
+
+    def __init__(self) -> None:
+        self.made: dict[str, Span] = {}
+        """In the order they began."""
+        self._began = 0
+
+    def take(self, event: Mapping[str, Any]) -> None:
+        """What this fact begins and ends."""
         kind, told = str(event["kind"]), event["payload"]
         if kind == "run.started":
-            began = int(event["ts_ms"])
-        at = int(event["ts_ms"]) - began
+            self._began = int(event["ts_ms"])
+        at = int(event["ts_ms"]) - self._began
         for span in _begun(kind, told):
-            made.setdefault(
-                span["span"], {**span, "start_ms": at, "end_ms": None, "status": "", "event": event["id"]}
-            )
+            if span["span"] not in self.made:
+                self.made[span["span"]] = Span(span, at, int(event["id"]))
         for name, status in _ended(kind, told):
-            if name in made and made[name]["end_ms"] is None:
-                made[name] |= {"end_ms": at, "status": status}
-    return list(made.values())
+            ended = self.made.get(name)
+            if ended is not None and ended.end_ms is None:
+                ended.end_ms, ended.status, ended.ended_by = at, status, int(event["id"])
+
+
+def spans(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """``{span, parent, kind, name, start_ms, end_ms, status, event}`` of a run, in the order they began."""
+    found = Spans()
+    for event in events:
+        found.take(event)
+    return [span.to_json() for span in found.made.values()]
 
 
 def _begun(  # noqa: PLR0911 - one for each kind of fact, read like a table
@@ -56,7 +96,11 @@ def _begun(  # noqa: PLR0911 - one for each kind of fact, read like a table
             name = f"{told['provider']}:{told['model']}"
             return [_span(f"model:{_call(told)}", _call(told), "model", name)]
         case "action.requested":
-            return [_span(told["approval"], _call(told), "wait", "a person is asked")]
+            # The call began before the person was asked, and is admitted only after a yes.
+            return [
+                _span(_call(told), _attempt(told), "call", told["op"]),
+                _span(told["approval"], _call(told), "wait", "a person is asked"),
+            ]
         case "message.posted":
             return [_span(told["message"], _attempt(told), "message", f"{told['act']} to {told['to']}")]
     return []

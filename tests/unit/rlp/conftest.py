@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
 import select
+import struct
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -69,14 +72,15 @@ def rlp(home: Path, capsys: pytest.CaptureFixture[str]) -> Rlp:
 class Terminal:
     """A real ``rlp`` process on a pseudo terminal."""
 
-    def __init__(self, *words: str) -> None:
+    def __init__(self, *words: str, color: bool = False) -> None:
         self._master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rlp", "--no-color", *words],
+            [sys.executable, "-m", "rlp", *([] if color else ["--no-color"]), *words],
             stdin=slave,
             stdout=slave,
             stderr=slave,
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={**os.environ, "TERM": "xterm-256color", "PYTHONPATH": os.pathsep.join(sys.path)},
             start_new_session=True,
             preexec_fn=_own_terminal,
         )
@@ -119,9 +123,6 @@ class Terminal:
 
 def _own_terminal() -> None:
     """Make the slave the controlling terminal, so that Ctrl-C means something."""
-    import fcntl
-    import termios
-
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -129,8 +130,8 @@ def _own_terminal() -> None:
 def terminal(home: Path) -> Iterator[Callable[..., Terminal]]:
     opened: list[Terminal] = []
 
-    def open_one(*words: str) -> Terminal:
-        opened.append(Terminal(*words))
+    def open_one(*words: str, color: bool = False) -> Terminal:
+        opened.append(Terminal(*words, color=color))
         return opened[-1]
 
     yield open_one

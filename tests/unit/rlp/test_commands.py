@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,11 @@ import pytest
 from rlp.commands import log
 from rlp.commands.daemon import listener
 from rlp.commands.import_ import batches
-from rlp.commands.trace import ladder
 from runloop import __version__
 from runloop.bundle.keyfile import dev_key
 from runloop.errors import RefusedError, UnreachableError
-from tests.unit.rlp.conftest import Rlp
+from runloop.ladder import ladder
+from tests.unit.rlp.conftest import Rlp, Terminal
 from tests.unit.rlp.daemon_twin import RUN, DaemonTwin
 
 EXAMPLES = Path(__file__).parents[3] / "docs" / "examples"
@@ -389,6 +390,37 @@ def test_why_shows_every_hop_and_says_where_the_chain_is_severed(daemon: DaemonT
     assert rlp("why", "#9", "--json").lines == [found]
 
 
+def test_an_explanation_that_crosses_runs_says_which_fact_is_of_which(daemon: DaemonTwin, rlp: Rlp) -> None:
+    hop = {"event": 9, "kind": "k", "ts_ms": 1, "actor": "daemon", "summary": "s", "node": "send"}
+    mine, theirs = {**hop, "depth": 0, "run": RUN}, {**hop, "depth": 1, "run": "f" * 36}
+    daemon.methods["kb.why"] = lambda ref, impact: {"hops": [mine, theirs]}
+    done = rlp("kb", "why", "9")
+    assert f"by daemon, node send, run {RUN[:8]}" in done.out
+    assert "by daemon, node send, run ffffffff" in done.out
+    daemon.methods["kb.why"] = lambda ref, impact: {"hops": [mine]}
+    assert "run" not in rlp("kb", "why", "9").out
+
+
+def test_on_a_terminal_of_80_columns_runs_are_a_table(
+    daemon: DaemonTwin, terminal: Callable[..., Terminal]
+) -> None:
+    row = {
+        "run": RUN,
+        "opening": "compose_email",
+        "principal": "operator:1000",
+        "state": "failed",
+        "started_ms": 1_750_000_000_000,
+        "finished_ms": 1_750_000_012_000,
+        "error": {"message": "contacts: no contact matches 'john'; import it, or give an address"},
+    }
+    daemon.methods["run.list"] = lambda limit: {"runs": [row, row]}
+    shown = terminal("runs")
+    assert shown.end() == 0
+    lines = shown.seen.splitlines()
+    assert lines[0].split() == ["run", "opening", "by", "state", "started", "took", "error"]
+    assert all(len(line) <= 80 for line in lines)
+
+
 @pytest.mark.requirement("I2.user.13")
 def test_capabilities_are_listed_granted_and_revoked(daemon: DaemonTwin, rlp: Rlp) -> None:
     shown = {
@@ -611,7 +643,7 @@ def test_doctor_looks_at_everything_and_changes_nothing(rlp: Rlp, home: Path) ->
     states = {check["name"]: check["state"] for check in done.lines}
     assert set(states) == {
         "python", "config", "home", "keys", "disk", "sqlite", "wasm", "shipped", "ledger", "daemon",
-        "sandbox", "programs", "trust", "unsigned", "agents",
+        "sockets", "sandbox", "programs", "trust", "unsigned", "agents",
     }  # fmt: skip
     assert states["sqlite"] == states["home"] == states["python"] == "ok"
     assert list(home.iterdir()) == []

@@ -15,6 +15,8 @@ from tests.unit.rlp.conftest import Rlp
 from tests.unit.rlp.daemon_twin import DaemonTwin
 
 RUNS = {name: f"0000000{number}-0000-4000-8000-000000000000" for number, name in enumerate(["a", "b", "c"])}
+NOBODYS = {"the search index": 5, "rlp providers --check": 7}
+"""What was spent outside of every run."""
 
 
 def held(node: str, micro_usd: int) -> HostcallAdmitted:
@@ -50,6 +52,7 @@ def facts() -> list[tuple[str | None, Payload]]:
         (b, model_called(cost=40, call=1, **far | {"model": "two", "price_version": "list-2"})),
         (c, model_called(cost=2_000_002, call=1, node="draft[3]", **far)),
         (None, model_called(cost=5, call=1, node="", **far | {"finish": "embedded"})),
+        (None, model_called(cost=7, call=0, node="", **far | {"source": "check"})),
         (a, held("now", 77)),
         (c, held("never", 33)),
         (c, run_finished()),
@@ -76,11 +79,11 @@ def by(rlp: Rlp, what: str) -> dict[str, int]:
 @pytest.mark.parametrize(
     ("what", "sums"),
     [
-        ("opening", {"report": 2_000_042, "brief": 1_000, "the search index": 5}),
-        ("agent", {"writer": 2_001_042, "the search index": 5}),
-        ("provider", {"far": 2_001_047}),
-        ("model", {"far:one": 2_001_007, "far:two": 40}),
-        ("run", {RUNS["a"]: 1_000, RUNS["b"]: 40, RUNS["c"]: 2_000_002, "the search index": 5}),
+        ("opening", {"report": 2_000_042, "brief": 1_000, **NOBODYS}),
+        ("agent", {"writer": 2_001_042, **NOBODYS}),
+        ("provider", {"far": 2_001_054}),
+        ("model", {"far:one": 2_001_014, "far:two": 40}),
+        ("run", {RUNS["a"]: 1_000, RUNS["b"]: 40, RUNS["c"]: 2_000_002, **NOBODYS}),
     ],
 )
 def test_what_was_booked_is_summed_by(told: DaemonTwin, rlp: Rlp, what: str, sums: dict[str, int]) -> None:
@@ -91,7 +94,7 @@ def test_what_was_booked_is_summed_by(told: DaemonTwin, rlp: Rlp, what: str, sum
 def test_money_of_other_kinds_stands_apart(told: DaemonTwin, rlp: Rlp) -> None:
     (answer,) = rlp("cost", "--since", "2000-01-01", "--json").lines
     total: dict[str, Any] = answer["total"]
-    assert total["cost_micro_usd"] == 2_001_047
+    assert total["cost_micro_usd"] == 2_001_054
     assert total["lost_micro_usd"] == 900, "booked, and nobody knows"
     assert total["saved_micro_usd"] == 100
     assert total["scheduled_micro_usd"] == 2_000_042, "with what was nested in a schedule's run"
@@ -103,7 +106,7 @@ def test_a_person_reads_it_in_dollars(told: DaemonTwin, rlp: Rlp) -> None:
     shown = rlp("cost", "--since", "2000-01-01")
     assert shown.out.splitlines()[1].split() == ["report", "2", "6", "8", "$2.000042", "-", "-"]
     assert shown.out.splitlines()[-1].split()[0] == "all"
-    for words in ("by hand $0.001005", "schedules $2.000042", "lost: $0.000900", "$0.000077", "$0.000033"):
+    for words in ("by hand $0.001012", "schedules $2.000042", "lost: $0.000900", "$0.000077", "$0.000033"):
         assert words in shown.err, words
     assert "nobody is asked before" in shown.err
 

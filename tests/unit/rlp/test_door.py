@@ -256,6 +256,39 @@ async def test_strangers_who_come_often_cost_the_daemon_nothing(open_door: Open)
         assert await status(reader) == 200
 
 
+@pytest.mark.requirement("I6.faces.10", "B5")
+async def test_strangers_who_were_here_first_do_not_keep_out_a_client_nobody_has_heard_of(
+    open_door: Open,
+) -> None:
+    async with open_door() as served:
+        for number in range(8):  # they use up the whole allowance of strangers, and the daemon is asked once
+            stranger, out = await served.connect()
+            out.write(served.head(None if number else "wrong"))
+            assert await status(stranger) in (401, 429)
+        assert served.asked() == 1
+        reader, writer = await served.connect()
+        writer.write(served.head(TOKENS["desk"]))
+        assert await status(reader) == 200
+
+
+@pytest.mark.requirement("I6.faces.10", "B5")
+async def test_a_token_is_learnt_of_although_no_stranger_was_asked_about(open_door: Open) -> None:
+    async with open_door() as served:
+        for _ in range(8):
+            stranger, out = await served.connect()
+            out.write(served.head(None))
+            assert await status(stranger) in (401, 429)
+        assert served.asked() == 0
+        reader, writer = await served.connect()
+        writer.write(served.head(TOKENS["desk"]))
+        assert await status(reader) == 200
+        for _ in range(8):
+            stranger, out = await served.connect()
+            out.write(served.head("wrong"))
+            assert await status(stranger) == 429
+        assert served.asked() == 1
+
+
 async def test_what_is_not_a_token_of_one_header_is_none(open_door: Open) -> None:
     async with open_door() as served:
         wrong = [

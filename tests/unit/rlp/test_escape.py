@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import json
-import unicodedata
 
 import pytest
 from hypothesis import given
@@ -12,34 +11,7 @@ from hypothesis import strategies as st
 
 from rlp.output import Console, Style
 from runloop.escape import block, json_text, mixed_scripts, visible
-
-CONTROLS = [*range(0x20), *range(0x7F, 0xA0)]
-BIDI = [0x061C, 0x200E, 0x200F, *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
-HIDDEN = [0x00AD, 0x034F, 0x115F, 0x1160, 0x180E, 0x200B, 0x200C, 0x200D, 0x2028, 0x2029, 0x2060, 0x2800]
-HIDDEN += [0x3164, 0xFEFF, 0xFFA0, 0xFFF9, 0xFE00, 0xE0041, 0xE0100, 0xE000, 0xD800, 0xFFFE]
-SEQUENCES = [
-    "\x1b]52;c;cm0gLXJmIH4=\x07",
-    "\x1b]0;approved\x07",
-    "\x1b]8;;https://evil.example\x1b\\click\x1b]8;;\x1b\\",
-    "\x1b[2J\x1b[H",
-    "\x1b[1A\x1b[2Kall is well",
-    "\x1b[?1049h",
-    "\x9b31m",
-    "\x90q\x9c",
-    "\x1bP+q544e\x1b\\",
-    "\x1b_Gf=100;\x1b\\",
-    "\x1b[6n",
-    "\x1b[200~y\n\x1b[201~",
-    "nice\rnasty",
-    "a\x08b",
-    "line\x0bfeed\x0cform",
-    "\u202egnp.exe",
-    "john@\u200bexample.org",
-    "appro\u00adve",
-    "x" + "\u0301" * 40,
-]
-HOSTILE = [f"a{chr(code)}b" for code in (*CONTROLS, *BIDI, *HIDDEN)] + SEQUENCES
-"""More than a hundred strings; in each, something must be written as an escape."""
+from tests.hostile_text import HOSTILE, assert_harmless
 
 
 @pytest.mark.requirement("C6")
@@ -74,12 +46,6 @@ def test_json_keeps_the_value_and_is_printable_ascii(text: str) -> None:
     assert written.isascii()
     assert written.isprintable()
     assert json.loads(written) == {"text": text}
-
-
-def assert_harmless(line: str) -> None:
-    for char in line:
-        assert unicodedata.category(char) not in {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}, ascii(line)
-        assert ord(char) not in HIDDEN, ascii(line)
 
 
 @given(st.text())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import rlp
 from rlp.__main__ import hung
 from rlp.output import Console, Style, columns_of, error_lines, words
 from runloop.errors import NotFoundError, UsageError
-from runloop.quantities import ago, moment, size
+from runloop.quantities import ago, brief_moment, dollars, moment, size
 
 
 def console(**style: bool) -> tuple[Console, io.StringIO, io.StringIO]:
@@ -182,3 +183,36 @@ def test_cells_have_words_for_everything() -> None:
         "3",
     ]
     assert columns_of("e\u0301") == 1
+
+
+def test_money_is_exact_and_as_short_as_it_can_be() -> None:
+    assert [dollars(amount) for amount in (0, 500_000, 2_100, 1_000_001, -10_000, 10**15 + 1)] == [
+        "$0.00",
+        "$0.50",
+        "$0.0021",
+        "$1.000001",
+        "-$0.01",
+        "$1000000000.000001",
+    ]
+    assert [dollars(15_000_000, digits=0), dollars(150_000, digits=0)] == ["$15", "$0.15"]
+    assert dollars(900, digits=6) == "$0.000900"
+
+
+def test_a_moment_is_as_short_as_it_is_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "UTC")
+    time.tzset()
+    now = 1_795_276_800_000  # 2026-11-21 16:00 UTC
+    assert brief_moment(now - 1_000, now) == "15:59:59"
+    assert brief_moment(now - 86_400_000, now) == "11-20 16:00"
+    assert brief_moment(now - 366 * 86_400_000, now) == "2025-11-20"
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_prose_in_a_table_is_broken_before_the_table_is_given_up() -> None:
+    rows = [{"run": "0b7c3f52", "error": "no_contact_matches_a_very_long_word_of_one_piece at all"}]
+    out = Terminal()
+    Console(out, io.StringIO(), Style(), width=30).rows(rows, ("run", "error"), prose=("error",))
+    lines = out.getvalue().splitlines()
+    assert lines[0] == "run       error" and all(columns_of(line) <= 30 for line in lines)
+    assert "".join(line[10:] for line in lines[1:]).replace(" ", "") == rows[0]["error"].replace(" ", "")

@@ -116,7 +116,7 @@ def test_several_words_in_quotes_are_a_prompt() -> None:
     assert isinstance(parsed, Prompt)
     assert parsed.text == "write a mail to john"
     assert parsed.globals["json"] is True
-    assert parsed.values == {"params": ("tone=dry",), "continued": False}
+    assert parsed.values == {"params": ("tone=dry",), "continued": False, "detach": False}
 
 
 @pytest.mark.parametrize("words", [["-c", "and then what?"], ["and then what?", "--continue"]])
@@ -226,6 +226,29 @@ def test_help_imports_nothing_of_ours_or_anybody_elses() -> None:
     plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
     assert done.stderr.strip() == "['__future__', 'rlp', 'rlp.__main__']"
+
+
+def test_no_command_loads_what_is_heavy_before_it_needs_it() -> None:
+    """A tenth of a second before the first useful instruction is felt at every command."""
+    import os
+    import subprocess
+    import sys
+
+    serving = ("a2a", "acp:", "mcp_serve")  # programs that stay
+    modules = {
+        f"rlp.commands.{c.target.partition(':')[0]}" for c in COMMANDS if not c.target.startswith(serving)
+    }
+    heavy = (
+        "asyncio rich textual typer ruamel httpx2 jsonschema mcp acp wasmtime cryptography structlog "
+        "email.message"
+    )
+    code = (
+        f"import sys, rlp.app, rlp.session, rlp.commands.prompt, {', '.join(sorted(modules))};"
+        f"print(*[name for name in '{heavy}'.split() if name in sys.modules])"
+    )
+    plain = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=plain)
+    assert done.stdout.split() == []
 
 
 def test_an_interruption_while_the_parts_are_loaded_is_no_traceback(

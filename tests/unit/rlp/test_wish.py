@@ -92,6 +92,13 @@ def test_a_follow_up_is_the_assistants_whatever_opening_it_sounds_like(answers: 
     assert submitted(answers)["params"]["continued"] is True
 
 
+def test_a_detached_wish_is_handed_in_and_not_followed(answers: DaemonTwin, rlp: Rlp) -> None:
+    done = rlp("--json", "--detach", "--", WISH)
+    assert (done.code, done.out) == (0, f'{{"run":"{RUN}"}}\n')
+    assert submitted(answers)["origin"]["prompt"] == WISH
+    assert not [name for name, _, _ in answers.asked if name == "run.events"]
+
+
 def test_a_line_that_is_never_run_is_no_follow_up_either(answers: DaemonTwin, rlp: Rlp) -> None:
     done = rlp("-c", "rm -rf / ")
     assert (done.code, answers.asked) == (4, [])
