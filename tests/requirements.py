@@ -45,18 +45,10 @@ INJECTION = (
         "issue 6: the same with a model that obeys the mail",
     ),
     _met("P2", "Private-labelled data offered to a public sink is refused with a why, or a person reads it."),
-    _open("P3", "Nothing foreign is fetched or linked by what shows it.", "issue 7: the cockpit"),
+    _met("P3", "Nothing foreign is fetched or linked by what shows it."),
     _met("P4", "A guest cannot leak through names it has resolved."),
-    _met(
-        "P5",
-        "Many small permitted requests are noticed as one leak.",
-        "a baseline of recorded runs; shapes of honest work until then",
-    ),
-    _open(
-        "P6",
-        "Every foreign string field is data, whatever it says.",
-        "issue 6: fuzz over tool schemas and MCP results; issue 3: over bundles",
-    ),
+    _met("P5", "Many small permitted requests are noticed as one leak; a recorded day of work is not."),
+    _met("P6", "Every foreign string field is data, whatever it says."),
     _met("P7", "A summary never raises the trust of its source."),
     _met("P8", "A child that asks for more than its parent is refused, and labels cross the bus."),
     _met("P9", "No field a model or an agent writes can be a decision."),
@@ -76,7 +68,7 @@ CONFIRMATION = (
         "No control code, bidi or invisible character acts on a terminal through anything rlp prints.",
         "issue 7: the panes and the terminal title",
     ),
-    _open("C7", "A standard day asks only about external effects.", "issue 6: the script of a day"),
+    _met("C7", "A standard day asks only about external effects."),
     _met(
         "C8",
         "Every widening of authority needs the strongest confirmation.",
@@ -108,11 +100,7 @@ SUPPLY = (
     _met("M9", "A bundle signed by another key or with a changed archive is refused."),
     _met("M10", "An older signed bundle or an expired index is refused."),
     _open("M11", "A broken upgrade leaves the old version running.", "issue 8"),
-    _open(
-        "M12",
-        "Tampered state, wrong audience and rebinding discovery of MCP are refused.",
-        "issue 6: our own server's half; that of the client is I6.mcp.9",
-    ),
+    _met("M12", "Tampered state, wrong audience and rebinding discovery of MCP are refused."),
     _met("M13", "A policy that cannot be read denies every new effect."),
 )
 
@@ -362,7 +350,8 @@ FAULTS = (
 
 HABITS = (
     _met(
-        "I2.habits.1", "CI runs lint, strict types, arrows and the README's test command with 85 % coverage."
+        "I2.habits.1",
+        "CI runs lint, strict types, arrows and the README's tests; `make coverage` is red below 85 %.",
     ),
     _met("I2.habits.2", "A test executes the quickstart."),
     _met(
@@ -646,6 +635,9 @@ TOOLS = (
     _met("I6.tools.5", "A program of a tool sees what it names, and writes only where it says so."),
     _met("I6.tools.6", "A secret is put in where a tool's bytes leave, and comes back to nobody."),
     _met("I6.tools.7", "A run with effects of tools replays identical, and its fork does nothing again."),
+    _met("I6.tools.8", "A push brings its token to the place the token is for, and to no other."),
+    _met("I6.tools.9", "A redirect of a tool leads nowhere the call itself could not have gone."),
+    _met("I6.tools.10", "A yes for good is for all that leaves: method, place, query and body of a request."),
 )
 
 ADAPTERS = (
@@ -667,6 +659,7 @@ SECRETS = (
     _met("I6.secrets.7", "After every failure of every provider no file and no output holds a canary."),
     _met("I6.secrets.8", "No process shows a key, and one that dies badly leaves none in a core file."),
     _met("I6.secrets.9", "A run that used a secret replays identical without it."),
+    _met("I6.secrets.10", "A secret lent to a program is in its environment alone, however it spells it."),
 )
 
 MODEL_POLICY = (
@@ -675,6 +668,7 @@ MODEL_POLICY = (
     _met("I6.policy.3", "A run waits for a person before it spends more than a threshold; asked once."),
     _met("I6.policy.4", "An equal request of the same agent is answered once and paid for once."),
     _met("I6.policy.5", "Recorded answers are told again without a server; nothing else is asked."),
+    _met("I6.policy.7", "An opening has people asked earlier than the operator configured, never later."),
     _met("I6.policy.6", "What models cost is summed by whom and for what, as it was booked."),
 )
 
@@ -707,12 +701,23 @@ FACES = (
     _met("I6.faces.5", "An editor drives wishes and openings: plan, steps, words, cancel, history."),
     _met("I6.faces.6", "An editor's yes counts only for the very bytes it was shown; all else is no."),
     _met("I6.faces.7", "Foreign text reaches an editor escaped; an agent's question is answered there."),
+    _met(
+        "I6.faces.8", "Agents outside run exposed openings as tasks; one that waits takes no word for a yes."
+    ),
+    _met("I6.faces.9", "Of a run's files only those its opening saves are handed out."),
+    _met("I6.faces.10", "No client takes the room of others, and strangers cost little, however slow."),
+    _met("I6.faces.11", "What lies in the folder a face was started in is not believed, nested or not."),
+    _met("I6.faces.12", "What is approved or allowed for one program outside is so for no other."),
 )
 
 HOST_TOOLS = (
     _met("I6.programs.1", "A program sees its folders and its words, and ends whole at each of its limits."),
     _met("I6.programs.2", "A layer of the sandbox that is missing is a refusal, and doctor names each."),
     _met("I6.programs.3", "A program reaches the hosts that are granted, at the addresses that were judged."),
+    _met("I6.programs.4", "A person reads what a program may reach, and the record says what it reached."),
+    _met("I6.container.1", "A container holds a program as bubblewrap does, and ends with the daemon."),
+    _met("I6.container.2", "An engine is not believed: one wall that is not there, and nothing is started."),
+    _met("I6.container.3", "An image is named by digest, an engine is there, or no program is run."),
     _met("I6.host.1", "Every tool of the host keeps the contract, and the kit finds who breaks it."),
     _met("I6.host.2", "A hostile repository has nothing run, whatever is asked of it."),
     _met("I6.host.3", "A run that used the host's tools replays identical without them."),
@@ -730,11 +735,48 @@ MCP_CLIENT = (
     _met("I6.mcp.8", "No bound of a message, a list or a result of a foreign server can be broken."),
     _met("I6.mcp.9", "A server in the web is dialled where and at which address it was named, nowhere else."),
     _met("I6.mcp.10", "A question of a foreign server reaches a person with its origin."),
+    _met("I6.mcp.12", "Another server under an old name has no grant and no approval of the old one."),
 )
 
 EVALUATION = (
     _met("I6.eval.1", "A check of a golden task fails for a model that nearly does it, and says why."),
     _met("I6.eval.2", "Golden tasks are played apart from the user's ledger; results are kept as a trend."),
+)
+
+COCKPIT_DECISIONS = (
+    _met("I7.trace.1", "The ladder of a long run costs no more to look at than that of a short one."),
+    _met("I7.inbox.1", "In the cockpit a yes follows every byte, and what does not add up gets none."),
+    _met("I7.inbox.2", "Keys typed ahead or held down, pastes and clicks approve nothing."),
+    _met("I7.inbox.3", "Editing what is held denies it with a person's words; its bytes never change."),
+    _met("I7.inbox.4", "A held mail is read and approved by keys on a real terminal."),
+    _met("I7.views.1", "Every pane looks as it did, at every size, fed by golden histories."),
+)
+
+SHELL = (
+    _met("I7.top.1", "What agents and the daemon use is told to who asks, with rates over his interval."),
+    _met("I7.top.2", "The operator alone restarts and kills an agent at work, on record before it is done."),
+    _met("I7.top.3", "The pane of agents has every figure, and every order of it is asked about first."),
+    _met("I7.run.1", "A run that is watched shows each node live, as lines elsewhere, and leaves no trace."),
+    _met("I7.ladder.1", "A run's trace is drawn as a ladder where it fits, told in rows where it does not."),
+    _met(
+        "I7.complete.1", "Tab offers commands, options and names in bash, zsh and fish; nothing is started."
+    ),
+    _met("I7.complete.2", "The daemon keeps a file of names: harmless words only, no value of anything."),
+    _met("I7.words.1", "A mistyped command, option, opening, key or name is answered with what was meant."),
+    _met("I7.man.1", "Every command, option and key has a manual page made from where it is true."),
+)
+
+COCKPIT = (
+    _met("I7.feed.1", "The cockpit says when the daemon is gone, shows the record, and comes back."),
+    _met("I7.record.1", "Every fact of a tree of runs is shown once and in the ledger's order, as it grows."),
+    _met("I7.model.1", "Any moment of a run is the fold of the facts before it, packed or not."),
+    _met("I7.model.2", "Folding in pieces is folding at once, and no later fact changes an earlier state."),
+    _met("I7.plan.1", "A graph of ten thousand nodes scrolls; only the rows on the screen are drawn."),
+    _met("I7.log.1", "The log follows, stays, filters and searches a long run without holding keys up."),
+    _met("I7.time.1", "Pause, steps, marks and the time line move every pane to the same moment."),
+    _met("I7.keys.1", "Help tells every key of every pane, and no pane takes a key that works everywhere."),
+    _met("I7.wish.1", "A line typed in the cockpit goes where rlp takes it, and into no argument."),
+    _met("I7.plain.1", "Words alone say all that signs, colours and lanes say."),
 )
 
 REQUIREMENTS: tuple[Requirement, ...] = (
@@ -771,4 +813,7 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     *ROUTER,
     *FACES,
     *EVALUATION,
+    *COCKPIT,
+    *COCKPIT_DECISIONS,
+    *SHELL,
 )

@@ -21,7 +21,7 @@ from runloop.testing import ManualClock
 from runloopd.broker.ports import Delta
 from runloopd.broker.providers.files import Files
 from runloopd.broker.testing import ScriptedMail, ScriptedWeb
-from runloopd.broker.toolbox import Offer, ToolContext, ToolError, ToolResult
+from runloopd.broker.toolbox import FAMILIES, Offer, ToolContext, ToolError, ToolResult
 from runloopd.broker.tools.bubblewrap import Bubblewrap
 from runloopd.broker.tools.changes import Changes
 from runloopd.broker.tools.contract import Sample, calling, check_bundle, check_source
@@ -186,6 +186,11 @@ async def test_every_tool_of_the_host_keeps_the_contract(host: Host, repo: Path)
     assert offered - called == {"http.get", "git.push", "git.commit"}
 
 
+def test_every_family_of_the_host_is_known_to_be_no_place(host: Host) -> None:
+    offered = {offer.name.partition(".")[0] for source in host.sources for offer in source.offers()}
+    assert offered == FAMILIES
+
+
 class Broken:
     """A source with one fault."""
 
@@ -205,6 +210,12 @@ class Broken:
 
     def withheld(self) -> list[tuple[str, str]]:
         return self.kept
+
+    def permit(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> None:
+        """It has nothing to say about rights."""
+
+    def touches(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> dict[str, Any]:
+        return {}
 
     async def call(self, offer: Offer, args: dict[str, Any], context: ToolContext) -> ToolResult:
         if self.raises is not None:

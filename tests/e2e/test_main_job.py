@@ -28,11 +28,19 @@ def newest_run(home: Home) -> str:
     return str(home.rlp("runs", "--json").check().ndjson[0]["run"])
 
 
-@pytest.mark.requirement("I2.user.6")
+@pytest.mark.requirement("I2.user.6", "I7.complete.2")
 def test_without_a_terminal_the_run_parks_says_how_to_go_on_and_sends_nothing(home: Home) -> None:
     parked = home.play().check(5)
     assert "rlp approve " in parked.err
     assert home.outbox() == []
+
+    offered, run = home.path / "cache" / "names", newest_run(home)[:8]
+    named = (
+        f"approval\t{only_approval(home)}\t",
+        f"run\t{run}\tcompose_email",
+        f"node\t{run}@draft\tsucceeded",
+    )
+    wait_until(lambda: all(name in offered.read_text() for name in named), "the names for the Tab key")
 
 
 @pytest.mark.requirement("I2.user.7", "I2.mail.1", "I2.mail.3", "M3")

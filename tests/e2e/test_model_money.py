@@ -72,11 +72,11 @@ def home(seed: Path, tmp_path_factory: pytest.TempPathFactory, model: ScriptedMo
         yield made
 
 
-def run(home: Home, nodes: dict[str, int], *flags: str, word: str = "go") -> Any:
+def run(home: Home, nodes: dict[str, int], *flags: str, word: str = "go", policy: str = "{}") -> Any:
     path = home.path / "asks.yaml"
     given = {node: json.dumps({"calls": calls, "word": f"{word} {node}"}) for node, calls in nodes.items()}
     lines = [f'  - {{id: {node}, use: "agent:asker", with: {args}}}' for node, args in given.items()]
-    path.write_text("\n".join(["version: 0", "name: asks", "nodes:", *lines]) + "\n")
+    path.write_text("\n".join(["version: 0", "name: asks", f"policy: {policy}", "nodes:", *lines]) + "\n")
     return home.rlp("run", str(path), "--no-input", "--json", *flags)
 
 
@@ -181,6 +181,38 @@ def test_a_run_parks_before_it_spends_more_and_goes_on_with_a_persons_word(home:
     assert heard(home, this) == ["Yes."] * 6
     assert len(booked(home, this)) == 6 > before
     assert home.rlp("replay", this, "--json").check().json["identical"]
+
+
+@pytest.mark.requirement("I6.policy.7")
+@pytest.mark.parametrize(("own", "threshold"), [(300, 300), (100_000, 1_000)], ids=["earlier", "later"])
+def test_an_opening_has_people_asked_earlier_than_configured_and_never_later(
+    home: Home, own: int, threshold: int
+) -> None:
+    assert home.env["RUNLOOP__BUDGETS__ASK_MICRO_USD"] == "1000"
+    run(home, {"one": 9}, word=f"own {own}", policy=f"{{ask_micro_usd: {own}}}").check(5)
+    (waiting,) = waits(home)
+    assert waiting["action"]["threshold_micro_usd"] == threshold
+    this = last_run(home)
+    assert sum(called.cost_micro_usd for called in booked(home, this)) <= threshold
+    home.rlp("cancel", this).check()
+    wait_until(lambda: not waits(home), "the question to go with its run")
+
+
+@pytest.mark.requirement("I6.policy.6")
+def test_what_asking_each_model_for_a_token_cost_is_in_the_sums(home: Home) -> None:
+    home.rlp("providers", "--check", "--json").check(1)
+    assert all(event.run is not None for event in home.events("model.called")), (
+        "nothing is spent without a yes"
+    )
+    rows = home.rlp("providers", "--check", "--yes", "--json").check().ndjson
+    cost = sum(row.get("cost_micro_usd", 0) for row in rows)
+    (event,) = [event for event in home.events("model.called") if event.run is None]
+    called = event.payload
+    assert isinstance(called, ModelCalled)
+    assert called.cost_micro_usd == cost > 0 and event.actor.startswith("operator")
+    assert (called.source, called.finish, called.price_version) == ("check", "stop", "list-1")
+    sums = {row["key"]: row for row in home.rlp("cost", "--json").check().json["rows"]}
+    assert sums["rlp providers --check"]["cost_micro_usd"] == cost
 
 
 def waits(home: Home) -> list[Any]:

@@ -1,7 +1,8 @@
 """Canary secrets through a real daemon: every provider, every failure, a crash; then everything is searched.
 
 One story, told once: an agent asks models whose servers say the key back in every way, fetches with a
-reference, sends a mail whose server quotes the password; processes are looked at while that happens; the
+reference, sends a mail whose server quotes the password, lends two secrets to a program that tells them to
+whoever listens; processes are looked at while that happens; the
 daemon is killed in the middle of a call. Then no file, output or process may hold a canary, however spelt.
 """
 
@@ -35,8 +36,14 @@ ENV = "sk-canary-environ-4Kp9Wm2"
 RANDOM = "tok-canary-unnamed-77xQz"
 MAIL = "pw-canary-mail/6Gh+Bn3"
 WEB = "key-canary-web/2Lc+Vd5"
-CANARIES = {"stored": STORED, "environ": ENV, "unnamed": RANDOM, "mail": MAIL, "web": WEB}
+LENT = "lent-canary-program/3Jw+Xs8"
+HANDED = "fd-canary-handed/5Qk+Ty1"
+CANARIES = {
+    "stored": STORED, "environ": ENV, "unnamed": RANDOM, "mail": MAIL, "web": WEB,
+    "lent": LENT, "handed": HANDED,
+}  # fmt: skip
 MODEL_KEY, MAIL_KEY, WEB_KEY = "runloop/models/hostile", "runloop/mail/smtp", "runloop/tools/web"
+LENT_KEY, HANDED_KEY = "runloop/tools/lent", "runloop/tools/handed"
 
 MANIFEST = """\
 name = "prober"
@@ -44,7 +51,7 @@ version = "0.1.0"
 language = "python"
 entrypoint = "agent:handle"
 description = "Calls whatever it is told to, and writes down what it hears."
-ops = ["model.complete", "secret.use", "http.fetch", "log.write", "mail.send", "msg.next"]
+ops = ["model.complete", "secret.use", "http.fetch", "log.write", "mail.send", "msg.next", "tool.call"]
 
 [ports.out.out]
 type = "object"
@@ -71,6 +78,58 @@ def handle(task: Task, host: Host) -> Result:
         host.call("log.write", {"message": name, "fields": {"heard": answer}})
     return Result.of(out=heard)
 """
+
+
+LEAK = """
+import base64, json, os, sys, time
+from urllib.parse import quote
+how, lent = sys.argv[1], [os.environ["TOKEN"], os.read(int(os.environ["HANDED_FD"]), 999).decode()]
+spelt = []
+for value in lent:
+    raw = value.encode()
+    spelt += [value, quote(value, safe=""), json.dumps(value), raw.hex(), raw.hex(" ")]
+    spelt.append(base64.b64encode(raw).decode())
+    spelt += [base64.encodebytes(b"x" * n + raw).decode() for n in (0, 1, 50, 59)]
+    spelt.append("\\n".join(value))
+if how == "hang":
+    time.sleep(60)
+if how in ("stderr", "abort"):
+    print(*spelt, file=sys.stderr, flush=True)
+    os.abort() if how == "abort" else sys.exit(3)
+if how == "cut":
+    for value in lent:
+        sys.stderr.write("x " * (2**19 - 6) + value)
+    sys.exit(3)
+if how == "pages":
+    sys.stdout.write("no JSON " + " ".join(spelt))
+for char in json.dumps([[value, spelt] for value in lent]):
+    sys.stdout.write(char)
+    sys.stdout.flush()
+"""
+TOOLS = {
+    "version": 1,
+    "tools": [
+        {
+            "id": "box.leak",
+            "description": "Says what it was lent.",
+            "transport": {
+                "kind": "exec",
+                "argv": ["python3", "-c", LEAK, "{how}"],
+                "env": {"TOKEN": f"{{secret:{LENT_KEY}}}"},
+            },
+            "input_schema": {
+                "type": "object",
+                "properties": {"how": {"type": "string"}},
+                "required": ["how"],
+            },
+            "result_schema": True,
+            "capabilities": ["exec:python3"],
+            "secrets": [LENT_KEY, HANDED_KEY],
+            "effect": "read",
+        }
+    ],
+}
+LEAKS = ("answer", "pages", "stderr", "abort", "cut")
 
 
 def coded(text: str) -> str:
@@ -210,6 +269,8 @@ class Story:
     outputs: dict[str, str] = field(default_factory=dict)
     processes: dict[str, bytes] = field(default_factory=dict)
     """``<pid> environ`` and ``<pid> cmdline`` of the daemon and all it started."""
+    programs: dict[str, bytes] = field(default_factory=dict)
+    """The same of the program that was lent two secrets."""
     heard: dict[str, dict[str, object]] = field(default_factory=dict)
 
     def rlp(self, *args: str, **more: str) -> str:
@@ -234,8 +295,10 @@ class Story:
         pid = self.home.pid()
         assert pid is not None
         for each in [pid, *_below(pid)]:
-            for what in ("environ", "cmdline"):
-                self.processes[f"{each} {what}"] = Path(f"/proc/{each}/{what}").read_bytes()
+            shown = {what: Path(f"/proc/{each}/{what}").read_bytes() for what in ("environ", "cmdline")}
+            lent = shown["cmdline"].startswith(b"/usr/bin/python3\0-c\0")
+            known = self.programs if lent else self.processes
+            known |= {f"{each} {what}": data for what, data in shown.items()}
 
 
 def _below(pid: int) -> list[int]:
@@ -303,10 +366,12 @@ def _configure(told: Story) -> None:
     }
     place = f"127.0.0.1:{port}"
     caps = (
-        f'model = true\nmail = ["*@example.org"]\nsecrets = ["{WEB_KEY}"]\n'
+        f'model = true\nmail = ["*@example.org"]\nsecrets = ["{WEB_KEY}", "{LENT_KEY}", "{HANDED_KEY}"]\n'
+        f'exec = ["python3"]\n'
         f'net = [{{hosts = ["{place}"], allow_http = true}}]\n'
     )
-    told.home.write_agent("prober", MANIFEST, SOURCE, caps)
+    folder = told.home.write_agent("prober", MANIFEST, SOURCE, caps)
+    (folder / "tools.json").write_text(json.dumps(TOOLS))
 
 
 def _tell(told: Story) -> None:
@@ -332,12 +397,30 @@ def _tell(told: Story) -> None:
     told.rlp("approve", waiting["approval"])
     wait_until(lambda: len(told.home.events("run.finished")) == 3, "the mail to fail")
     told.heard["mail"] = told.last_end()
+    _lend(told)
     _crash(told)
     _ask_for_everything(told)
 
 
+def _lend(told: Story) -> None:
+    """A program is lent two secrets, one in its environment and one by descriptor, and keeps neither."""
+    for name, value in ((LENT_KEY, LENT), (HANDED_KEY, HANDED)):
+        told.rlp("secret", "set", name, "--for", "program:python3", stdin=value)
+    told.run("programs", [[how, "tool.call", {"tool": "box.leak", "args": {"how": how}}] for how in LEAKS])
+    told.heard["programs"] = told.last_end()
+    told.run("hang", [["hang", "tool.call", {"tool": "box.leak", "args": {"how": "hang"}}]], "--detach")
+
+    def looked() -> bool:
+        told.look_at_processes()
+        return bool(told.programs)
+
+    wait_until(looked, "the program to be started")
+    told.rlp("cancel", str(told.home.events("run.started")[-1].run))
+
+
 def _crash(told: Story) -> None:
     """The daemon dies while a key is on its way."""
+    ended = len(told.home.events("run.finished"))
     asks: list[list[object]] = [
         ["stall", "model.complete", {"messages": [{"role": "user", "content": "x"}], "model": "stall:*"}]
     ]
@@ -351,7 +434,7 @@ def _crash(told: Story) -> None:
     wait_gone(pid)
     told.hostile.released.set()
     told.rlp("daemon", "start")
-    wait_until(lambda: len(told.home.events("run.finished")) == 4, "the run to end after the crash")
+    wait_until(lambda: len(told.home.events("run.finished")) == ended + 1, "the run to end after the crash")
 
 
 def _ask_for_everything(told: Story) -> None:
@@ -375,6 +458,7 @@ def test_the_servers_did_get_the_secrets(story: Story) -> None:
     assert {way for way, key in story.hostile.told.items() if key} >= {*WAYS, "answer", "stream", "stall"}
     assert f"Bearer {WEB}" in story.hostile.told["answer"]
     assert MAIL.encode() in story.post.heard[0]
+    assert any(LENT.encode() in shown for what, shown in story.programs.items() if "environ" in what)
     used = {
         (e.payload.name, e.payload.by)
         for e in story.home.events("secret.used")
@@ -382,7 +466,7 @@ def test_the_servers_did_get_the_secrets(story: Story) -> None:
     }
     assert used >= {
         (MODEL_KEY, "models.refused"), ("$HIDDEN_IN_PLAIN_SIGHT", "models.environ"), (MAIL_KEY, "mail"),
-        (WEB_KEY, "agent:prober"),
+        (WEB_KEY, "agent:prober"), (LENT_KEY, "agent:prober"), (HANDED_KEY, "agent:prober"),
     }  # fmt: skip
 
 
@@ -393,6 +477,12 @@ def test_what_is_left_of_the_answers_says_where_something_was_taken_out(story: S
     assert "[secret]" in json.dumps(models["refused"]) and "[secret]" in json.dumps(web["refused"])
     assert web["redirect"]["status"] == 302
     assert story.heard["mail"]["mail"]["code"] == "mail.auth"
+    programs = story.heard["programs"]
+    assert "[secret]" in json.dumps(programs["answer"])
+    assert "[secret]" in str(programs["stderr"]["message"]) and programs["stderr"]["code"] == "tool.failed"
+    assert {how: programs[how].get("code") for how in ("pages", "abort", "cut")} == {
+        "pages": "tool.result", "abort": "tool.failed", "cut": "tool.failed",
+    }  # fmt: skip
 
 
 @pytest.mark.requirement("K1", "K2", "I6.secrets.7")
@@ -430,11 +520,13 @@ def test_nothing_rlp_said_holds_a_canary(story: Story, name: str) -> None:
     assert len(story.outputs) > 30
 
 
-@pytest.mark.requirement("K5", "I6.secrets.8")
+@pytest.mark.requirement("K5", "I6.secrets.8", "I6.secrets.10")
 @pytest.mark.parametrize("name", CANARIES)
 def test_no_process_of_the_daemon_shows_a_canary(story: Story, name: str) -> None:
     leaks = {what: found(CANARIES[name], shown) for what, shown in story.processes.items()}
     assert {what: where for what, where in leaks.items() if where} == {}
+    commands = [shown for what, shown in story.programs.items() if "cmdline" in what]
+    assert commands and not any(found(CANARIES[name], shown) for shown in commands)
     assert len(story.processes) >= 6 and any(b"RUNLOOP_HOME" in shown for shown in story.processes.values())
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from runloop.digest import blob_digest, canonical
 from runloop.events import HostcallDelivered, NodeFinished, ToolCalled
 from tests.e2e.test_tools import WeatherService, service
 from tests.home import Home, wait_until
@@ -73,7 +74,7 @@ def finished(home: Home) -> int:
     return len(home.events("run.finished"))
 
 
-@pytest.mark.requirement("I6.tools.1", "I6.tools.4", "I6.tools.7")
+@pytest.mark.requirement("I6.tools.1", "I6.tools.4", "I6.tools.7", "I6.tools.10")
 def test_a_request_that_changes_something_is_asked_once_allowed_for_good_and_replayed(
     home: Home, service: WeatherService, opening: Path
 ) -> None:
@@ -81,14 +82,23 @@ def test_a_request_that_changes_something_is_asked_once_allowed_for_good_and_rep
     home.rlp(*run, "text=one").check(5)
     assert service.posted == []
     (waiting,) = home.rlp("approvals", "--json").check().ndjson
-    assert waiting["action"]["resource"] == f"POST https://127.0.0.1:{service.port}/v1/team/notes"
-    shown = home.rlp("approve", waiting["approval"], "--always", "--wait").check()
-    assert '"text": "one"' in shown.err or '"text":"one"' in shown.err, "the very body was shown"
+    body = blob_digest(canonical({"text": "one"}))
+    place = f"https://127.0.0.1:{service.port}/v1/team/notes"
+    assert waiting["action"]["resource"] == f"POST {place} body:{body}"
+    unasked = home.rlp("approve", waiting["approval"], "--always", "--yes", stdin="notes.add\n").check(4)
+    assert "at a terminal" in unasked.err and home.events("action.decided") == []
+    name = str(waiting["action"]["tool"])
+    typed = {r"type .* to allow it": f"{name}\r"}
+    shown = home.terminal("approve", waiting["approval"], "--always", "--wait", answers=typed).check()
+    assert '"text": "one"' in shown.out or '"text":"one"' in shown.out, "the very body was shown"
     assert service.posted == [("/v1/team/notes", {"text": "one"})]
     wait_until(lambda: finished(home) == 1, "the run to finish")
 
-    # The same tool on the same resource is not asked about again, whatever else it says.
-    home.rlp(*run, "text=two").check()
+    # The very same request is not asked about again; one that says something else is.
+    home.rlp(*run, "text=one").check()
+    home.rlp(*run, "text=two").check(5)
+    (waiting,) = home.rlp("approvals", "--json").check().ndjson
+    home.rlp("deny", waiting["approval"]).check()
     (grant,) = home.rlp("grant", "list", "--json").check().ndjson
     calls = [e.payload for e in home.events("tool.called") if isinstance(e.payload, ToolCalled)]
     assert [(c.outcome, c.approval is not None, c.grant) for c in calls] == [
@@ -98,7 +108,7 @@ def test_a_request_that_changes_something_is_asked_once_allowed_for_good_and_rep
 
     # Taken back, it is asked about again.
     home.rlp("grant", "revoke", grant["grant"]).check()
-    home.rlp(*run, "text=three").check(5)
+    home.rlp(*run, "text=one").check(5)
     (waiting,) = home.rlp("approvals", "--json").check().ndjson
     home.rlp("deny", waiting["approval"]).check()
     assert len(service.posted) == 2

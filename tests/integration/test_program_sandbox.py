@@ -19,6 +19,7 @@ from runloop.errors import RefusedError, RunloopError
 from runloopd.broker.tools import enclosure
 from runloopd.broker.tools.aliases import Mounted, aliases, read_mounts
 from runloopd.broker.tools.bubblewrap import Bubblewrap
+from runloopd.broker.tools.container import Container
 from runloopd.broker.tools.layers import look
 from runloopd.broker.tools.sandbox import (
     Layer,
@@ -29,6 +30,7 @@ from runloopd.broker.tools.sandbox import (
     ProgramResult,
     SandboxError,
 )
+from runloopd.broker.tools.starting import Starting
 from tests.bench.bench_programs import race
 
 ESCAPES = Path(__file__).with_name("escapes.py")
@@ -41,6 +43,8 @@ class Machine:
     """A user's files, and Runloop's own among them."""
 
     root: Path
+    amid: bool = True
+    """Whether Runloop's own lies in the middle of what is granted."""
 
     @property
     def granted(self) -> Path:
@@ -56,13 +60,22 @@ class Machine:
 
     @property
     def state(self) -> Path:
-        """Runloop's own, in the middle of what is granted."""
-        return self.granted / "state"
+        """Runloop's own."""
+        return (self.granted if self.amid else self.root) / "state"
 
 
 @pytest.fixture
-def machine(tmp_path: Path) -> Machine:
-    made = Machine(tmp_path)
+def kind(request: pytest.FixtureRequest) -> str:
+    """Which sandbox; a test that wants both says so with ``both``."""
+    return str(getattr(request, "param", "bubblewrap"))
+
+
+both = pytest.mark.parametrize("kind", ["bubblewrap", "container"], indirect=True)
+
+
+@pytest.fixture
+def machine(tmp_path: Path, kind: str) -> Machine:
+    made = Machine(tmp_path, amid=kind == "bubblewrap")
     for folder in (made.granted, made.outside, made.secret.parent, made.state, made.state / "keys"):
         folder.mkdir()
     for file in (made.secret, made.state / "events.db", made.state / "keys" / "root.key"):
@@ -73,13 +86,27 @@ def machine(tmp_path: Path) -> Machine:
 
 
 @pytest.fixture
-async def sandbox(machine: Machine) -> AsyncIterator[Bubblewrap]:
-    made = Bubblewrap([machine.state])
+async def sandbox(
+    machine: Machine, kind: str, request: pytest.FixtureRequest
+) -> AsyncIterator[Bubblewrap | Container]:
+    made: Bubblewrap | Container
+    if kind == "container":
+        made = contained(machine, request.getfixturevalue("tried"))
+    else:
+        made = Bubblewrap([machine.state])
     yield made
     await made.close()
 
 
-async def sh(sandbox: Bubblewrap, line: str, *mounts: Mount, **more: Any) -> ProgramResult:
+def contained(machine: Machine, tried: Container) -> Container:
+    door = machine.root / "door"
+    door.mkdir(mode=0o700)
+    made = Container([machine.state], door=door, image=tried._image, engine=tried._given)
+    made._layers, made._engine, made._programs = tried._layers, tried._engine, tried._programs
+    return made
+
+
+async def sh(sandbox: Starting, line: str, *mounts: Mount, **more: Any) -> ProgramResult:
     more.setdefault("limits", QUICK)
     return await sandbox.run(Program(argv=("/bin/sh", "-c", line), mounts=mounts, **more))
 
@@ -88,7 +115,8 @@ async def sh(sandbox: Bubblewrap, line: str, *mounts: Mount, **more: Any) -> Pro
 
 
 @pytest.mark.requirement("I6.programs.1")
-async def test_a_program_gets_its_words_its_input_and_an_environment_of_its_own(sandbox: Bubblewrap) -> None:
+@both
+async def test_a_program_gets_its_words_its_input_and_an_environment_of_its_own(sandbox: Starting) -> None:
     os.environ["RUNLOOP_TEST_SECRET"] = CANARY
     try:
         result = await sandbox.run(
@@ -107,7 +135,9 @@ async def test_a_program_gets_its_words_its_input_and_an_environment_of_its_own(
     assert (result.exit, result.killed_by, result.truncated) == (0, None, False)
 
 
-async def test_a_granted_folder_is_read_or_written_as_granted(sandbox: Bubblewrap, machine: Machine) -> None:
+@both
+@pytest.mark.requirement("I6.container.1")
+async def test_a_granted_folder_is_read_or_written_as_granted(sandbox: Starting, machine: Machine) -> None:
     read = Mount(path=str(machine.granted))
     result = await sh(sandbox, f"cat {machine.granted}/note.txt; echo x > {machine.granted}/new", read)
     assert result.stdout == b"a note" and result.exit != 0
@@ -117,7 +147,7 @@ async def test_a_granted_folder_is_read_or_written_as_granted(sandbox: Bubblewra
 
 
 async def test_there_is_one_network_device_and_hardly_a_place_to_write(
-    sandbox: Bubblewrap, machine: Machine
+    sandbox: Starting, machine: Machine
 ) -> None:
     line = "tail -n +3 /proc/net/dev | cut -d: -f1; awk '$4 !~ /^ro/ {print $2}' /proc/mounts"
     seen = (await sh(sandbox, line, Mount(path=str(machine.granted)))).stdout.decode().split()
@@ -129,7 +159,7 @@ async def test_there_is_one_network_device_and_hardly_a_place_to_write(
 
 
 async def test_a_folder_that_another_name_of_runloops_own_leads_to_is_refused(
-    sandbox: Bubblewrap, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    sandbox: Starting, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     again = Mounted("8:1", PurePosixPath(machine.state), PurePosixPath(machine.outside))
     whole = Mounted("8:1", PurePosixPath("/"), PurePosixPath("/"))
@@ -139,7 +169,7 @@ async def test_a_folder_that_another_name_of_runloops_own_leads_to_is_refused(
 
 
 async def test_what_is_mounted_below_a_granted_folder_is_not_part_of_it(
-    sandbox: Bubblewrap, machine: Machine, monkeypatch: pytest.MonkeyPatch
+    sandbox: Starting, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = machine.granted / "disk"
     (disk / "mine").mkdir(parents=True)
@@ -155,7 +185,8 @@ async def test_what_is_mounted_below_a_granted_folder_is_not_part_of_it(
     )
 
 
-async def test_secrets_come_by_descriptor_and_stand_in_no_command_line(sandbox: Bubblewrap) -> None:
+@both
+async def test_secrets_come_by_descriptor_and_stand_in_no_command_line(sandbox: Starting) -> None:
     line = "cat <&$KEY_FD; echo; cat <&$OTHER_FD; cat /proc/*/cmdline /proc/*/environ 2>/dev/null"
     result = await sh(sandbox, line, secrets={"KEY": b"sesame-1", "OTHER": b"sesame-2"})
     first, _, rest = result.stdout.partition(b"\n")
@@ -165,7 +196,7 @@ async def test_secrets_come_by_descriptor_and_stand_in_no_command_line(sandbox: 
 
 @pytest.mark.parametrize("kind", ["kernels", "own", "link", "absent", "inside_own"])
 async def test_what_may_not_be_mounted_is_refused_and_nothing_runs(
-    sandbox: Bubblewrap, machine: Machine, kind: str
+    sandbox: Starting, machine: Machine, kind: str
 ) -> None:
     place = {
         "kernels": "/proc",
@@ -178,7 +209,7 @@ async def test_what_may_not_be_mounted_is_refused_and_nothing_runs(
         await sh(sandbox, "true", Mount(path=place))
 
 
-async def test_a_program_that_is_not_there_is_no_exit_but_a_refusal(sandbox: Bubblewrap) -> None:
+async def test_a_program_that_is_not_there_is_no_exit_but_a_refusal(sandbox: Starting) -> None:
     with pytest.raises(SandboxError, match="could not be started"):
         await sandbox.run(Program(argv=("/usr/bin/no-such-program",), limits=QUICK))
     with pytest.raises(SandboxError, match="cwd"):
@@ -190,7 +221,8 @@ async def test_a_program_that_is_not_there_is_no_exit_but_a_refusal(sandbox: Bub
 # --- how it ends ----------------------------------------------------------------------------------
 
 
-async def test_a_tree_ends_whole_at_its_deadline(sandbox: Bubblewrap, machine: Machine) -> None:
+@both
+async def test_a_tree_ends_whole_at_its_deadline(sandbox: Starting, machine: Machine) -> None:
     late = f"(setsid sh -c 'sleep 2; echo x > {machine.granted}/late' &) ; sleep 60"
     mount = Mount(path=str(machine.granted), writable=True)
     result = await sh(sandbox, late, mount, limits=Limits(wall_ms=300))
@@ -198,8 +230,9 @@ async def test_a_tree_ends_whole_at_its_deadline(sandbox: Bubblewrap, machine: M
     assert not (machine.granted / "late").exists()
 
 
+@both
 async def test_one_that_is_cancelled_is_gone_before_the_caller_goes_on(
-    sandbox: Bubblewrap, machine: Machine
+    sandbox: Starting, machine: Machine
 ) -> None:
     mount = Mount(path=str(machine.granted), writable=True)
     line = f"echo begun > {machine.granted}/begun; sleep 60"
@@ -215,7 +248,7 @@ async def test_one_that_is_cancelled_is_gone_before_the_caller_goes_on(
 
 @pytest.mark.parametrize("yields", [0, 1, 10, 100, 1_000, 10_000])
 async def test_one_that_is_cancelled_while_its_sandbox_is_made_leaves_nothing_behind(
-    sandbox: Bubblewrap, yields: int
+    sandbox: Starting, yields: int
 ) -> None:
     task = asyncio.ensure_future(sandbox.run(Program(argv=("/bin/sleep", "60"))))
     async with asyncio.timeout(20):
@@ -230,7 +263,7 @@ async def test_one_that_is_cancelled_while_its_sandbox_is_made_leaves_nothing_be
 
 
 async def test_programs_run_side_by_side_up_to_a_bound_and_the_next_one_waits(
-    sandbox: Bubblewrap, monkeypatch: pytest.MonkeyPatch
+    sandbox: Starting, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sandbox, "_places", asyncio.Semaphore(2))
     most = 0
@@ -244,7 +277,7 @@ async def test_programs_run_side_by_side_up_to_a_bound_and_the_next_one_waits(
     assert ([result.exit for result in results], most) == ([0] * 5, 2)
 
 
-async def test_what_is_said_beyond_the_bound_is_dropped_and_told(sandbox: Bubblewrap) -> None:
+async def test_what_is_said_beyond_the_bound_is_dropped_and_told(sandbox: Starting) -> None:
     seen: list[bytes] = []
     result = await sandbox.run(
         Program(
@@ -273,14 +306,14 @@ BOMBS = {
 
 @pytest.mark.parametrize("bomb", BOMBS)
 @pytest.mark.requirement("I6.programs.1")
-async def test_a_bomb_ends_at_the_limit_it_meets(sandbox: Bubblewrap, bomb: str) -> None:
+async def test_a_bomb_ends_at_the_limit_it_meets(sandbox: Starting, bomb: str) -> None:
     line, limits, by = BOMBS[bomb]
     result = await sandbox.run(Program(argv=("/bin/sh", "-c", line), limits=limits))
     # The user who owns the machine has no limit of processes but the count; others meet the kernel's first.
     assert result.killed_by == by or (bomb == "processes" and b"fork" in result.stderr)
 
 
-async def test_neither_a_file_nor_its_own_disk_grows_without_bound(sandbox: Bubblewrap) -> None:
+async def test_neither_a_file_nor_its_own_disk_grows_without_bound(sandbox: Starting) -> None:
     limits = Limits(wall_ms=20_000, file_bytes=4 << 20)
     line = (
         "head -c 9000000 /dev/zero > /tmp/one; wc -c < /tmp/one;"
@@ -290,14 +323,22 @@ async def test_neither_a_file_nor_its_own_disk_grows_without_bound(sandbox: Bubb
     assert one <= 4 << 20 and several <= (4 << 20) + 65_536
 
 
-async def test_a_server_lives_until_it_is_killed(sandbox: Bubblewrap) -> None:
+@both
+async def test_a_server_lives_until_it_is_killed(sandbox: Starting) -> None:
     with ExitStack() as stack:
         ours, theirs = socket.socketpair()
         stack.callback(ours.close)
         program = Program(argv=("/bin/cat",), limits=Limits(wall_ms=None, cpu_s=None))
         child = await sandbox.spawn(program, stdin=theirs.fileno(), stdout=theirs.fileno(), stderr=2)
         theirs.close()
-        assert Path(f"/proc/{child.pid}/environ").read_bytes() == b""
+        inherited = Path(f"/proc/{child.pid}/environ").read_text().split("\0")
+        assert {word.partition("=")[0] for word in inherited} <= {
+            "",
+            "PATH",
+            "HOME",
+            "PWD",
+            "XDG_RUNTIME_DIR",
+        }
         await asyncio.to_thread(ours.sendall, b"ping")
         assert await asyncio.to_thread(ours.recv, 100) == b"ping"
         await child.kill()
@@ -343,7 +384,8 @@ for direct in (("127.0.0.1", int(sys.stdin.read())), ("192.0.2.1", 443)):
 
 
 @pytest.mark.requirement("I6.programs.3")
-async def test_a_program_with_egress_reaches_what_is_granted_and_by_no_other_way(sandbox: Bubblewrap) -> None:
+@both
+async def test_a_program_with_egress_reaches_what_is_granted_and_by_no_other_way(sandbox: Starting) -> None:
     async def greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b"heard " + await reader.readline())
         writer.close()
@@ -394,8 +436,9 @@ def others(machine: Machine) -> Iterator[dict[str, Any]]:
 
 @pytest.mark.requirement("F3")
 @pytest.mark.requirement("F4")
+@both
 async def test_sixty_ways_out_of_the_sandbox_lead_nowhere(
-    sandbox: Bubblewrap, machine: Machine, others: dict[str, Any]
+    sandbox: Starting, machine: Machine, others: dict[str, Any]
 ) -> None:
     program = Program(
         argv=("/usr/bin/python3", "-I", "-c", ESCAPES.read_text()),
@@ -428,7 +471,7 @@ async def test_the_harmless_attempts_succeed_where_there_is_no_sandbox(
 @pytest.mark.requirement("F4")
 @pytest.mark.parametrize("writable", [False, True], ids=["read", "write"])
 async def test_a_grant_of_everything_reaches_neither_state_nor_the_kernels_places(
-    sandbox: Bubblewrap, machine: Machine, writable: bool
+    sandbox: Starting, machine: Machine, writable: bool
 ) -> None:
     line = f"cat {machine.secret}; ls -A {machine.state}; cat {machine.state}/events.db; ls /sys /run /proc"
     result = await sh(sandbox, line, Mount(path="/", writable=writable))
@@ -471,9 +514,7 @@ async def test_a_folder_within_a_folder_keeps_its_own_right(machine: Machine) ->
     await sandbox.close()
 
 
-async def test_where_programs_are_named_nothing_else_is_executed(
-    sandbox: Bubblewrap, machine: Machine
-) -> None:
+async def test_where_programs_are_named_nothing_else_is_executed(sandbox: Starting, machine: Machine) -> None:
     own = machine.granted / "own"
     own.write_text("#!/bin/sh\necho ran\n")
     own.chmod(0o755)
@@ -481,6 +522,12 @@ async def test_where_programs_are_named_nothing_else_is_executed(
     mount = Mount(path=str(machine.granted), writable=True)
     result = await sh(sandbox, line, mount, executables=("/bin/sh",))
     assert result.stdout == b"only the shell\n" and result.stderr.count(b"Permission denied") == 3
+
+
+@both
+async def test_where_nothing_that_is_named_is_there_nothing_is_executed(sandbox: Starting) -> None:
+    with pytest.raises(SandboxError, match="could not be started"):
+        await sh(sandbox, "true", executables=("/usr/lib/no-such-folder",))
 
 
 def test_every_name_of_a_folder_is_found_in_the_table_of_mounts() -> None:

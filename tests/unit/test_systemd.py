@@ -96,6 +96,31 @@ def test_a_socket_at_another_place_is_not_adopted(listener: socket.socket, tmp_p
         adopt(listener, tmp_path / "run" / "other")
 
 
+@pytest.mark.parametrize("instead", ["nothing", "a file"])
+def test_a_socket_whose_name_was_taken_is_not_adopted(
+    listener: socket.socket, tmp_path: Path, instead: str
+) -> None:
+    path = tmp_path / "run" / "s"
+    path.unlink()
+    if instead == "a file":
+        path.touch(0o600)
+    with pytest.raises(RefusedError) as refused:
+        adopt(listener, path)
+    assert refused.value.named_code == "bus.handed_over"
+
+
+def test_a_promise_of_a_socket_that_is_not_there_is_refused_in_words() -> None:
+    said = (
+        "import os, sys; from runloopd.systemd import take_listener; from runloop.errors import UsageError\n"
+        "os.closerange(3, 64)\n"
+        "try: take_listener({'LISTEN_PID': str(os.getpid()), 'LISTEN_FDS': '1'})\n"
+        "except UsageError as error: sys.exit(error.message)"
+    )
+    done = subprocess.run([sys.executable, "-c", said], capture_output=True, text=True, timeout=60)
+    assert "no socket" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 async def test_a_daemon_serves_on_the_socket_it_was_given_and_leaves_it_there(
     listener: socket.socket, tmp_path: Path
 ) -> None:

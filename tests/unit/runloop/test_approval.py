@@ -78,7 +78,7 @@ def test_an_unknown_charset_does_not_hide_the_text() -> None:
 def test_other_content_is_shown_as_text_with_its_price() -> None:
     text = shown(b'{"pay": 1}', "application/json", amount_micro_usd=1_500_000, recipients=[])
     assert '| {"pay": 1}' in text
-    assert "costs       1.500000 USD" in text
+    assert "costs       $1.50" in text
     assert "recipients" not in text
 
 

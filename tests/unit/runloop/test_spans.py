@@ -70,3 +70,21 @@ def test_each_attempt_is_a_span_and_what_has_not_ended_is_open() -> None:
 def test_an_orphan_keeps_the_name_of_what_is_missing() -> None:
     found = spans(told(STARTED, ("hostcall.delivered", attempt("a", call=1, op="time.now", ok=False))))
     assert (found[1]["parent"], found[1]["status"]) == ("attempt:a/1", "refused")
+
+
+def test_a_call_that_waits_for_a_person_began_when_the_person_was_asked() -> None:
+    call = attempt("send", call=0, op="mail.send")
+    found = spans(
+        told(
+            STARTED,
+            ("node.scheduled", attempt("send")),
+            ("action.requested", {**call, "approval": "ap_1"}),
+            ("action.decided", {"approval": "ap_1", "decision": "approved"}),
+            ("hostcall.admitted", call),
+            ("hostcall.delivered", {**call, "ok": True}),
+        )
+    )
+    assert [(span["kind"], span["parent"], span["start_ms"], span["end_ms"]) for span in found[2:]] == [
+        ("call", "attempt:send/1", 20, 50),
+        ("wait", "call:send/1/0", 20, 30),
+    ]
