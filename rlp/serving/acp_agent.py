@@ -18,11 +18,11 @@ from typing import Any
 import acp
 from acp import schema
 
-from rlp.serving.conversation import Conversation, Editor, Said, earlier, sessions
+from rlp.serving.conversation import Conversation, Editor, Said, earlier, sessions, shown
 from rlp.serving.link import Link
 from runloop import __version__
 from runloop.errors import RunloopError
-from runloop.escape import block, visible
+from runloop.escape import visible
 
 __all__ = ["EditorAgent"]
 
@@ -182,11 +182,6 @@ class EditorAgent:
                 waited += 0.25
         future.cancel()
         return None
-
-
-def shown(text: str) -> str:
-    """Foreign text for an editor: every character that acts or hides is an escape (attacks.md C6)."""
-    return "\n".join(block(text))
 
 
 def _said(prompt: list[Any]) -> Said:

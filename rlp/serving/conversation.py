@@ -26,7 +26,7 @@ from runloop import approval as held
 from runloop.errors import ConflictError, NotFoundError
 from runloop.escape import block, visible
 
-__all__ = ["Conversation", "Editor", "Past", "Said", "Turn", "as_it_is", "earlier", "sessions"]
+__all__ = ["Conversation", "Editor", "Past", "Said", "Turn", "as_it_is", "earlier", "sessions", "shown"]
 
 WAIT_S = 0.5
 _MAX_LISTED = 50
@@ -220,7 +220,7 @@ class _Watch:
         else:
             done: schema.ToolCallStatus = "completed" if status == "completed" else "failed"
             error = (payload.get("error") or {}).get("message")
-            content = [acp.tool_content(acp.text_block(_safe(str(error))))] if error else None
+            content = [acp.tool_content(acp.text_block(shown(str(error))))] if error else None
             self.editor.say(acp.update_tool_call(call, status=done, content=content))
         if event["run"] == self.run and node in self._plan:
             self._plan[node] = "in_progress" if status == "in_progress" else "completed"
@@ -239,15 +239,16 @@ class _Watch:
     def _delta(self, delta: dict[str, Any]) -> None:
         text = str(delta.get("text", ""))
         if delta.get("kind") == "text":
+            lead = "\\" if self._said.endswith("!") and text.startswith("[") else ""
             self._said += text
-            self._text(text)
+            self._text(text, lead)
         elif delta.get("kind") == "progress" and text:
             self._said = ""  # the next words are another turn of the model
-            self.editor.say(acp.update_agent_thought_text(_safe(text) + "\n"))
+            self.editor.say(acp.update_agent_thought_text(shown(text) + "\n"))
 
-    def _text(self, text: str) -> None:
+    def _text(self, text: str, lead: str = "") -> None:
         if text:
-            self.editor.say(acp.update_agent_message_text(_safe(text)))
+            self.editor.say(acp.update_agent_message_text(lead + shown(text)))
 
     def _hear(self, payload: dict[str, Any]) -> None:
         for value in ((payload.get("output") or {}).get("ports") or {}).get("out") or ():
@@ -271,7 +272,7 @@ class _Watch:
         yes = f"allow:{approval['action_digest']}"
         call = schema.ToolCallUpdate(
             tool_call_id=f"approval/{name}",
-            title=visible(held.bare(approval["action"])),
+            title=shown(held.bare(approval["action"])),
             kind="other",
             status="pending",
             content=[acp.tool_content(acp.text_block(as_it_is(lines)))],
@@ -361,5 +362,7 @@ def as_it_is(lines: Sequence[str]) -> str:
     return "\n".join((f"{fence}text", *lines, fence))
 
 
-def _safe(text: str) -> str:
-    return "\n".join(block(text))
+def shown(text: str) -> str:
+    """Foreign text for an editor: every character that acts or hides is an escape (attacks.md C6), and what
+    would be an image is none, because whoever shows one asks its server for it (P3)."""
+    return "\n".join(block(text)).replace("![", "!\\[")

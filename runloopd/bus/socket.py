@@ -129,8 +129,8 @@ class SocketServer:
                 listener = adopt(self._handed_over, self.path)  # it stays when we go, for the next of us
             else:
                 listener = bind(self.path)
-                status = os.lstat(self.path)
-                self._inode = (status.st_dev, status.st_ino)
+            status = os.lstat(self.path)
+            self._inode = (status.st_dev, status.st_ino)
             self._server = await loop.create_unix_server(lambda: _Session(self), sock=listener, backlog=128)
         except BaseException:
             self._release_lock()
@@ -155,7 +155,7 @@ class SocketServer:
             await self._server.wait_closed()
             self._server = None
         if self._inode is not None:
-            if self._still_ours():
+            if self._handed_over is None and self._still_ours():
                 self.path.unlink()
             self._inode = None
         self._release_lock()

@@ -144,6 +144,31 @@ async def test_a_daemon_serves_on_the_socket_it_was_given_and_leaves_it_there(
         assert path.stat().st_ino == inode
 
 
+@pytest.mark.requirement("B3")
+async def test_a_socket_that_was_handed_over_and_is_replaced_is_noticed(
+    listener: socket.socket, tmp_path: Path
+) -> None:
+    from runloop.clock import SystemClock
+
+    path, lost = tmp_path / "run" / "s", asyncio.Event()
+    server = SocketServer(
+        Bus(SystemClock()),
+        path,
+        credential=CREDENTIAL,
+        build=__version__,
+        clock=SystemClock(),
+        handed_over=listener.dup(),
+        on_lost=lambda _: lost.set(),
+    )
+    await server.start()
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as other:
+        other.bind(os.fspath(tmp_path / "run" / "new"))
+        (tmp_path / "run" / "new").rename(path)
+        await asyncio.wait_for(lost.wait(), 30)
+    await server.close()
+    assert path.exists()  # what stands there now is somebody's
+
+
 def heard(manager: socket.socket) -> str:
     manager.settimeout(10)
     return manager.recv(100).decode()

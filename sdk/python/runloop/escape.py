@@ -70,8 +70,8 @@ def _columns(char: str) -> int:
 
 def _wide_by_now(code: int) -> bool:
     """Two columns since Unicode 16, which this interpreter's tables do not know: counted as one, a row of
-    them would be cut off or wrapped by whoever draws it, and what stands behind them would be hidden (attacks.md
-    C6)."""
+    them would be cut off or wrapped by whoever draws it, and what stands behind them hidden (attacks.md C6).
+    """
     return any(first <= code <= last for first, last in _WIDE_SINCE_16)
 
 

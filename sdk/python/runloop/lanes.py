@@ -71,6 +71,8 @@ def draw(
         column = _column(lanes, name)
         before = [lane is not None for lane in lanes]
         before[column] = False
+        if len(ends_of[name]) > 2 * MAX_LANES:  # as many lanes at least as it will not join
+            return None
         ends = _enter(lanes, column, ends_of[name])
         if len(lanes) > MAX_LANES:
             return None

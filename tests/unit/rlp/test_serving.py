@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from rlp.serving.a2a_wire import (
     params_of,
 )
 from rlp.serving.acp_agent import _said
-from rlp.serving.conversation import as_it_is
+from rlp.serving.conversation import Conversation, Editor, _Watch, as_it_is
 from rlp.serving.door import listener
 from rlp.serving.exposed import Door
 from rlp.serving.limits import Allowance
@@ -141,6 +142,17 @@ def test_a_run_waits_for_what_waits_inside_it_and_no_longer() -> None:
     assert rest.waits and rest.told()["state"] == "waiting"
     rest.take(event("run.finished", "inner", outcome="failed", error=None))
     assert not rest.waits and rest.told()["state"] == "running"
+
+
+@pytest.mark.requirement("C9")
+def test_why_a_run_failed_names_nobodys_address_to_a_program_outside() -> None:
+    rest = Rest("r1")
+    rest.take(event("run.started", definition=definition([]), principal="face:x"))
+    words = "'j' may be 2 people: Jo (Acme, jo@example.org); Jan (jan@example.net). Give the name"
+    rest.take(event("run.finished", outcome="failed", error={"code": "contact.ambiguous", "message": words}))
+    told = rest.told()["error"]
+    assert told["code"] == "contact.ambiguous" and "may be 2 people" in told["message"]
+    assert "jo@" not in told["message"] and "example" not in told["message"]
 
 
 def test_a_large_result_is_not_told_and_a_name_stays_one_part_of_an_address() -> None:
@@ -300,6 +312,22 @@ def test_an_editor_shows_a_held_action_as_it_is_and_renders_none_of_it(body: str
     assert [token.type for token in tokens] == ["fence"]
     assert tokens[0].content.splitlines() == lines
     assert [token.type for token in MarkdownIt("commonmark").parse(as_it_is(body.split("\n")))] == ["fence"]
+
+
+@pytest.mark.requirement("P3")
+@pytest.mark.parametrize("cut", range(1, 24), ids=str)
+def test_no_word_of_an_agent_is_an_image_that_an_editor_fetches(cut: int) -> None:
+    said: list[Any] = []
+    never = threading.Event()
+    editor = Editor(say=said.append, ask=lambda *_: None, gone=never, left=never)
+    watch = _Watch(None, editor, Conversation("ses_1", "/"), "r")  # type: ignore[arg-type]
+    words = "a ![b][c] [![d](//e)](//f)\n\n[c]: https://evil.example/?q=1\n"
+    for part in (words[:cut], words[cut:]):
+        watch._delta({"kind": "text", "text": part})
+    rendered = MarkdownIt("commonmark").render("".join(one.content.text for one in said))
+    assert "<img" not in rendered and "![b]" in rendered
+    watch._delta({"kind": "progress", "text": words})
+    assert "<img" not in MarkdownIt("commonmark").render(said[-1].content.text)
 
 
 def test_a_page_that_no_ledger_has_is_not_asked_for() -> None:

@@ -18,6 +18,7 @@ _RANKS = {
     "web": 1,
     "tool": 1,
     "site": 1,
+    "face": 1,
 }
 
 
