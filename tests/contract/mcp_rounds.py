@@ -15,7 +15,7 @@ import mcp_types as types
 from mcp.server.mcpserver import Context, MCPServer
 from mcp.server.request_state import RequestStateSecurity
 
-NOTES = Path(sys.argv[1])
+NOTES = Path(sys.argv[1]) if __name__ == "__main__" else Path()
 STATE = "state-canary-81c3"
 
 

@@ -117,7 +117,7 @@ def offered(shell: str, line: str, home: Path) -> set[str]:
         ("rlp nonsense ", set()),
         ("rlp -- wish", set()),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else " ".join(sorted(value)),
 )
 def test_words_that_may_stand_there_are_offered(shell: str, line: str, words: set[str], home: Path) -> None:
     assert offered(shell, line, home) == words
