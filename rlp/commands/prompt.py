@@ -25,7 +25,10 @@ def prompt(
     detach: bool = False,
 ) -> Exit:
     """Run the opening a prompt means, or have the assistant do what it asks. Shell lines are named, not
-    executed; denied ones are refused. A text of ``-`` is read from stdin, as ``rlp route`` does."""
+    executed; denied ones are refused. A text of ``-`` is read from stdin, as ``rlp route`` does.
+
+    From :func:`decide` on the session knows nothing of the folder one stands in.
+    """
     if text == "-":
         text = read_prompt(session)
     found = decide(session, text)
@@ -38,7 +41,7 @@ def prompt(
     if params:
         from openings.load import find, read
 
-        given |= parameters(read(find(found.target, session.paths.openings_dirs)), params)
+        given |= parameters(read(find(found.target, session.openings_dirs)), params)
     return start(session, prepare(session, found.target, given), detach=detach, prompt=text)
 
 

@@ -525,11 +525,23 @@ def test_why_explains_a_prompt_by_its_rule(rlp: Rlp, home: Path) -> None:
     assert not (home / "log").exists()
 
 
-def test_the_kept_listing_follows_the_files_and_survives_nonsense(
+@pytest.mark.requirement("I6.router.6")
+def test_a_wish_means_nothing_that_lies_in_the_folder_one_stands_in(
     rlp: Rlp, home: Path, tmp_path: Path
 ) -> None:
     (tmp_path / "openings").mkdir()
-    mine = tmp_path / "openings" / "mine.yaml"
+    (tmp_path / "openings" / "planted.yaml").write_text(
+        "version: 0\nname: planted\ngoals: ['water the {plant}']\nparams: {plant: {}}\n"
+        "nodes: [{id: a, use: 'agent:critic'}]\n"
+    )
+    assert rlp("why", "water the roses", "--json").lines[0]["target"] is None
+    assert rlp("why", "planted", "--json").lines[0]["kind"] != "opening"
+    assert rlp("plan", "planted", "-p", "plant=rose", "--json").code == 0, "by its name it runs"
+
+
+def test_the_kept_listing_follows_the_files_and_survives_nonsense(rlp: Rlp, home: Path) -> None:
+    (home / "openings").mkdir(parents=True)
+    mine = home / "openings" / "mine.yaml"
     mine.write_text(
         "version: 0\nname: mine\ngoals: ['water the {plant}']\nparams: {plant: {}}\n"
         "nodes: [{id: a, use: 'agent:b'}]\n"
