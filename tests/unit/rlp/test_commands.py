@@ -536,7 +536,7 @@ def test_a_wish_means_nothing_that_lies_in_the_folder_one_stands_in(
     )
     assert rlp("why", "water the roses", "--json").lines[0]["target"] is None
     assert rlp("why", "planted", "--json").lines[0]["kind"] != "opening"
-    assert rlp("plan", "planted", "-p", "plant=rose", "--json").code == 0, "by its name it runs"
+    assert "planted.yaml" in rlp("plan", "planted", "-p", "plant=rose").err, "by its name it is found"
 
 
 def test_the_kept_listing_follows_the_files_and_survives_nonsense(rlp: Rlp, home: Path) -> None:
