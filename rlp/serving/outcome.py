@@ -261,7 +261,7 @@ class Rest:
         if self.over is not None:
             told["state"] = self.over["outcome"]
             if error := self.over.get("error"):
-                told["error"] = {"code": error.get("code"), "message": _unnamed(error.get("message"))}
+                told["error"] = {"code": error.get("code"), "message": self._why()}
             told["outputs"] = self._within()
         if self.files:
             told["artifacts"] = [
@@ -275,18 +275,15 @@ class Rest:
             ]
         return told
 
+    def _why(self) -> str:
+        """Not the agent's own words: one that refuses to guess between two people says who they are, and a
+        program that may start it has not been given the address book."""
+        return f"it failed; whoever owns this Runloop sees why with: rlp trace {self.run[:8]}"
+
     def _within(self) -> Any:
         if len(json.dumps(self._outputs)) <= MAX_OUTPUT_CHARS:
             return self._outputs
         return {"left_out": "the outputs are too large to be told here; the artifacts have them"}
-
-
-def _unnamed(words: Any) -> str:
-    """Why a run failed, as far as it is anybody's outside: an agent that refuses to guess between two people
-    says who they are, and a program that may start it has not been given the address book."""
-    from pog.redact import mask_text
-
-    return mask_text(str(words or ""))
 
 
 def _port(artifact: dict[str, Any]) -> str:

@@ -145,14 +145,14 @@ def test_a_run_waits_for_what_waits_inside_it_and_no_longer() -> None:
 
 
 @pytest.mark.requirement("C9")
-def test_why_a_run_failed_names_nobodys_address_to_a_program_outside() -> None:
+def test_why_a_run_failed_names_nobody_to_a_program_outside() -> None:
     rest = Rest("r1")
     rest.take(event("run.started", definition=definition([]), principal="face:x"))
     words = "'j' may be 2 people: Jo (Acme, jo@example.org); Jan (jan@example.net). Give the name"
     rest.take(event("run.finished", outcome="failed", error={"code": "contact.ambiguous", "message": words}))
     told = rest.told()["error"]
-    assert told["code"] == "contact.ambiguous" and "may be 2 people" in told["message"]
-    assert "jo@" not in told["message"] and "example" not in told["message"]
+    assert told["code"] == "contact.ambiguous" and "rlp trace" in told["message"]
+    assert not any(word in told["message"] for word in ("Jo", "Jan", "@", "people"))
 
 
 def test_a_large_result_is_not_told_and_a_name_stays_one_part_of_an_address() -> None:
