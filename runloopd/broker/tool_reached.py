@@ -23,10 +23,13 @@ class Reached:
         self._places: dict[str, int] = {}
         self._others = 0
 
-    def note(self, host: str, port: int) -> None:
-        """It was connected to this one."""
+    def note(self, host: str, port: int, size: int) -> None:
+        """It was connected to this one; or (``size``) so many bytes are about to go there. Raises what
+        suspends an agent that leaks: then they do not."""
         place = f"{host}:{port}"
-        if place in self._places or len(self._places) < MAX_PLACES:
+        if size:
+            self._ask.outbound(place, size, 0)
+        elif place in self._places or len(self._places) < MAX_PLACES:
             self._places[place] = self._places.get(place, 0) + 1
         else:
             self._others += 1

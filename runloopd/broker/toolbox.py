@@ -102,8 +102,9 @@ class ToolContext:
     """Name -> :class:`runloopd.broker.secrets.Secret`; revealed only where it is sent."""
     args: dict[str, Any] = field(default_factory=dict)
     """The arguments of the call: what a source looks for when it is asked how the call ended."""
-    reached: Callable[[str, int], None] = lambda host, port: None
-    """Told each connection of a program that is run for the call, by host and port."""
+    reached: Callable[[str, int, int], None] = lambda host, port, size: None
+    """Told each connection of a program that is run for the call, by host and port, with a size of 0; and
+    then the bytes that are about to go there, which it may refuse (attacks.md P5)."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -362,6 +362,9 @@ class OnlyOne:
             raise RefusedError(f"net {host} is not granted")
         return await asyncio.open_connection("127.0.0.1", self.port)
 
+    def sending(self, host: str, port: int, size: int) -> None:
+        self.asked.append(f"{size} bytes")
+
 
 FETCH = """
 import os, socket, sys
@@ -400,7 +403,8 @@ async def test_a_program_with_egress_reaches_what_is_granted_and_by_no_other_way
     assert granted == "heard hello"
     assert "403" in other and "net other.example is not granted" in other
     assert [line for line in direct if line] == ["closed", "closed"]
-    assert egress.asked == ["granted.example", "other.example"]
+    assert [asked for asked in egress.asked if "bytes" not in asked] == ["granted.example", "other.example"]
+    assert "6 bytes" in egress.asked, "what left was counted"
 
 
 # --- ways out -------------------------------------------------------------------------------------

@@ -44,10 +44,11 @@ class GrantedHosts:
         self,
         rules: Iterable[NetRule] | bool,
         *,
-        noted: Callable[[str, int], None] = lambda host, port: None,
+        noted: Callable[[str, int, int], None] = lambda host, port, size: None,
         resolve: Resolve | None = None,
     ) -> None:
-        """``rules`` True: any public server. ``noted`` hears where each connection went."""
+        """``rules`` True: any public server. ``noted`` hears where each connection went, with a size of 0,
+        and then how many bytes are about to go there; it may refuse those."""
         self._rules = rules if isinstance(rules, bool) else tuple(rules)
         self._noted = noted
         self._resolve = resolve or _resolve
@@ -75,9 +76,13 @@ class GrantedHosts:
             except (OSError, TimeoutError) as error:
                 failure = OSError(str(error))
                 continue
-            self._noted(place.host, place.port)
+            self._noted(place.host, place.port, 0)
             return made
         raise failure
+
+    def sending(self, host: str, port: int, size: int) -> None:
+        """See the port."""
+        self._noted(host, port, size)
 
     def _granted(self, place: Destination) -> bool:
         if isinstance(self._rules, bool):
@@ -107,6 +112,10 @@ class OnlyTo:
         if (host, port) != (self._place.host, self._place.port):
             raise RefusedError(f"this program goes to {self._place.authority} alone", code="cap.denied")
         return await self._granted.connect(host, port)
+
+    def sending(self, host: str, port: int, size: int) -> None:
+        """See the port."""
+        self._granted.sending(host, port, size)
 
 
 async def _resolve(host: str, port: int) -> Sequence[str]:

@@ -100,6 +100,10 @@ class Egress(Protocol):
         """A connection. Raises families of :mod:`runloop.errors` to refuse; the words reach the program."""
         ...
 
+    def sending(self, host: str, port: int, size: int) -> None:
+        """So many bytes are about to go there. Raises like :meth:`connect`: then the connection ends."""
+        ...
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Program:

@@ -58,15 +58,17 @@ async def test_one_address_of_a_name_that_may_not_be_dialled_condemns_it() -> No
 async def test_what_is_granted_is_dialled_at_the_address_that_was_judged() -> None:
     server = await asyncio.start_server(lambda reader, writer: writer.close(), "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    noted: list[tuple[str, int]] = []
+    noted: list[tuple[str, int, int]] = []
     rules = [NetRule(host="a.example"), NetRule(host="127.0.0.1", port=port)]
     egress = GrantedHosts(
         rules,
         resolve=resolves("127.0.0.1"),  # type: ignore[arg-type]
-        noted=lambda host, at: noted.append((host, at)),
+        noted=lambda host, at, size: noted.append((host, at, size)),
     )
     reader, writer = await egress.connect("a.example", port)
-    assert await reader.read() == b"" and noted == [("a.example", port)]
+    assert await reader.read() == b"" and noted == [("a.example", port, 0)]
+    egress.sending("a.example", port, 7)
+    assert noted[1:] == [("a.example", port, 7)]
     writer.close()
     server.close()
 
