@@ -23,7 +23,6 @@ from typing import Any, Protocol
 
 import structlog
 
-from runloop.errors import RunloopError
 from runloop.escape import visible
 from runloop.events import Event
 
@@ -108,7 +107,7 @@ class Names:
                 if text != written:
                     await asyncio.to_thread(_write, self._file, text)
                     written = text
-            except (RunloopError, OSError) as error:
+            except Exception as error:  # names grow old; nothing else depends on them
                 log.warning("names_not_written", reason=str(error))
             await asyncio.sleep(self._pause_s)
 

@@ -94,8 +94,8 @@ class Proxy:
     async def _carry_out(
         self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, host: str, port: int
     ) -> None:
-        """As :func:`_carry`, and what leaves is counted: the pieces of one message together, since a handshake
-        of many small ones is not many messages."""
+        """As :func:`_carry`, and what leaves is counted: the pieces of one message together, since a
+        handshake of many small ones is not many messages."""
         uncounted = 0
         try:
             while data := await source.read(_CHUNK):
