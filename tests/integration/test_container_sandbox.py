@@ -204,13 +204,13 @@ async def test_what_may_be_executed_holds_in_an_image_too(sandbox: Container) ->
 async def test_runloops_own_program_runs_in_a_container_whatever_its_image_holds(sandbox: Container) -> None:
     bridge = _bridge()
     python = Program(
-        argv=(bridge.argv[0], "-I", "-c", "import ssl, sqlite3, httpx; print(httpx.__name__)"),
+        argv=(bridge.argv[0], "-I", "-c", "import ssl, sqlite3, httpx2; print(httpx2.__name__)"),
         mounts=bridge.mounts,
         limits=QUICK,
         own=True,
     )
     result = await sandbox.run(python)
-    assert (result.stdout, result.exit) == (b"httpx\n", 0), result.stderr
+    assert (result.stdout, result.exit) == (b"httpx2\n", 0), result.stderr
 
 
 async def test_a_program_is_one_of_the_image_and_none_of_this_machine(

@@ -57,7 +57,8 @@ class Started:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
-            env={**os.environ, **environ},
+            # Its first word is no path: an interpreter that looks for its home there is told where it is.
+            env={**os.environ, "PYTHONHOME": sys.base_prefix, **environ},
         )
         self.running.append(process)
         assert process.stdout is not None and process.stdout.readline() == "listening\n"

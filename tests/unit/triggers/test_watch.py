@@ -222,8 +222,10 @@ class Den(House):
     """A house that watches ``in``; its files' clock is the machine's."""
 
     async def drop(self, *names: str, text: str = "x") -> None:
+        """Whole files, each there at once: one that is seen empty first would be news twice."""
         for name in names:
-            (self.path / "in" / name).write_text(text)
+            (self.path / "made").write_text(text)
+            (self.path / "made").rename(self.path / "in" / name)
 
     async def changed(self, count: int = 1) -> None:
         """Wait until so many files are noticed, letting the settling time pass."""
@@ -250,7 +252,9 @@ async def den(tmp_path: Path) -> Any:
 
 
 async def watched(den: Den, **said: Any) -> None:
+    """Watched, and listened to: what is dropped from here on is seen together, not half by a first look."""
     await den.set("drop", watch=(str(den.path / "in"),), settle_ms=1_000, **said)
+    await until(lambda: den.triggers._watches._hints["drop"]._waiters)
 
 
 @pytest.mark.requirement("I5.triggers.2")
