@@ -20,16 +20,17 @@ import msgpack  # type: ignore[import-untyped]
 import msgspec
 
 from runloop.clock import Clock
+from runloop.digest import blob_digest
 from runloop.errors import RefusedError, RunloopError, UnreachableError, UsageError
-from runloop.events import Draft, Event
+from runloop.events import Draft, Event, TopicPublished
 from runloop.rmp import topics
 from runloop.rmp.envelope import open_frame
 from runloop.rmp.frame import BodyTooLarge, Expired, Frame, encode_frame
 from runloopd.bus.acl import check_durable
 from runloopd.bus.address import STAMPS
 from runloopd.bus.bus import Bus
-from runloopd.bus.intake import OVERHEAD, Intake, Offer
 from runloopd.bus.parts import Publisher
+from runloopd.bus.principal import Principal
 
 __all__ = [
     "DELIVERY_TTL_MS",
@@ -45,10 +46,17 @@ __all__ = [
     "frame_of",
 ]
 
+OVERHEAD = 512
+"""Bytes an event costs the ledger beside the body, as quotas count it: row, hashes, indexes, views."""
 STAMP_ROOM = 1_024
 """Bytes a body may grow by when the daemon adds its stamps to ``meta``."""
 DELIVERY_TTL_MS = 10 * 365 * 86_400_000
 """A delivery from the ledger does not die in a queue: its message waited there for whoever comes."""
+_BATCH = 32
+"""Frames in one commit: what making them ready takes of the loop at once is what a neighbour may wait."""
+_AT_ONCE = 8
+"""Frames judged, refused or delivered in one turn of the loop, 10 to 20 us each."""
+_BATCH_BYTES = 1024 * 1024
 _MAX_KNOWN = 65_536
 _RECENT_BYTES = 4 * 1024 * 1024
 _RECENT = 4_096
@@ -149,6 +157,39 @@ class Recent:
         return found
 
 
+@dataclass(slots=True)
+class _Offer:
+    """A frame on its way to the ledger."""
+
+    publisher: Publisher
+    principal: Principal
+    instance: str
+    topic: str
+    type: str
+    frame: Frame
+    receipt: bool
+    same_as: _Offer | None = None
+    """The same message, earlier in this very batch."""
+    settled: bool = False
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        return self.instance, f"{self.frame.msg_id:016x}", f"{self.frame.trace_id:032x}"
+
+    @property
+    def cost(self) -> int:
+        return len(self.frame.body) + OVERHEAD
+
+    def refuse(self, error: RunloopError) -> None:
+        self.settled = True
+        self.publisher.refused(self.frame.msg_id, error, receipt=self.receipt)
+
+    def confirm(self, receivers: int, seq: int, *, duplicate: bool) -> None:
+        self.settled = True
+        if self.receipt:
+            self.publisher.receipt(self.frame.msg_id, receivers, seq=seq, duplicate=duplicate)
+
+
 class Durable:
     """The bus's keeper. ``listeners(kept)`` is what consumers hook into: called once per recorded message, it
     returns the receivers' numbers that get it as consumers, and not again as ordinary subscribers."""
@@ -170,7 +211,8 @@ class Durable:
         self.limits = limits or DurableLimits()
         self._max_body = max_body - STAMP_ROOM
         self._covered: dict[str, bool] = {}
-        self.intake = Intake(facts, self)
+        self._inbox: deque[_Offer] = deque()
+        self._working: asyncio.Task[None] | None = None
         self._opened = False
         self._opening = asyncio.Lock()
         self._usage: dict[str, int] = {}
@@ -220,9 +262,18 @@ class Durable:
             )
         if self._closed:
             raise UnreachableError("the daemon stops", hint="ask the next one", code="bus.closing")
-        self.intake.add(
-            Offer(publisher, publisher.principal, publisher.instance, topic, envelope.type, frame, receipt)
+        offer = _Offer(
+            publisher, publisher.principal, publisher.instance, topic, envelope.type, frame, receipt
         )
+        publisher.charge(len(frame.body))
+        self._inbox.append(offer)
+        if self._working is None:
+            self._working = asyncio.get_running_loop().create_task(self._work(), name="durable-topics")
+
+    @property
+    def waiting(self) -> int:
+        """Frames on their way to the ledger."""
+        return len(self._inbox)
 
     def charge(self, label: str, size: int) -> None:
         """Count bytes that a principal adds to the ledger; raises :class:`DurableFull`."""
@@ -260,27 +311,92 @@ class Durable:
     async def close(self) -> None:
         """Record what was taken; nothing more is."""
         self._closed = True
-        await self.intake.end()
+        if self._working is not None:
+            await asyncio.gather(self._working, return_exceptions=True)
 
-    # --- the rules of the way into the ledger -------------------------------------------------------
+    # --- the way into the ledger --------------------------------------------------------------------
 
-    async def ready(self) -> None:
+    async def _work(self) -> None:
+        try:
+            while self._inbox:
+                batch = self._take()
+                try:
+                    await self._record(batch)
+                except Exception as error:  # nobody may be left without an answer
+                    known = error if isinstance(error, RunloopError) else _ours(error)
+                    for offer in batch:
+                        if not offer.settled:
+                            self._bus.counters.refuse(known.named_code)
+                            offer.refuse(known)
+                finally:
+                    for offer in batch:
+                        offer.publisher.charge(-len(offer.frame.body))
+                await asyncio.sleep(0)  # neighbours first
+        finally:
+            self._working = None
+
+    def _take(self) -> list[_Offer]:
+        batch: list[_Offer] = []
+        size = 0
+        while self._inbox and len(batch) < _BATCH and size < _BATCH_BYTES:
+            batch.append(self._inbox.popleft())
+            size += batch[-1].cost
+        return batch
+
+    async def _record(self, batch: list[_Offer]) -> None:
+        """Judge each frame, state the good ones in one transaction, then tell everybody."""
         await self.open()
+        fresh: dict[tuple[str, str, str], _Offer] = {}
+        good: list[_Offer] = []
+        again: list[tuple[_Offer, int]] = []
+        for number, offer in enumerate(batch, 1):
+            await _neighbours_first(number)
+            try:
+                known = await self._judge(offer, fresh)
+            except RunloopError as error:
+                self._bus.counters.refuse(error.named_code)
+                offer.refuse(error)
+                continue
+            if known is not None:
+                again.append((offer, known))
+            else:
+                good.append(offer)
+        for offer, seq in again:
+            self._repeated(offer, seq)
+        if not good:
+            return
+        new = [offer for offer in good if offer.same_as is None]
+        try:
+            events = await self._facts.append(*map(_draft, new), blobs=[offer.frame.body for offer in new])
+        except Exception:
+            for offer in new:
+                self.give_back(offer.principal.label, offer.cost)
+            raise
+        seqs = {id(offer): event.id for offer, event in zip(new, events, strict=True)}
+        for number, offer in enumerate(good, 1):
+            await _neighbours_first(number)
+            if offer.same_as is not None:
+                self._repeated(offer, seqs[id(offer.same_as)])
+            else:
+                self._recorded(offer, seqs[id(offer)])
 
-    async def judge(self, offer: Offer) -> int | None:
-        """None: it is new, and charged; else the event that states it. Raises :class:`Expired` when it waited
-        too long, :class:`DurableFull` when the publisher has no room."""
+    async def _judge(self, offer: _Offer, fresh: dict[tuple[str, str, str], _Offer]) -> int | None:
+        """None: it is to be stated (or is the same as one that will be); else the event that states it."""
         frame = offer.frame
         if self._clock.now_ms() >= frame.created_at_ms + frame.ttl_ms:
             raise Expired(
                 "the frame expired while it waited for the ledger", hint="send it anew, with a longer ttl_ms"
             )
+        offer.same_as = fresh.get(offer.key)
+        if offer.same_as is not None:
+            return None
         known = await self._seen(offer)
         if known is None:
             self.charge(offer.principal.label, offer.cost)
+            fresh[offer.key] = offer
         return known
 
-    async def _seen(self, offer: Offer) -> int | None:
+    async def _seen(self, offer: _Offer) -> int | None:
         """The event that holds this message, if there is one.
 
         A publisher counts upwards: an id above its newest is new without looking. The rest is looked up.
@@ -303,8 +419,7 @@ class Durable:
         while len(self._newest) > _MAX_KNOWN:
             self._newest.popitem(last=False)
 
-    def recorded(self, offer: Offer, seq: int) -> None:
-        """Deliver a durable message, and confirm it."""
+    def _recorded(self, offer: _Offer, seq: int) -> None:
         frame = offer.frame
         self.stored += 1
         self._latest = max(self._latest, seq)
@@ -324,15 +439,10 @@ class Durable:
         )
         offer.confirm(receivers + len(consuming), seq, duplicate=False)
 
-    def repeated(self, offer: Offer, seq: int) -> None:
+    def _repeated(self, offer: _Offer, seq: int) -> None:
         """It is recorded already: for the publisher that is as good as now."""
         self.duplicates += 1
         offer.confirm(0, seq, duplicate=True)
-
-    def refused(self, offer: Offer, error: RunloopError) -> None:
-        """Count a refusal, and say it."""
-        self._bus.counters.refuse(error.named_code)
-        offer.refuse(error)
 
 
 def frame_of(kept: Kept, *, now_ms: int, consumer: str | None = None) -> bytes:
@@ -379,3 +489,33 @@ def _stamped(kept: Kept, consumer: str | None) -> bytes:
             *(_PACK(key) + value for key, value in meta.items()),
         )
     )
+
+
+def _draft(offer: _Offer) -> Draft:
+    instance, msg_id, trace_id = offer.key
+    return Draft(
+        payload=TopicPublished(
+            topic=offer.topic,
+            type=offer.type,
+            schema_id=offer.frame.schema_id,
+            publisher=offer.principal.label,
+            instance=instance,
+            trace_id=trace_id,
+            msg_id=msg_id,
+            size=len(offer.frame.body),
+            body_blob=blob_digest(offer.frame.body),
+        ),
+        actor=offer.principal.label,
+    )
+
+
+async def _neighbours_first(number: int) -> None:
+    """Before the ``number``-th of many: now and then everybody else has a turn."""
+    if number % _AT_ONCE == 0:
+        await asyncio.sleep(0)
+
+
+def _ours(error: Exception) -> RunloopError:
+    wrapped = RunloopError("the message was not recorded", hint="see the daemon's log", code="bus.durable")
+    wrapped.__cause__ = error
+    return wrapped

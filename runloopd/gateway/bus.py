@@ -91,7 +91,7 @@ class BusMethods:
                 "patterns": list(self._durable.limits.patterns),
                 "kept": self._durable.stored,
                 "duplicates": self._durable.duplicates,
-                "waiting": self._durable.intake.waiting,
+                "waiting": self._durable.waiting,
                 "bytes": self._durable.usage(),
                 "bytes_limit": self._durable.limits.publisher_bytes,
                 "consumers": self._consumers.shown(),

@@ -228,7 +228,7 @@ class Account(RuleBasedStateMachine):
             owed = sum(session._owed for session in sessions)
             queued = sum(session.outbox.bytes for session in sessions)
             parked = sum(len(run.data) for session in sessions for run, _ in session.outbox._parked)
-            if not self.house.durable.intake.busy:  # else some of it is on its way to the ledger
+            if self.house.durable._working is None:  # else some of it is on its way to the ledger
                 assert 0 <= owed <= queued + parked
             assert all(session.outbox.bytes <= LIMITS.outbox_bytes + 8_192 for session in sessions)
 
@@ -252,7 +252,7 @@ class Account(RuleBasedStateMachine):
                 peer.write()
                 moved += len(peer.unsent)
             await settle()
-            if self.house.durable.intake.busy:
+            if self.house.durable._working is not None:
                 await asyncio.sleep(0.001)
             elif not moved and not self.house.bus.queued:
                 break

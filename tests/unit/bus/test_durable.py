@@ -480,7 +480,7 @@ async def test_a_receipt_for_somebody_who_left_is_written_to_nobody(
     frame = encode_message(GENERIC, 1, msg_id=500, now_ms=NOW, topic=TOPIC, meta={"receipt": True})
     assert publisher._transport is not None
     publisher._transport.write(frame)
-    await eventually(lambda: house.durable.intake.busy)
+    await eventually(lambda: house.durable._working is not None)
     publisher.close()
     await eventually(lambda: not house.server._sessions)
     held.set()
