@@ -92,7 +92,10 @@ def test_the_sandbox_looks_for_a_bare_name_on_its_own_path_only(
 
 @pytest.mark.requirement("I6.programs.4")
 def test_where_a_program_went_is_counted_and_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
-    ask: Any = SimpleNamespace(agent="a", caller=None, call=None, facts=[])
+    left: list[tuple[str, int, int]] = []
+    ask: Any = SimpleNamespace(
+        agent="a", caller=None, call=None, facts=[], outbound=lambda *sent: left.append(sent)
+    )
     monkeypatch.setattr(
         "runloopd.broker.tool_reached.audit",
         lambda agent, verdict, caller, call: (verdict.target, verdict.reason),
@@ -100,7 +103,9 @@ def test_where_a_program_went_is_counted_and_bounded(monkeypatch: pytest.MonkeyP
     reached = Reached(cast(Ask, ask))
     for number in range(MAX_PLACES + 5):
         for _ in range(1 + number % 2):
-            reached.note(f"host{number}.example", 443)
+            reached.note(f"host{number}.example", 443, 0)
+    reached.note("host0.example", 443, 70_000)
+    assert left == [("host0.example:443", 70_000, 0)], "what leaves is counted as any other that leaves"
     reached.state()
     assert len(ask.facts) == MAX_PLACES + 1
     assert ask.facts[0] == ("CONNECT host0.example:443", "net is granted for it; connected once")

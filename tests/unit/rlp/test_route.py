@@ -86,12 +86,10 @@ def test_a_program_in_the_folder_one_is_in_is_no_command(
 
 
 @pytest.mark.requirement("I6.router.3")
-def test_why_names_the_openings_that_were_not_taken_and_the_reason(
-    rlp: Rlp, home: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "openings").mkdir()
+def test_why_names_the_openings_that_were_not_taken_and_the_reason(rlp: Rlp, home: Path) -> None:
+    (home / "openings").mkdir(parents=True)
     for name, goal in (("roses", "water the garden roses"), ("tulips", "cut the garden tulips")):
-        (tmp_path / "openings" / f"{name}.yaml").write_text(
+        (home / "openings" / f"{name}.yaml").write_text(
             f"version: 0\nname: {name}\ngoals: ['{goal}']\nnodes: [{{id: a, use: 'agent:b'}}]\n"
         )
     done = rlp("why", "garden roses: water them")
