@@ -18,7 +18,8 @@ import statistics
 import sys
 import tempfile
 import time
-from contextlib import AsyncExitStack
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -83,50 +84,56 @@ async def measure(mcp: Mcp, name: str, spec: ServerSpec, server: Any, args: argp
 
 
 async def main(args: argparse.Namespace) -> None:
-    with tempfile.TemporaryDirectory() as folder, socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = int(free.getsockname()[1])
-        free.close()
+    """Each server in a world of its own: what one said is not told another without a person's word."""
+    async with in_a_world() as mcp:
+        server = StdioServerParameters(command=PYTHON, args=[str(SERVER)])
+        await measure(mcp, "stdio", mcp.program(), server, args)
+    async with in_a_world() as mcp, over_http() as url:
+        await measure(mcp, "http", ServerSpec(url=url), url, args)
+
+
+@asynccontextmanager
+async def in_a_world() -> AsyncIterator[Mcp]:
+    with tempfile.TemporaryDirectory() as folder:
         async with AsyncExitStack() as stack:
             world = World(Path(folder), SystemClock())  # type: ignore[arg-type]
             world.sources = [Later()]
             await world.start()
             stack.push_async_callback(world.stop)
             await world.run()
-            sandbox = Bubblewrap([Path(folder)])
-            mcp = Mcp(world, sandbox)
+            mcp = Mcp(world, Bubblewrap([Path(folder)]))
             stack.push_async_callback(mcp.close)
-            await measure(
-                mcp,
-                "stdio",
-                mcp.program(),
-                StdioServerParameters(command=PYTHON, args=[str(SERVER)]),
-                args,
-            )
-            served = await asyncio.create_subprocess_exec(
-                *(PYTHON, str(SERVER), "http", str(port)),
-                stdout=asyncio.subprocess.DEVNULL,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            try:
-                async with asyncio.timeout(30):
-                    while True:
-                        try:
-                            (await asyncio.open_connection("127.0.0.1", port))[1].close()
-                            break
-                        except OSError:
-                            await asyncio.sleep(0.05)
-                url = f"http://127.0.0.1:{port}/mcp"
-                await measure(mcp, "http", ServerSpec(url=url), url, args)
-            finally:
-                served.kill()
-                await served.wait()
+            yield mcp
+
+
+@asynccontextmanager
+async def over_http() -> AsyncIterator[str]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = int(free.getsockname()[1])
+    served = await asyncio.create_subprocess_exec(
+        *(PYTHON, str(SERVER), "http", str(port)),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        async with asyncio.timeout(30):
+            while True:
+                try:
+                    (await asyncio.open_connection("127.0.0.1", port))[1].close()
+                    break
+                except OSError:
+                    await asyncio.sleep(0.05)
+        yield f"http://127.0.0.1:{port}/mcp"
+    finally:
+        served.kill()
+        await served.wait()
 
 
 if __name__ == "__main__":
     os.environ.setdefault("NO_COLOR", "1")
     parser = argparse.ArgumentParser()
-    parser.add_argument("--calls", type=int, default=300)
+    parser.add_argument("--calls", type=int, default=150)
     parser.add_argument("--rounds", type=int, default=5)
     asyncio.run(main(parser.parse_args()))
     sys.exit(0)
