@@ -40,21 +40,7 @@ def requested(state: RunState, fact: Fact, told: kinds.ActionRequested) -> Chang
     )
     changes: Changes = {"approvals": state.approvals.set(told.approval, approval), "asks": state.asks + 1}
     if fact.run == state.run:
-        changes |= _waits(state, told.node, fact, 1)
-        changes["crossings"] = state.crossings.grown(
-            Crossing(
-                event=fact.id,
-                at_ms=fact.ts_ms,
-                kind="ask",
-                source=told.node,
-                target=_PERSON,
-                label=approval.summary,
-                node=told.node,
-                attempt=told.attempt,
-                call=told.call,
-                blob=told.content_blob,
-            )
-        )
+        changes |= _asking(state, fact, told, approval.summary, told.content_blob)
     return changes
 
 
@@ -74,21 +60,9 @@ def decided(state: RunState, fact: Fact, told: kinds.ActionDecided) -> Changes:
     if was_open:
         changes["asks"] = state.asks - 1
     if fact.run == state.run:
+        changes |= _heard(state, fact, told.node, told.decision, told.decision == "approved", known.event)
         if was_open:
             changes |= _waits(state, told.node, fact, -1)
-        changes["crossings"] = state.crossings.grown(
-            Crossing(
-                event=fact.id,
-                at_ms=fact.ts_ms,
-                kind="decision",
-                source=_PERSON,
-                target=told.node,
-                label=told.decision,
-                node=told.node,
-                ok=told.decision == "approved",
-                of=known.event,
-            )
-        )
     return changes
 
 
@@ -124,20 +98,7 @@ def promised(state: RunState, fact: Fact, told: kinds.PromiseCreated) -> Changes
         return changes
     changes["asks"] = state.asks + 1
     if fact.run == state.run:
-        changes |= _waits(state, told.node, fact, 1)
-        changes["crossings"] = state.crossings.grown(
-            Crossing(
-                event=fact.id,
-                at_ms=fact.ts_ms,
-                kind="ask",
-                source=told.node,
-                target=_PERSON,
-                label=told.question,
-                node=told.node,
-                attempt=told.attempt,
-                call=told.call,
-            )
-        )
+        changes |= _asking(state, fact, told, told.question)
     return changes
 
 
@@ -159,21 +120,49 @@ def _answered(state: RunState, fact: Fact, promise: str, how: Changes) -> Change
         return changes
     changes["asks"] = state.asks - 1
     if fact.run == state.run:
+        word = str(how["state"])
+        changes |= _heard(state, fact, known.node, word, word == "resolved", known.event)
         changes |= _waits(state, known.node, fact, -1)
-        changes["crossings"] = state.crossings.grown(
-            Crossing(
-                event=fact.id,
-                at_ms=fact.ts_ms,
-                kind="decision",
-                source=_PERSON,
-                target=known.node,
-                label=str(how["state"]),
-                node=known.node,
-                ok=how["state"] == "resolved",
-                of=known.event,
-            )
-        )
     return changes
+
+
+def _asking(
+    state: RunState,
+    fact: Fact,
+    told: kinds.ActionRequested | kinds.PromiseCreated,
+    label: str,
+    blob: str | None = None,
+) -> Changes:
+    """A node begins to wait for a person."""
+    ask = Crossing(
+        event=fact.id,
+        at_ms=fact.ts_ms,
+        kind="ask",
+        source=told.node,
+        target=_PERSON,
+        label=label,
+        node=told.node,
+        attempt=told.attempt,
+        call=told.call,
+        blob=blob,
+    )
+    return {"crossings": state.crossings.grown(ask), **_waits(state, told.node, fact, 1)}
+
+
+def _heard(state: RunState, fact: Fact, node: str, word: str, ok: bool, of: int) -> Changes:
+    """A node hears what became of what it asked (event ``of``)."""
+    decision = Crossing(
+        event=fact.id,
+        at_ms=fact.ts_ms,
+        kind="decision",
+        source=_PERSON,
+        target=node,
+        label=word,
+        node=node,
+        ok=ok,
+        of=of,
+    )
+    return {"crossings": state.crossings.grown(decision)}
 
 
 def _waits(state: RunState, name: str, fact: Fact, more: int) -> Changes:

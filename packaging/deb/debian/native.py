@@ -1,21 +1,12 @@
-"""Compile the optional step of the bus for the package's architecture, by the wheel's own hook."""
+"""Compile the optional step of the bus for the package's architecture (``CC``), by the wheel's own hook."""
 
 from __future__ import annotations
 
-import ast
 import sys
 from pathlib import Path
 
-hook = Path("hatch_build.py").read_text()
-# Only the functions: the hook's class needs a build backend that is not here.
-tree = ast.parse(hook)
-tree.body = [
-    node
-    for node in tree.body
-    if not isinstance(node, ast.ClassDef) and "hatchling" not in ast.unparse(node).split("\n")[0]
-]
-names: dict[str, object] = {}
-exec(compile(tree, "hatch_build.py", "exec"), names)  # noqa: S102 - our own file
-folder = Path(sys.argv[1])
-problem = names["build"](Path("runloopd/bus/_gather.c"), folder / "_gather.abi3.so")  # type: ignore[operator]
-sys.exit(problem)
+sys.path.insert(0, str(Path.cwd()))
+
+import hatch_build
+
+sys.exit(hatch_build.build(hatch_build.SOURCE, Path(sys.argv[1], hatch_build.BUILT.name)))
