@@ -10,7 +10,8 @@ who works in its own process. Printed are p50 and p99 in microseconds, their rat
 neighbours and the daemon share what there is: part of every ratio is the processor's, not the bus's. To tell
 them apart, the CPU is printed that the attacker and the daemon took, in cores (1 is a whole one), and what
 the daemon spent on one step of the attacker's beyond its work for the neighbours. ``waiting`` is an attacker
-that only sleeps and wakes as often: what the scheduler alone does.
+that only sleeps and wakes as often: what the scheduler alone does. ``spinning`` never speaks to the daemon and
+computes without a pause, on the daemon's core: what any busy program of the same user costs.
 
 ``--placement onecore`` puts all of them on one core, ``apart`` the attacker on another than the daemon and
 the neighbours. Left to itself (``natural``) a busy scheduler moves neighbour and daemon apart, and every
@@ -36,6 +37,9 @@ from runloop.client import BlockingClient
 from tests.home import Home
 from tests.hostile_peers import HOSTILE, Hostile
 
+PAUSE_S = 0.0005
+"""Between two steps of an attacker: a process that only spins measures the scheduler."""
+
 
 class Waiting(Hostile):
     """Does nothing, as often as the others do something."""
@@ -44,7 +48,18 @@ class Waiting(Hostile):
         return None
 
 
-ATTACKERS: dict[str, Callable[[Path, bytes], Hostile]] = {"waiting": Waiting, **HOSTILE}
+class Spinning(Hostile):
+    """Any other busy program: it says nothing to the daemon, and leaves its core only when made to."""
+
+    def step(self) -> None:
+        sum(range(20_000))
+
+
+ATTACKERS: dict[str, Callable[[Path, bytes], Hostile]] = {
+    "waiting": Waiting,
+    "spinning": Spinning,
+    **HOSTILE,
+}
 
 
 class Spent(NamedTuple):
@@ -69,7 +84,8 @@ def attack(
         spent[0] += 1
         spent[1] = time.process_time()
         ready.set()
-        time.sleep(0.0005)  # a process that only spins measures the scheduler
+        if name != "spinning":
+            time.sleep(PAUSE_S)
 
 
 @contextmanager
@@ -135,8 +151,9 @@ def main() -> None:
     args = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     theirs = {"natural": set(), "onecore": {cores[0]}, "apart": {cores[-1]}}[args.placement]
-    if args.placement != "natural":
-        os.sched_setaffinity(0, {cores[0]})
+    ours = {"natural": set[int](), "onecore": {cores[0]}, "apart": {cores[0]}}[args.placement]
+    if ours:
+        os.sched_setaffinity(0, ours)
     figures: dict[str, dict[str, list[float]]] = {}
     with tempfile.TemporaryDirectory(prefix="bn") as folder:
         place = Path(folder)
@@ -155,7 +172,7 @@ def main() -> None:
                 for _ in range(args.rounds):
                     alone, quiet_us = None, 0.0
                     for name in (None, *args.only.split(",")):
-                        with beside(name, path, key, theirs) as spent:
+                        with beside(name, path, key, ours if name == "spinning" else theirs) as spent:
                             began, before, cpu = time.perf_counter(), spent(), cpu_s(pid)
                             taken = measure(near, far, args.calls)
                             took, after, cpu = time.perf_counter() - began, spent(), cpu_s(pid) - cpu
