@@ -16,6 +16,7 @@ from textual.app import App, ComposeResult, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 from textual.widgets import ContentSwitcher
+from textual.worker import Worker
 
 from agtop.looks import THEMES
 from agtop.panes.artifacts import ArtifactsPane
@@ -104,6 +105,8 @@ class CockpitApp(App[None]):
         self._plain = plain
         self.now_ms = now_ms
         self._metrics: dict[str, Any] | None = None
+        self._measuring: Worker[None] | None = None
+        """The question for metrics that is under way."""
         self._node: str | None = None
         self._drawing = False
         self._drawn_s = 0.0
@@ -172,16 +175,22 @@ class CockpitApp(App[None]):
 
     async def _tick(self) -> None:
         """What changes with nothing but the time."""
+        if not self.is_running:
+            return  # whoever leaves takes the panes down first, and this clock last
         if self.pane.NEEDS_METRICS and self.desk.link.how == "live" and len(self.screen_stack) == 1:
-            try:
-                self._metrics = await self.desk.metrics()
-            except RunloopError as error:
-                self._metrics = {"error": error.message}
-            self._draw_soon()
+            if self._measuring is None or self._measuring.is_finished:  # keys do not wait for a slow daemon
+                self._measuring = self.run_worker(self._measure(), group="metrics")
         else:
             state = self.watch_.state
             if (self.watch_.live and state is not None and state.outcome is None) or self._waits():
                 self._draw_soon()
+
+    async def _measure(self) -> None:
+        try:
+            self._metrics = await self.desk.metrics()
+        except RunloopError as error:
+            self._metrics = {"error": error.message}
+        self._draw_soon()
 
     def _waits(self) -> bool:
         return bool(self.watch_.approvals) or self.desk.link.how == "gone"
@@ -255,12 +264,12 @@ class CockpitApp(App[None]):
 
     def action_help(self) -> None:
         """Help on what stands in front."""
-        from agtop.screens.help import HelpScreen
+        from agtop.screens.help import HelpScreen, keys_of
 
         screen = self.screen
         front: Pane | Screen[Any] = self.pane if len(self.screen_stack) == 1 else screen
         title = front.TITLE or type(front).__name__
-        self.push_screen(HelpScreen(title, front.HELP or "", front.BINDINGS, type(self).BINDINGS))
+        self.push_screen(HelpScreen(title, front.HELP or "", keys_of(front), type(self).BINDINGS))
 
     # --- the time line --------------------------------------------------------------------------------
 

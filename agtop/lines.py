@@ -33,6 +33,9 @@ class Lines(ScrollView, can_focus=False):
     class SawEnd(Message):
         """The last row is on the screen."""
 
+    class Resized(Message):
+        """There is another number of columns or rows to fill."""
+
     def __init__(self, *, cursor: bool = True, id: str | None = None) -> None:
         super().__init__(id=id)
         self._row: Callable[[int, int], Text] = lambda _number, _width: Text("")
@@ -130,6 +133,7 @@ class Lines(ScrollView, can_focus=False):
     def on_resize(self) -> None:
         self.virtual_size = Size(self.size.width, self.count)
         self.call_after_refresh(self._settle)
+        self.post_message(self.Resized())
 
     def _settle(self) -> None:
         """After the size has changed: the cursor in sight, the scroll bar where it belongs."""

@@ -10,9 +10,12 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rich.style import Style
-from textual.theme import Theme
+from textual.theme import BUILTIN_THEMES, Theme
 
-__all__ = ["SIGNS", "THEMES", "WORDS", "colored", "span", "tone_of"]
+from runloop.errors import UsageError
+from runloop.spelling import did_you_mean
+
+__all__ = ["SIGNS", "THEMES", "WORDS", "chosen", "colored", "span", "tone_of"]
 
 SIGNS: Mapping[str, str] = {
     "pending": "○",
@@ -117,3 +120,15 @@ THEMES: tuple[Theme, ...] = (
     ),
 )
 """Ours; Textual's own can be chosen too."""
+
+
+def chosen(name: str) -> str:
+    """The theme of a name; ``none`` is ours without its colours. Raises :class:`UsageError`."""
+    known = {*(theme.name for theme in THEMES), *BUILTIN_THEMES, "none"}
+    if name not in known:
+        raise UsageError(
+            f"there is no theme {name[:64]!r}",
+            hint=did_you_mean(name, sorted(known), f"one of {', '.join(sorted(known))}"),
+            code="cli.option",
+        )
+    return THEMES[0].name if name == "none" else name

@@ -1,8 +1,8 @@
 """What the panes may ask and order, whoever serves it: the protocols between the screen and a feed.
 
-A feed is a daemon seen live, a ledger on disk, or a list in memory (``agtop.feed``). Every call may take its
-time and is awaited; every failure is a :class:`runloop.errors.RunloopError` with a hint. A feed that can only
-read refuses the orders with ``RefusedError(code="agtop.recorded")``.
+A feed is a daemon seen live, a ledger on disk, or a list in memory (``agtop.feed``). Every call but ``again``
+may take its time and is awaited; every failure is a :class:`runloop.errors.RunloopError` with a hint. A feed
+that can only read refuses the orders with ``RefusedError(code="agtop.recorded")``.
 """
 
 from __future__ import annotations
@@ -89,6 +89,11 @@ class Desk(Protocol):
         ``limit``. Fewer than ``limit``: there are no more for now."""
         ...
 
+    def again(self, run: str, after: int, upto: int, limit: int) -> Sequence[Fact]:
+        """Facts that :meth:`facts` gave before, with ids above ``after`` up to ``upto``: at once, as whoever
+        draws needs them. Takes a few milliseconds for some hundred."""
+        ...
+
     async def blob(self, digest: str) -> bytes:
         """The bytes behind a digest, checked against it."""
         ...
@@ -115,8 +120,11 @@ class Desk(Protocol):
 
     # --- acting -------------------------------------------------------------------------------------
 
-    async def decide(self, approval: dict[str, Any], word: str, note: str = "") -> dict[str, Any]:
-        """Send a person's decision on an approval as it was shown: ``approve``, ``deny`` or ``undo``."""
+    async def decide(
+        self, approval: dict[str, Any], word: str, note: str = "", confirm: str = ""
+    ) -> dict[str, Any]:
+        """Send a person's decision on an approval as it was shown: ``approve``, ``deny`` or ``undo``, and
+        the word they typed out for it."""
         ...
 
     async def answer(self, promise: str, value: Any) -> dict[str, Any]:

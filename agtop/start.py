@@ -38,7 +38,7 @@ OPTIONS: tuple[tuple[str, tuple[str, ...], str | None, str], ...] = (
     ("recorded", ("--recorded",), None, "read the ledger only; look for no daemon, change nothing"),
     ("ledger", ("--ledger",), "FILE", "read this ledger: a backup's events.db, say (implies --recorded)"),
     ("plain", ("--plain",), None, "for screen readers: lines of words, no boxes, nothing that moves"),
-    ("theme", ("--theme",), "NAME", "colours: runloop, runloop-light, high-contrast, or one of Textual's"),
+    ("theme", ("--theme",), "NAME", "colours: runloop, runloop-light, high-contrast, one of Textual's, none"),
     ("no_color", ("--no-color",), None, "no colour; the variable NO_COLOR does the same"),
     ("no_mouse", ("--no-mouse",), None, "leave the mouse to the terminal, to select text with it"),
     ("home", ("--home",), "DIR", "use this home instead of $RUNLOOP_HOME or ~/.runloop"),
@@ -126,16 +126,29 @@ def _run(words: Words) -> int:
             hint="'rlp runs', 'rlp trace RUN' and 'rlp top --once --json' are for pipes",
             code="agtop.terminal",
         )
-    if words.no_color:
-        os.environ["NO_COLOR"] = "1"
+    from runloop.config import Config, ConfigError, Paths, load
+
+    home = Paths.resolve(os.environ, home=words.home)
+    recorded = words.ledger is not None or words.recorded
+    try:
+        configured = load(home=home.home, environ=os.environ, flags={})
+    except ConfigError:
+        if not recorded:
+            raise
+        configured = (
+            Config()
+        )  # what is on record can be looked at, whatever is wrong with the daemon's settings
+    theme = words.theme or configured.ui.theme
+    if words.no_color or theme == "none":
+        os.environ["NO_COLOR"] = "1"  # before Textual is imported: it looks once
     from agtop.app import CockpitApp
     from agtop.feed.live import LiveFeed
     from agtop.feed.recorded import RecordedFeed
-    from runloop.config import Paths, load
+    from agtop.looks import chosen
 
-    home = Paths.resolve(os.environ, home=words.home)
+    theme = chosen(theme)
     desk: LiveFeed | RecordedFeed
-    if words.ledger is not None or words.recorded:
+    if recorded:
         ledger = Path(words.ledger).expanduser() if words.ledger is not None else home.events_db
         if not ledger.is_file():
             raise NotFoundError(
@@ -143,10 +156,10 @@ def _run(words: Words) -> int:
             )
         desk = RecordedFeed(ledger)
     else:
-        configured = load(home=home.home, environ=os.environ, flags={}).runtime.socket_path
-        paths = Paths.resolve(os.environ, home=words.home, socket_path=configured)
+        socket = configured.runtime.socket_path
+        paths = Paths.resolve(os.environ, home=words.home, socket_path=socket)
         desk = LiveFeed(paths, home=words.home)
-    app = CockpitApp(desk, run=words.run, plain=words.plain, theme=words.theme)
+    app = CockpitApp(desk, run=words.run, plain=words.plain, theme=theme)
     # A long run is a hundred thousand objects that stay: looking through all of them for circles, at every
     # few thousand more, is what would make keys wait.
     sys.setswitchinterval(0.001)  # the thread that reads the ledger gives way to a key sooner

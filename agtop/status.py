@@ -15,6 +15,7 @@ from textual.message import Message
 from textual.widget import Widget
 
 from agtop.looks import SIGNS, WORDS, colored, span, tone_of
+from agtop.model.inbox import items, waiting
 from agtop.model.state import OVER, RunState
 from agtop.panes.pane import View
 from runloop.escape import columns_of, pieces, visible
@@ -71,7 +72,7 @@ class Tabs(Line):
 
     def render(self) -> Text:
         view, pieces_, self._places = self.view, [], []
-        asks = 0 if view is None else len(view.approvals) + len(view.questions)
+        asks = 0 if view is None else waiting(items(view.approvals, view.questions))
         column = 0
         for number, (name, title) in enumerate(self._panes, 1):
             here = name == self._current
@@ -160,7 +161,7 @@ class StatusLine(Line):
 
     def _counts(self, view: View) -> list[Piece]:
         going = sum(row.state in ("running", "waiting") for row in view.runs)
-        asks = len(view.approvals) + len(view.questions)
+        asks = waiting(items(view.approvals, view.questions))
         found: list[Piece] = []
         if going:
             found.append((f"  {going} run{'s' if going != 1 else ''} going on", self.tone("primary")))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from agtop.model.state import RunState
@@ -51,6 +52,8 @@ class Watch:
         self._lists_s = lists_s
         self._dirty = asyncio.Event()
         self._lists: asyncio.Task[None] | None = None
+        self._stale = False
+        """Whether the lists may be others than those that were read last."""
         self._index: int | None = None
         self._around: list[str] = []
         """Runs that were left by going into a run inside them."""
@@ -115,14 +118,17 @@ class Watch:
         self._on_news()
 
     def _refresh_soon(self) -> None:
+        self._stale = True
         if self._lists is None or self._lists.done():
             self._lists = asyncio.create_task(self._refresh_later())
 
     async def _refresh_later(self) -> None:
-        await asyncio.sleep(self._lists_s)
-        await self._refresh()
-        if self.timeline is None and self.runs:
-            self._look_at(self.runs[0].run)
+        while self._stale:
+            await asyncio.sleep(self._lists_s)
+            self._stale = False  # before it is read: what changes meanwhile is another reason to look
+            await self._refresh()
+            if self.timeline is None and self.runs:
+                self._look_at(self.runs[0].run)
 
     async def _refresh(self) -> None:
         try:
@@ -162,7 +168,8 @@ class Watch:
 
     def _look_at(self, run: str) -> None:
         if self.timeline is None or self.timeline.run != run:
-            self.timeline, self._index = Timeline(run), None
+            self.timeline = Timeline(run, again=partial(self._desk.again, run))
+            self._index = None
         self._dirty.set()
         self._on_news()
 

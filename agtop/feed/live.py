@@ -55,6 +55,8 @@ class LiveFeed:
         self._one = asyncio.Lock()
         """The record is for one thread at a time."""
         self._client: AsyncClient | None = None
+        self._refused: RunloopError | None = None
+        """Why a daemon that is there does not hear us, where that is so."""
         self._sample: int | None = None
         """Number of the newest sample of metrics: the next one has rates over the time since."""
         self._keeper: asyncio.Task[None] | None = None
@@ -91,6 +93,7 @@ class LiveFeed:
             try:
                 client = await self._connected()
             except RunloopError as error:
+                self._refused = None if isinstance(error, UnreachableError) else error
                 self._stands(_away(self._link, error))
             else:
                 backoff = Backoff(_random, first_s=0.1, most_s=MOST_S)
@@ -108,7 +111,7 @@ class LiveFeed:
         except BaseException:
             client.close()
             raise
-        self._client = client
+        self._client, self._refused = client, None
         self._stands(Link(how="live", since_ms=_now_ms(), words=str(self._paths.home)))
         return client
 
@@ -172,6 +175,9 @@ class LiveFeed:
     async def facts(self, run: str, after: int = 0, limit: int = 2_000) -> Sequence[Fact]:
         return await self._read(self._record.facts, run, after, limit)
 
+    def again(self, run: str, after: int, upto: int, limit: int) -> Sequence[Fact]:
+        return self._record.again(run, after, upto, limit)
+
     async def blob(self, digest: str) -> bytes:
         return await self._read(self._record.blob, digest)
 
@@ -202,10 +208,12 @@ class LiveFeed:
 
     # --- acting -------------------------------------------------------------------------------------------
 
-    async def decide(self, approval: dict[str, Any], word: str, note: str = "") -> dict[str, Any]:
+    async def decide(
+        self, approval: dict[str, Any], word: str, note: str = "", confirm: str = ""
+    ) -> dict[str, Any]:
         client = self._reached()
         answer: dict[str, Any] = await client.request(
-            topics.ACTION_DECISION, DECISION_TYPE, decision(approval, word, note)
+            topics.ACTION_DECISION, DECISION_TYPE, decision(approval, word, note, confirm)
         )
         return answer
 
@@ -240,6 +248,8 @@ class LiveFeed:
         return await self._reached().call(method, params, timeout_s)
 
     def _reached(self) -> AsyncClient:
+        if self._client is None and self._refused is not None:
+            raise self._refused
         if self._client is None:
             raise UnreachableError(
                 "there is no daemon to ask",

@@ -2,33 +2,28 @@
 
 Knows: how a run's facts and those of the runs inside it come in one order, and that a fact which was
 committed while it read may be missed only if it is read again. Does not know: who wakes it, or what is done
-with facts. Blocking: the feeds call it from threads.
+with facts. Blocking: the feeds call it from threads, but for :meth:`Record.again`, which reads a page of what
+was read before and has a connection of its own.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from agtop.model.facts import Fact, Unknown, fact_of
+from agtop.model.facts import Fact, fact_of, unreadable
 from agtop.ports import RunRow
-from pog.chain import Row, decode_row, payload_decoder
-from pog.errors import LedgerCorruptError
-from pog.reader import Reader
-from runloop.digest import blob_digest
-from runloop.errors import NotFoundError
+from pog.reader import Reader, ToldRow
+from runloop.errors import NotFoundError, UsageError
 from runloop.events import (
     KINDS,
     ActionDecided,
     ActionRequested,
     HostcallAdmitted,
     NodeScheduled,
-    Provenance,
     RunFinished,
     RunStarted,
 )
@@ -45,6 +40,8 @@ class Record:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._reader: Reader | None = None
+        self._second: Reader | None = None
+        """For who draws: what is read in the background keeps nobody waiting."""
         self._inside: dict[str, dict[str, frozenset[str]]] = {}
         """Run that is looked at -> the runs in its tree, itself too, each with its nodes that nest."""
         self._over: dict[str, int] = {}
@@ -59,9 +56,10 @@ class Record:
         self.close()
 
     def close(self) -> None:
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
+        for reader in (self._reader, self._second):
+            if reader is not None:
+                reader.close()
+        self._reader = self._second = None
 
     def head(self) -> int:
         """Ledger id of the newest event; 0 while there is no ledger."""
@@ -119,11 +117,12 @@ class Record:
         waiting = [one for one in tree if self._over.get(one, head) >= after]
         seen = set(tree)
         while waiting:
-            for fact in self._page(reader, waiting.pop(), after, head, limit):
-                found.append(fact)
-                if type(fact.payload) not in _TELLING:
+            page = [_fact(row) for row in reader.told_rows(waiting.pop(), after, head, limit)]
+            found += page
+            for fact in page:
+                if fact.kind not in _TELLING or not _may_tell(fact):
                     continue
-                if isinstance(fact.payload, RunFinished) and fact.run != run:
+                if fact.kind == RunFinished.kind and fact.run != run:
                     self._over[str(fact.run)] = fact.id
                 for inner in self._begun(tree, fact):
                     if inner not in seen:
@@ -131,6 +130,17 @@ class Record:
                         waiting.append(inner)
         if len(tree) > 1:
             found.sort(key=lambda fact: fact.id)
+        return found[:limit]
+
+    def again(self, run: str, after: int, upto: int, limit: int) -> list[Fact]:
+        """Facts that :meth:`facts` has given before: those with ids above ``after`` up to ``upto``."""
+        if self._second is None:
+            self._second = Reader(self._path)
+        found: list[Fact] = []
+        for one in list(self._inside.get(run, (run,))):
+            if self._over.get(one, upto) >= after:
+                found += [_fact(row) for row in self._second.told_rows(one, after, upto, limit)]
+        found.sort(key=lambda fact: fact.id)
         return found[:limit]
 
     def _grown(self, reader: Reader, run: str, head: int) -> dict[str, frozenset[str]]:
@@ -163,13 +173,6 @@ class Record:
         tree[begun] = frozenset()
         return [begun]
 
-    @staticmethod
-    def _page(reader: Reader, run: str, after: int, head: int, limit: int) -> Iterator[Fact]:
-        for number, row in enumerate(reader.rows(run=run, after=after)):
-            if number >= limit or row.id > head:
-                return
-            yield _fact(row)
-
     # --- the file -------------------------------------------------------------------------------------
 
     def _opened(self) -> Reader | None:
@@ -188,39 +191,29 @@ class Record:
 
 
 _BEGIN = frozenset({RunStarted.kind, NodeScheduled.kind, HostcallAdmitted.kind})
-_TELLING = frozenset({RunStarted, NodeScheduled, HostcallAdmitted, RunFinished})
+_TELLING = frozenset({RunStarted.kind, NodeScheduled.kind, HostcallAdmitted.kind, RunFinished.kind})
 """What tells of the runs inside."""
+_VERSIONS = {kind: payload.version for kind, payload in KINDS.items()}
 
 
-def _fact(row: Row) -> Fact:
-    """The fact in a row. One that this build cannot read is told as unknown: the rest is still worth
-    seeing, and ``rlp verify`` is where damage is judged."""
-    known = KINDS.get(row.kind)
+def _may_tell(fact: Fact) -> bool:
+    """Whether it is worth reading: of host calls only those that delegate are."""
+    says = fact.says
+    return fact.kind != HostcallAdmitted.kind or not isinstance(says, str) or "agent.delegate" in says
+
+
+def _fact(row: ToldRow) -> Fact:
+    """The fact in a row; what it says is read when somebody asks. One that this build cannot read is told as
+    unknown."""
+    number, ts_ms, actor, kind, version, run, payload, provenance = row
+    if _VERSIONS.get(kind) == version and isinstance(payload, str):  # as nearly all are
+        return Fact(number, ts_ms, actor, kind, run, payload, provenance)
+    event = {"id": number, "ts_ms": ts_ms, "actor": str(actor), "kind": str(kind), "run": run}
     try:
-        if known is not None and known.version == row.version:  # as nearly all are, and then it goes quickly
-            return Fact(
-                row.id,
-                row.ts_ms,
-                row.actor,
-                row.kind,
-                row.run,
-                payload_decoder(known).decode(row.payload),
-                _provenance(row.provenance),
-            )
-        return fact_of(decode_row(row))
-    except (LedgerCorruptError, ValueError, TypeError, RecursionError) as error:
-        fields = {"unreadable": str(error), "bytes": len(row.payload), "digest": blob_digest(_raw(row))}
-        return Fact(row.id, row.ts_ms, str(row.actor), str(row.kind), row.run, Unknown(fields=fields))
-
-
-@lru_cache(maxsize=1_024)
-def _provenance(text: str) -> Provenance:
-    """Facts of one node share theirs."""
-    return msgspec.json.decode(text, type=Provenance)
-
-
-def _raw(row: Row) -> bytes:
-    return row.payload.encode("utf-8", "surrogatepass") if isinstance(row.payload, str) else b""
+        says = {"payload": msgspec.json.decode(payload), "version": version}
+        return fact_of({**event, **says, "provenance": msgspec.json.decode(provenance)})
+    except (UsageError, ValueError, TypeError, RecursionError) as error:
+        return Fact(number, ts_ms, str(actor), str(kind), run, unreadable(error, payload))
 
 
 def _row(run: dict[str, Any]) -> RunRow:

@@ -64,6 +64,9 @@ class RecordedFeed:
     async def facts(self, run: str, after: int = 0, limit: int = 2_000) -> Sequence[Fact]:
         return await self._read(self._record.facts, run, after, limit)
 
+    def again(self, run: str, after: int, upto: int, limit: int) -> Sequence[Fact]:
+        return self._record.again(run, after, upto, limit)
+
     async def blob(self, digest: str) -> bytes:
         return await self._read(self._record.blob, digest)
 
@@ -90,7 +93,9 @@ class RecordedFeed:
     async def metrics(self) -> dict[str, Any]:
         return {}
 
-    async def decide(self, approval: dict[str, Any], word: str, note: str = "") -> dict[str, Any]:
+    async def decide(
+        self, approval: dict[str, Any], word: str, note: str = "", confirm: str = ""
+    ) -> dict[str, Any]:
         _only_read()
 
     async def answer(self, promise: str, value: Any) -> dict[str, Any]:

@@ -7,6 +7,7 @@ What it is told with :meth:`TwinFeed.tell` is heard as if a daemon had stated it
 from __future__ import annotations
 
 import asyncio
+from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -111,6 +112,12 @@ class TwinFeed:
         self._may("facts")
         return [fact for fact in self._facts.get(run, []) if fact.id > after][:limit]
 
+    def again(self, run: str, after: int, upto: int, limit: int) -> Sequence[Fact]:
+        self._may("again")
+        facts = self._facts.get(run, [])
+        first, last = (bisect_right(facts, each, key=lambda fact: fact.id) for each in (after, upto))
+        return facts[first : min(last, first + limit)]
+
     async def blob(self, digest: str) -> bytes:
         self._may("blob")
         if digest not in self.blobs:
@@ -147,8 +154,11 @@ class TwinFeed:
 
     # --- acting ----------------------------------------------------------------------------------
 
-    async def decide(self, approval: dict[str, Any], word: str, note: str = "") -> dict[str, Any]:
-        self._order("decide", approval["approval"], approval["action_digest"], word, note)
+    async def decide(
+        self, approval: dict[str, Any], word: str, note: str = "", confirm: str = ""
+    ) -> dict[str, Any]:
+        typed = (confirm,) if confirm else ()
+        self._order("decide", approval["approval"], approval["action_digest"], word, note, *typed)
         return {**approval, "state": {"approve": "approved", "deny": "denied"}.get(word, "undone")}
 
     async def answer(self, promise: str, value: Any) -> dict[str, Any]:

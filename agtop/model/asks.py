@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from agtop.model.facts import Fact
 from agtop.model.nodes import Changes, node_of, put, replace
-from agtop.model.state import ApprovalState, Crossing, QuestionState, RunState
+from agtop.model.state import ApprovalState, QuestionState, RunState
 from runloop import events as kinds
 
 __all__ = [
@@ -20,8 +20,6 @@ __all__ = [
     "resolved",
     "timed_out",
 ]
-
-_PERSON = "person"
 
 
 def requested(state: RunState, fact: Fact, told: kinds.ActionRequested) -> Changes:
@@ -40,7 +38,7 @@ def requested(state: RunState, fact: Fact, told: kinds.ActionRequested) -> Chang
     )
     changes: Changes = {"approvals": state.approvals.set(told.approval, approval), "asks": state.asks + 1}
     if fact.run == state.run:
-        changes |= _asking(state, fact, told, approval.summary, told.content_blob)
+        changes |= _waits(state, told.node, fact, 1)
     return changes
 
 
@@ -56,12 +54,9 @@ def decided(state: RunState, fact: Fact, told: kinds.ActionDecided) -> Changes:
         dispatch_after_ms=told.dispatch_after_ms,
     )
     changes: Changes = {"approvals": state.approvals.set(told.approval, decided)}
-    was_open = known.state == "open"
-    if was_open:
+    if known.state == "open":
         changes["asks"] = state.asks - 1
-    if fact.run == state.run:
-        changes |= _heard(state, fact, told.node, told.decision, told.decision == "approved", known.event)
-        if was_open:
+        if fact.run == state.run:
             changes |= _waits(state, told.node, fact, -1)
     return changes
 
@@ -98,7 +93,7 @@ def promised(state: RunState, fact: Fact, told: kinds.PromiseCreated) -> Changes
         return changes
     changes["asks"] = state.asks + 1
     if fact.run == state.run:
-        changes |= _asking(state, fact, told, told.question)
+        changes |= _waits(state, told.node, fact, 1)
     return changes
 
 
@@ -120,49 +115,8 @@ def _answered(state: RunState, fact: Fact, promise: str, how: Changes) -> Change
         return changes
     changes["asks"] = state.asks - 1
     if fact.run == state.run:
-        word = str(how["state"])
-        changes |= _heard(state, fact, known.node, word, word == "resolved", known.event)
         changes |= _waits(state, known.node, fact, -1)
     return changes
-
-
-def _asking(
-    state: RunState,
-    fact: Fact,
-    told: kinds.ActionRequested | kinds.PromiseCreated,
-    label: str,
-    blob: str | None = None,
-) -> Changes:
-    """A node begins to wait for a person."""
-    ask = Crossing(
-        event=fact.id,
-        at_ms=fact.ts_ms,
-        kind="ask",
-        source=told.node,
-        target=_PERSON,
-        label=label,
-        node=told.node,
-        attempt=told.attempt,
-        call=told.call,
-        blob=blob,
-    )
-    return {"crossings": state.crossings.grown(ask), **_waits(state, told.node, fact, 1)}
-
-
-def _heard(state: RunState, fact: Fact, node: str, word: str, ok: bool, of: int) -> Changes:
-    """A node hears what became of what it asked (event ``of``)."""
-    decision = Crossing(
-        event=fact.id,
-        at_ms=fact.ts_ms,
-        kind="decision",
-        source=_PERSON,
-        target=node,
-        label=word,
-        node=node,
-        ok=ok,
-        of=of,
-    )
-    return {"crossings": state.crossings.grown(decision)}
 
 
 def _waits(state: RunState, name: str, fact: Fact, more: int) -> Changes:

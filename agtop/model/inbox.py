@@ -77,7 +77,7 @@ def past_items(run: RunState) -> list[Item]:
 
 
 def waiting(found: Iterable[Item]) -> int:
-    """How many of them wait for a person."""
+    """How many of them wait for a person: a yes that can still be taken back waits for nobody."""
     return sum(item.open for item in found)
 
 

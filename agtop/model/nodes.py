@@ -1,4 +1,5 @@
-"""What facts of nodes mean: attempts begin and end, nodes are skipped, mapped ones get items and gather them.
+"""What facts of nodes mean: attempts begin and end, models answer and cost, nodes are skipped, mapped ones
+get items and gather them.
 
 Each function takes the state, a fact and what it says, and returns the fields that change. Pure.
 """
@@ -10,16 +11,18 @@ from typing import Any
 import msgspec
 
 from agtop.model.facts import Fact
-from agtop.model.state import OVER, AttemptState, NodeState, RunState
+from agtop.model.state import OVER, AttemptState, NodeState, RunState, Spend
 from runloop import events as kinds
 
 __all__ = [
     "Changes",
     "cancelled",
+    "cost_of",
     "error_words",
     "expanded",
     "finished",
     "gathered",
+    "model",
     "node_of",
     "put",
     "replace",
@@ -101,6 +104,24 @@ def gathered(state: RunState, fact: Fact, told: kinds.NodeGathered) -> Changes:
         node, word=told.status, since_ms=fact.ts_ms, failed=told.failed, reason=error_words(told.error)
     )
     return put(state, node, ended)
+
+
+def model(state: RunState, _: Fact, told: kinds.ModelCalled) -> Changes:
+    cost, node = cost_of(told), node_of(state, told.node)
+    paid = replace(node, spend=node.spend.plus(cost))
+    return {"spend": state.spend.plus(cost), "nodes": state.nodes.set(node.id, paid)}
+
+
+def cost_of(told: kinds.ModelCalled) -> Spend:
+    """What one answer of a model cost."""
+    return Spend(
+        micro_usd=told.cost_micro_usd,
+        input_tokens=told.input_tokens,
+        output_tokens=told.output_tokens,
+        calls=1,
+        cached=int(told.source != "asked"),
+        saved_micro_usd=told.saved_micro_usd,
+    )
 
 
 def node_of(state: RunState, name: str) -> NodeState:

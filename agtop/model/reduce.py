@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from agtop.model import asks, crossings, nodes, whole
+from agtop.model import asks, nodes, whole
 from agtop.model.facts import Fact, Unknown
 from agtop.model.nodes import Changes, replace
 from agtop.model.state import RunState
@@ -21,65 +21,72 @@ __all__ = ["fold", "reduce"]
 
 
 def fold(state: RunState, facts: Iterable[Fact]) -> RunState:
-    """The state after these facts too, oldest first."""
-    for fact in facts:
-        state = reduce(state, fact)
-    return state
+    """The state after these facts too, oldest first.
+
+    Most facts of a long run change nothing that is shown of the whole: they are counted, and not read.
+    """
+    count, last, run = 0, None, state.run
+    for last in facts:
+        count += 1
+        handler = (_OWN if last.run == run else _INSIDE).get(last.kind)
+        if handler is not None or not last.known:
+            changes = _changes(state, last, handler)
+            if changes:
+                state = replace(state, **changes)
+    if last is None:
+        return state
+    return replace(state, index=state.index + count, last_id=last.id, at_ms=last.ts_ms)
 
 
 def reduce(state: RunState, fact: Fact) -> RunState:
     """The state after one more fact."""
-    payload = fact.payload
-    if type(payload) is Unknown:
-        changes: Changes = {"unknown": state.unknown + 1}
-    elif fact.run == state.run:
-        handler = _OWN.get(type(payload))
-        changes = {} if handler is None else handler(state, fact, payload)
-    else:
-        handler = _INSIDE.get(type(payload))
-        changes = {} if handler is None else handler(state, fact, payload)
-    return replace(state, index=state.index + 1, last_id=fact.id, at_ms=fact.ts_ms, **changes)
+    return fold(state, (fact,))
 
 
 Handler = Callable[[RunState, Fact, Any], Changes]
 
-_OWN: dict[type[kinds.Payload], Handler] = {
-    kinds.RunStarted: whole.run_started,
-    kinds.RunResumed: whole.run_resumed,
-    kinds.RunCancelRequested: whole.cancel_requested,
-    kinds.RunFinished: whole.run_finished,
-    kinds.NodeScheduled: nodes.scheduled,
-    kinds.NodeFinished: nodes.finished,
-    kinds.NodeSkipped: nodes.skipped,
-    kinds.NodeCancelled: nodes.cancelled,
-    kinds.NodeExpanded: nodes.expanded,
-    kinds.NodeGathered: nodes.gathered,
-    kinds.HostcallAdmitted: crossings.admitted,
-    kinds.HostcallDelivered: crossings.delivered,
-    kinds.ModelCalled: crossings.model,
-    kinds.MessageSent: crossings.message,
-    kinds.MessagePosted: crossings.posted,
-    kinds.ActionRequested: asks.requested,
-    kinds.ActionDecided: asks.decided,
-    kinds.ActionClaimed: asks.claimed,
-    kinds.EmailSent: asks.carried_out,
-    kinds.ToolCalled: asks.carried_out,
-    kinds.PromiseCreated: asks.promised,
-    kinds.PromiseResolved: asks.resolved,
-    kinds.PromiseTimedOut: asks.timed_out,
-    kinds.ArtifactCreated: whole.artifact,
+
+def _changes(state: RunState, fact: Fact, handler: Handler | None) -> Changes:
+    """What becomes of the state; the place in the run is not the handlers' matter."""
+    payload = fact.payload
+    if handler is None or type(payload) is Unknown:
+        return {"unknown": state.unknown + 1}
+    return handler(state, fact, payload)
+
+
+_OWN: dict[str, Handler] = {
+    kinds.RunStarted.kind: whole.run_started,
+    kinds.RunResumed.kind: whole.run_resumed,
+    kinds.RunCancelRequested.kind: whole.cancel_requested,
+    kinds.RunFinished.kind: whole.run_finished,
+    kinds.NodeScheduled.kind: nodes.scheduled,
+    kinds.NodeFinished.kind: nodes.finished,
+    kinds.NodeSkipped.kind: nodes.skipped,
+    kinds.NodeCancelled.kind: nodes.cancelled,
+    kinds.NodeExpanded.kind: nodes.expanded,
+    kinds.NodeGathered.kind: nodes.gathered,
+    kinds.ModelCalled.kind: nodes.model,
+    kinds.ActionRequested.kind: asks.requested,
+    kinds.ActionDecided.kind: asks.decided,
+    kinds.ActionClaimed.kind: asks.claimed,
+    kinds.EmailSent.kind: asks.carried_out,
+    kinds.ToolCalled.kind: asks.carried_out,
+    kinds.PromiseCreated.kind: asks.promised,
+    kinds.PromiseResolved.kind: asks.resolved,
+    kinds.PromiseTimedOut.kind: asks.timed_out,
+    kinds.ArtifactCreated.kind: whole.artifact,
 }
 
-_INSIDE: dict[type[kinds.Payload], Handler] = {
-    kinds.RunStarted: whole.inside_started,
-    kinds.RunFinished: whole.inside_finished,
-    kinds.ModelCalled: whole.inside_model,
-    kinds.ActionRequested: asks.requested,
-    kinds.ActionDecided: asks.decided,
-    kinds.ActionClaimed: asks.claimed,
-    kinds.EmailSent: asks.carried_out,
-    kinds.ToolCalled: asks.carried_out,
-    kinds.PromiseCreated: asks.promised,
-    kinds.PromiseResolved: asks.resolved,
-    kinds.PromiseTimedOut: asks.timed_out,
+_INSIDE: dict[str, Handler] = {
+    kinds.RunStarted.kind: whole.inside_started,
+    kinds.RunFinished.kind: whole.inside_finished,
+    kinds.ModelCalled.kind: whole.inside_model,
+    kinds.ActionRequested.kind: asks.requested,
+    kinds.ActionDecided.kind: asks.decided,
+    kinds.ActionClaimed.kind: asks.claimed,
+    kinds.EmailSent.kind: asks.carried_out,
+    kinds.ToolCalled.kind: asks.carried_out,
+    kinds.PromiseCreated.kind: asks.promised,
+    kinds.PromiseResolved.kind: asks.resolved,
+    kinds.PromiseTimedOut.kind: asks.timed_out,
 }

@@ -19,7 +19,6 @@ __all__ = [
     "ApprovalState",
     "ArtifactRow",
     "AttemptState",
-    "Crossing",
     "Edge",
     "Graph",
     "GraphNode",
@@ -145,28 +144,6 @@ class NodeState(_Value, frozen=True, kw_only=True, gc=False):
     """Why it was skipped or cancelled, or how it failed; foreign text."""
 
 
-class Crossing(_Value, frozen=True, kw_only=True, gc=False):
-    """Something went from one party to another: a host call or its answer, a message, a question."""
-
-    event: int
-    at_ms: int
-    kind: Literal["call", "answer", "message", "post", "model", "ask", "decision"]
-    source: str
-    """A node, ``host``, ``person``, ``model:<provider>``, or an agent as messages name it."""
-    target: str
-    label: str
-    node: str | None = None
-    attempt: int | None = None
-    call: int | None = None
-    ok: bool = True
-    size: int = 0
-    """Bytes."""
-    blob: str | None = None
-    """Digest of the bytes that crossed, where the ledger holds them."""
-    of: int | None = None
-    """For an answer or a decision: ledger id of what it answers, where that is on record."""
-
-
 class ApprovalState(_Value, frozen=True, kw_only=True, gc=False):
     """An effect that waited, or waits, for a person."""
 
@@ -253,9 +230,6 @@ class RunState(_Value, frozen=True, kw_only=True, gc=False):
     approvals: Map[str, ApprovalState] = Map()
     questions: Map[str, QuestionState] = Map()
     artifacts: Trail[ArtifactRow] = msgspec.field(default_factory=Trail)
-    crossings: Trail[Crossing] = msgspec.field(default_factory=Trail)
-    calls: Map[tuple[str, int, int], int] = Map()
-    """Host calls under way: (node, attempt, call) -> ledger id of their first mark."""
     spend: Spend = Spend()
     """Of this run and of the runs inside it."""
     asks: int = 0

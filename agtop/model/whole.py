@@ -6,10 +6,9 @@ Each function takes the state, a fact and what it says, and returns the fields t
 from __future__ import annotations
 
 from agtop.model.asks import nobody_waits
-from agtop.model.crossings import cost_of
 from agtop.model.facts import Fact
 from agtop.model.graph import graph_of
-from agtop.model.nodes import Changes, error_words
+from agtop.model.nodes import Changes, cost_of, error_words
 from agtop.model.state import ArtifactRow, NodeState, RunState
 from runloop import events as kinds
 

@@ -27,7 +27,8 @@ from agtop.lines import Lines
 from agtop.looks import colored
 from agtop.model.compare import Pair, differences, newest, pairs
 from agtop.model.state import ArtifactRow
-from agtop.panes.pane import Pane, View
+from agtop.panes.pane import View
+from agtop.panes.rows import Rows
 from agtop.panes.words import clipped
 from agtop.ports import RunRow
 from agtop.screens.choose import ChooseScreen
@@ -49,20 +50,17 @@ _MARKS = {"same": "=", "changed": "~", "only here": "+", "only there": "-"}
 _TONES = {"same": "dim", "changed": "warning", "only here": "success", "only there": "error"}
 
 
-class ArtifactsPane(Pane):
+class ArtifactsPane(Rows):
     """The list, and what the selected file holds."""
 
     TITLE = "Artifacts"
+    LIST = "#artifacts-rows"
     HELP = (
         "The files this run has produced by the moment you look at; the newest of each name counts.\n"
         "d compares them with another run of the same opening. s saves one as a new file of yours;\n"
         "o shows it in $PAGER, escaped. Neither happens by itself."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "move(1)", "next", show=False),
-        Binding("k,up", "move(-1)", "previous", show=False),
-        Binding("g,home", "top", "first", show=False),
-        Binding("G,end", "bottom", "last", show=False),
         Binding("pagedown,ctrl+f", "scroll_preview(1)", "preview down", show=False),
         Binding("pageup,ctrl+b", "scroll_preview(-1)", "preview up", show=False),
         Binding("enter", "whole", "the whole file"),
@@ -112,25 +110,21 @@ class ArtifactsPane(Pane):
         super().show(view)
         run = view.run
         if run is not None and before not in (None, run.run):
-            self._other, self._list.cursor = None, 0
+            self._other, self.lines.cursor = None, 0
         files = () if run is None else run.artifacts
         seen = (None if run is None else run.run, len(files), self._other, view.plain)
         if seen != self._seen:
             self._seen = seen
-            self._list.follows = False
+            self.lines.follows = False
             self._rows = (
                 [Pair(row.name, row, None) for row in newest(files).values()]
                 if self._other is None
                 else pairs(files, self._other[1])
             )
-            self._list.set_rows(len(self._rows), self._row)
+            self.lines.set_rows(len(self._rows), self._row)
             self._shown = None
         self._show_head()
         self._look()
-
-    @property
-    def _list(self) -> Lines:
-        return self.query_one("#artifacts-rows", Lines)
 
     @property
     def _preview(self) -> Lines:
@@ -138,7 +132,7 @@ class ArtifactsPane(Pane):
 
     @property
     def _pair(self) -> Pair | None:
-        return self._rows[self._list.cursor] if self._rows else None
+        return self._rows[self.lines.cursor] if self._rows else None
 
     def _show_head(self) -> None:
         run = None if self.view is None else self.view.run
@@ -188,7 +182,7 @@ class ArtifactsPane(Pane):
             return
         wanted = [row for row in (pair.here, pair.there) if row is not None]
         missing = [row.blob for row in wanted if row.blob not in self._bytes]
-        now = (pair, self._hex, self._preview.columns, bool(missing))
+        now = (pair, self._hex, self._preview.columns, about.size.width, bool(missing))
         if now == self._shown:
             return
         self._shown = now
@@ -241,16 +235,7 @@ class ArtifactsPane(Pane):
 
     # --- keys -------------------------------------------------------------------------------------
 
-    def action_move(self, by: int) -> None:
-        self._list.move(by)
-        self._look()
-
-    def action_top(self) -> None:
-        self._list.to_top()
-        self._look()
-
-    def action_bottom(self) -> None:
-        self._list.to_end()
+    def moved(self) -> None:
         self._look()
 
     def action_scroll_preview(self, pages_: int) -> None:
@@ -362,6 +347,11 @@ class ArtifactsPane(Pane):
         self._shown = None
         if self.view is not None:
             self.call_after_refresh(self._look)
+
+    def on_lines_resized(self) -> None:
+        """Whatever becomes wide or narrow takes its place later than the pane around it."""
+        if self.view is not None:
+            self._look()
 
 
 def _file(event: int, at_ms: int, made: ArtifactCreated) -> ArtifactRow:

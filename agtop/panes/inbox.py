@@ -7,7 +7,6 @@ asked then, and decides nothing. Does not know: how a decision is sent (``Desk``
 
 from __future__ import annotations
 
-import time
 from typing import Any, ClassVar
 
 from rich.style import Style
@@ -21,10 +20,12 @@ from agtop.lines import Lines
 from agtop.looks import colored
 from agtop.model.document import Document
 from agtop.model.inbox import Item, items, past_items, risks, standing, waiting
-from agtop.panes.pane import Pane, View
+from agtop.panes.pane import View
+from agtop.panes.rows import Rows
 from agtop.panes.words import clipped
 from agtop.screens.answer import Answer, AnswerScreen
 from agtop.screens.approval import ApprovalScreen, Decision
+from agtop.screens.meant import steady_ms
 from agtop.screens.reading import painted
 from runloop.errors import RunloopError
 from runloop.escape import columns_of, visible
@@ -37,20 +38,17 @@ WIDE = 120
 COUNTDOWN_S = 0.5
 
 
-class InboxPane(Pane):
+class InboxPane(Rows):
     """The rows, and what the selected one is about."""
 
     TITLE = "Inbox"
+    LIST = "#inbox-rows"
     HELP = (
         "What agents may not do without you, and what they ask you. enter, a or d opens it: everything\n"
         "that would happen is shown there, and only there a key says yes or no. After a yes there is a\n"
         "short time in which u takes it back. Below stands what the run you look at has asked before."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "move(1)", "next", show=False),
-        Binding("k,up", "move(-1)", "previous", show=False),
-        Binding("g", "top", "first", show=False),
-        Binding("G", "bottom", "last", show=False),
         Binding("enter,a", "open", "read and decide"),
         Binding("d", "deny", "read and deny"),
         Binding("e", "edit", "deny with your wording"),
@@ -80,7 +78,7 @@ class InboxPane(Pane):
             yield Lines(cursor=False, id="inbox-about")
 
     def on_mount(self) -> None:
-        self._list.follows = False
+        self.lines.follows = False
         self.set_interval(COUNTDOWN_S, self._count_down)
 
     # --- what is shown ----------------------------------------------------------------------------
@@ -98,9 +96,9 @@ class InboxPane(Pane):
         if selected is not None:  # the row that is read stays selected when rows above it come and go
             at = next((place for place, item in enumerate(self._items) if item.name == selected.name), None)
             if at is not None:
-                self._list.cursor = at
-        self._list.follows = False
-        self._list.set_rows(len(self._items), self._row)
+                self.lines.cursor = at
+        self.lines.follows = False
+        self.lines.set_rows(len(self._items), self._row)
         self._show_head(view)
         self._show_about()
 
@@ -110,16 +108,12 @@ class InboxPane(Pane):
             return
         now = self.cockpit.now_ms()
         if any(item.undoable(now) or 0 <= now - item.leaves_ms < 2_000 for item in self._items):
-            self._list.refresh()
+            self.lines.refresh()
             self._show_about()
 
     @property
-    def _list(self) -> Lines:
-        return self.query_one("#inbox-rows", Lines)
-
-    @property
     def _item(self) -> Item | None:
-        return self._items[self._list.cursor] if self._items else None
+        return self._items[self.lines.cursor] if self._items else None
 
     def _show_head(self, view: View) -> None:
         number = waiting(self._items)
@@ -208,16 +202,7 @@ class InboxPane(Pane):
 
     # --- keys that look ---------------------------------------------------------------------------
 
-    def action_move(self, by: int) -> None:
-        self._list.move(by)
-        self._show_about()
-
-    def action_top(self) -> None:
-        self._list.to_top()
-        self._show_about()
-
-    def action_bottom(self) -> None:
-        self._list.to_end()
+    def moved(self) -> None:
         self._show_about()
 
     def action_run(self) -> None:
@@ -260,7 +245,7 @@ class InboxPane(Pane):
             return
         finally:
             self._opening = False
-        screen = ApprovalScreen(approval, _steady_ms)
+        screen = ApprovalScreen(approval, steady_ms)
         self.app.push_screen(screen, lambda decision: self._decided(approval, decision))
         if then:
             self.call_after_refresh(getattr(screen, f"action_{then}"))
@@ -274,7 +259,7 @@ class InboxPane(Pane):
             if decision.word == "deny"
             else f"{name} is approved; u takes it back while it can"
         )
-        self.order(self.desk.decide(approval, decision.word, decision.note), done)
+        self.order(self.desk.decide(approval, decision.word, decision.note, decision.confirm), done)
 
     async def _ask_question(self, item: Item) -> None:
         try:
@@ -287,7 +272,7 @@ class InboxPane(Pane):
         question = str(found.get("question") or "its agent waits for a word")
         choices = tuple(map(str, found.get("choices") or ()))
         self.app.push_screen(
-            AnswerScreen(item, question, choices, _steady_ms), lambda answer: self._answered(item, answer)
+            AnswerScreen(item, question, choices, steady_ms), lambda answer: self._answered(item, answer)
         )
 
     def _answered(self, item: Item, answer: Answer | None) -> None:
@@ -314,8 +299,3 @@ class InboxPane(Pane):
         self.set_class(self.size.width >= WIDE, "-wide")
         if self.view is not None:
             self.call_after_refresh(self._show_about)
-
-
-def _steady_ms() -> int:
-    """A clock for pauses between keys: nobody can set it back."""
-    return time.monotonic_ns() // 1_000_000

@@ -7,7 +7,6 @@ how far it is.
 
 from __future__ import annotations
 
-import asyncio
 import time
 from typing import ClassVar
 
@@ -23,7 +22,8 @@ from agtop.looks import colored
 from agtop.model.facts import Fact
 from agtop.model.line import Filter, Matches, line_of
 from agtop.model.timeline import Timeline
-from agtop.panes.pane import Pane, View
+from agtop.panes.pane import View
+from agtop.panes.rows import AT_ONCE, Rows, seek
 from agtop.panes.words import clipped
 from agtop.screens.hop import HopScreen
 from runloop.escape import columns_of, visible
@@ -34,14 +34,13 @@ NODE = 14
 """Columns of a node's name."""
 KIND_FROM, KIND = 110, 20
 """Columns from which on there is one for the kind, and how wide it is."""
-AT_ONCE = 2_000
-"""Facts that a filter looks at before anything else gets its turn: a few milliseconds."""
 
 
-class LogPane(Pane):
+class LogPane(Rows):
     """The lines, and above them what is filtered and searched, where anything is."""
 
     TITLE = "Log"
+    LIST = "#log-rows"
     HELP = (
         "One line for each fact, the newest below: the time since the run began, the node, what happened.\n"
         "While the cursor is on the last line, lines come as they happen. Move up to read in peace; space\n"
@@ -49,12 +48,6 @@ class LogPane(Pane):
         "A filter is words that must be in a line, or -word for those that must not."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "move(1)", "next line"),
-        Binding("k,up", "move(-1)", "previous line"),
-        Binding("pagedown,ctrl+f", "move_pages(1)", "a page down"),
-        Binding("pageup,ctrl+b", "move_pages(-1)", "a page up"),
-        Binding("g,home", "top", "first line"),
-        Binding("G,end", "bottom", "last line, and follow"),
         Binding("enter", "details", "everything the fact says, and its bytes"),
         Binding("full_stop", "here", "all panes here"),
         Binding("slash", "ask('filter')", "show only lines with these words"),
@@ -95,22 +88,22 @@ class LogPane(Pane):
         super().show(view)
         timeline = view.timeline
         if timeline is None:
-            self._rows.set_rows(0, lambda _number, _width: Text(""))
+            self.lines.set_rows(0, lambda _number, _width: Text(""))
             return
         matches = self._of(timeline)
         if (view.live, view.index) != self._seen and not view.live:
-            self._rows.follows = True  # somebody moved the time: its last line is where they are
+            self.lines.follows = True  # somebody moved the time: its last line is where they are
         self._seen = (view.live, view.index)
         if not matches.scan(AT_ONCE):
             self._scan_on()
-        self._rows.set_rows(matches.count(view.index), self._row)
+        self.lines.set_rows(matches.count(view.index), self._row)
         self._show_head(view, matches)
 
     def _of(self, timeline: Timeline) -> Matches:
         wanted = Filter.parse(self._typed, minor=self._minor)
         if self._matches is None or self._matches.timeline is not timeline or self._matches.filter != wanted:
             if self._matches is None or self._matches.timeline is not timeline:
-                self._rows.follows = True
+                self.lines.follows = True
             self._matches = Matches(timeline, wanted)
         return self._matches
 
@@ -167,27 +160,11 @@ class LogPane(Pane):
 
     # --- moving -----------------------------------------------------------------------------------
 
-    @property
-    def _rows(self) -> Lines:
-        return self.query_one("#log-rows", Lines)
-
     def _fact(self) -> Fact | None:
-        matches, row = self._matches, self._rows.cursor
+        matches, row = self._matches, self.lines.cursor
         if matches is None or self.view is None or row >= matches.count(self.view.index):
             return None
         return matches.timeline.fact(matches.place(row))
-
-    def action_move(self, by: int) -> None:
-        self._rows.move(by)
-
-    def action_move_pages(self, by: int) -> None:
-        self._rows.move(by * max(1, self._rows.page - 1))
-
-    def action_top(self) -> None:
-        self._rows.to_top()
-
-    def action_bottom(self) -> None:
-        self._rows.to_end()
 
     def action_details(self) -> None:
         fact = self._fact()
@@ -247,7 +224,7 @@ class LogPane(Pane):
 
     def action_clear(self) -> None:
         self._typed, self._sought, self._minor = "", "", True
-        self._rows.follows = True
+        self.lines.follows = True
         self._again()
 
     def action_only(self) -> None:
@@ -275,16 +252,16 @@ class LogPane(Pane):
         matches = self._matches
         if matches is None or self.view is None:
             return
-        count, row = matches.count(self.view.index), self._rows.cursor
-        for looked in range(1, count + 1):
-            at = (row + looked * by) % count
-            line = line_of(matches.timeline.fact(matches.place(at)))
-            if sought in f"{line.node} {line.words}".lower():
-                self._rows.place(at)
-                return
-            if not looked % AT_ONCE:
-                await asyncio.sleep(0)
-        self.cockpit.say(f"no line has {sought}")
+
+        def has(row: int) -> bool:
+            line = line_of(matches.timeline.fact(matches.place(row)))
+            return sought in f"{line.node} {line.words}".lower()
+
+        at = await seek(matches.count(self.view.index), self.lines.cursor, by, has)
+        if at is None:
+            self.cockpit.say(f"no line has {sought}")
+        else:
+            self.lines.place(at)
 
 
 def _of_day(ms: int) -> str:

@@ -21,7 +21,8 @@ from agtop.lines import Lines
 from agtop.looks import colored
 from agtop.model.metrics import History
 from agtop.panes.figures import Figures, Layout, layout
-from agtop.panes.pane import Pane, View
+from agtop.panes.pane import View
+from agtop.panes.rows import Rows
 from agtop.panes.words import clipped
 from agtop.screens.agent import AgentScreen
 from agtop.screens.ask import ConfirmScreen, LineScreen
@@ -59,10 +60,11 @@ _QUARANTINE = (
 )
 
 
-class MetricsPane(Pane):
+class MetricsPane(Rows):
     """The table of agents, the daemon above it, the selected agent below."""
 
     TITLE = "agtop"
+    LIST = "#metrics-rows"
     NEEDS_METRICS = True
     HELP = (
         "What every agent uses now: processor time and memory of its processes, tokens, errors, work.\n"
@@ -72,12 +74,6 @@ class MetricsPane(Pane):
         "in a fresh process. Q keeps an agent from running, or lets it run again. All of them ask first."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "move(1)", "next", show=False),
-        Binding("k,up", "move(-1)", "previous", show=False),
-        Binding("g,home", "move(-1000000)", "first", show=False),
-        Binding("G,end", "move(1000000)", "last", show=False),
-        Binding("pagedown,ctrl+f", "page(1)", "a page down", show=False),
-        Binding("pageup,ctrl+b", "page(-1)", "a page up", show=False),
         Binding("enter", "details", "everything about it"),
         Binding("K", "kill", "kill what it does"),
         Binding("R", "restart", "restart its processes"),
@@ -140,17 +136,13 @@ class MetricsPane(Pane):
         return metrics if metrics and "agents" in metrics else None
 
     @property
-    def _lines(self) -> Lines:
-        return self.query_one("#metrics-rows", Lines)
-
-    @property
     def _plain(self) -> bool:
         return self.view is not None and self.view.plain
 
     @property
     def _here(self) -> Row | None:
         """The agent the cursor is on."""
-        return self._rows[self._lines.cursor] if self._rows else None
+        return self._rows[self.lines.cursor] if self._rows else None
 
     def _arrange(self) -> None:
         """Bring rows, order and cursor up to date; nothing is done when nothing has changed."""
@@ -162,7 +154,7 @@ class MetricsPane(Pane):
         self._seen = seen
         rows = () if sample is None else matching(sample["agents"], self._words)
         self._rows = ordered(rows, self._by, reverse=self._turned)
-        lines = self._lines
+        lines = self.lines
         lines.follows = False
         if self._selected is not None:
             lines.cursor = next(
@@ -225,15 +217,11 @@ class MetricsPane(Pane):
 
     # --- moving, order, filter ----------------------------------------------------------------------
 
-    def action_move(self, by: int) -> None:
-        self._lines.move(by)
-        self._lines.follows = False
+    def moved(self) -> None:
+        self.lines.follows = False
         here = self._here
         self._selected = None if here is None else str(here["agent"])
         self._show_about()
-
-    def action_page(self, by: int) -> None:
-        self.action_move(by * max(1, self._lines.page - 1))
 
     def action_sort(self, name: str) -> None:
         chosen = column(name)

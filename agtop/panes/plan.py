@@ -20,7 +20,8 @@ from agtop.looks import SIGNS, WORDS, colored, span, tone_of
 from agtop.model.line import Line, line_of
 from agtop.model.plan import MARK, Layout, Place, bars, details, note, sentence, took
 from agtop.model.state import Graph, GraphNode, NodeState, RunState
-from agtop.panes.pane import Pane, View
+from agtop.panes.pane import View
+from agtop.panes.rows import Searched, SearchLine
 from agtop.panes.words import clipped
 from agtop.screens.node import NodeScreen
 from agtop.screens.reading import painted
@@ -42,10 +43,11 @@ BARS_FROM, MOST_BARS = 92, 48
 """Columns from which on there are bars of when a node was tried, and how many there are for them at most."""
 
 
-class PlanPane(Pane):
+class PlanPane(Searched):
     """Lanes on the left, a row for each node, details beside it where there is room."""
 
     TITLE = "Plan"
+    LIST = "#plan-rows"
     HELP = (
         "Each row is a node; lines lead to the nodes that wait for it. ○ to do, ● running, ◆ needs you,\n"
         "✔ done, ✘ failed, – skipped, ⊘ cancelled. Behind it stands how it goes, how long it took, what it\n"
@@ -53,12 +55,6 @@ class PlanPane(Pane):
         "is an opening of its own is a run of its own: i goes into it, backspace comes back."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "move(1)", "next node"),
-        Binding("k,up", "move(-1)", "previous node"),
-        Binding("pagedown,ctrl+f", "move_pages(1)", "a page down"),
-        Binding("pageup,ctrl+b", "move_pages(-1)", "a page up"),
-        Binding("g,home", "end(-1)", "first node"),
-        Binding("G,end", "end(1)", "last node"),
         Binding("enter", "details", "everything about the node"),
         Binding("o", "unfold", "show or hide the items of a mapped node"),
         Binding("i", "inside", "look at the run inside the node"),
@@ -85,12 +81,13 @@ class PlanPane(Pane):
             yield Lines(id="plan-rows")
             yield Lines(cursor=False, id="plan-side")
         yield Lines(cursor=False, id="plan-tail")
+        yield SearchLine()
 
     # --- drawing ----------------------------------------------------------------------------------
 
     def show(self, view: View) -> None:
         super().show(view)
-        lines = self._rows
+        lines = self.lines
         lines.follows = False
         run = view.run
         if run is None or not run.graph.nodes:
@@ -108,7 +105,7 @@ class PlanPane(Pane):
     def _lay_out(self, run: RunState, *, plain: bool) -> None:
         if run.run != self._run:
             self._run, self._unfolded = run.run, set()
-            self._rows.cursor = 0
+            self.lines.cursor = 0
         items = {name: run.nodes[name].items or 0 for name in self._unfolded if name in run.nodes}
         now = self._layout_
         if now.graph is not run.graph or now.items != items or now.plain != plain:
@@ -116,7 +113,7 @@ class PlanPane(Pane):
             self._layout_ = Layout(run.graph, items, plain=plain)
             self._declared = {node.id: node for node in run.graph.nodes}
             if kept is not None and (row := self._layout_.find(kept)) is not None:
-                self._rows.cursor = row
+                self.lines.cursor = row
 
     def _show_side(self, run: RunState) -> None:
         side = self.query_one("#plan-side", Lines)
@@ -222,26 +219,34 @@ class PlanPane(Pane):
     # --- keys -------------------------------------------------------------------------------------
 
     @property
-    def _rows(self) -> Lines:
-        return self.query_one("#plan-rows", Lines)
-
-    @property
     def node(self) -> str | None:
         """The node below the cursor."""
-        rows, at = self._layout_.rows, self._rows.cursor
+        rows, at = self._layout_.rows, self.lines.cursor
         return rows[at].node if at < len(rows) else None
 
     def action_move(self, by: int) -> None:
-        self._go(self._layout_.next(self._rows.cursor, by))
+        self._go(self._layout_.next(self.lines.cursor, by))
 
-    def action_end(self, by: int) -> None:
-        self.action_move(by * len(self._layout_.rows))
+    def action_top(self) -> None:
+        self.action_move(-len(self._layout_.rows))
 
-    def action_move_pages(self, by: int) -> None:
-        self.action_move(by * max(1, self._rows.page - 1))
+    def action_bottom(self) -> None:
+        self.action_move(len(self._layout_.rows))
+
+    def said(self, row: int) -> str:
+        """A node as it is told in words."""
+        run, name = None if self.view is None else self.view.run, self._layout_.rows[row].node
+        if run is None or name is None:
+            return ""
+        node = run.nodes.get(name) or NodeState(id=name)
+        declared = self._declared.get(name.partition("[")[0])
+        return f"{sentence(run, declared, node, WORDS.get(node.word, node.word), 0)} {node.agent} {node.use}"
+
+    def found(self, row: int) -> None:
+        self._go(row)
 
     def _go(self, row: int) -> None:
-        self._rows.place(row)
+        self.lines.place(row)
         if self.view is not None and self.view.run is not None:
             self._show_side(self.view.run)
         self.cockpit.select_node(self.node)
@@ -284,7 +289,7 @@ class PlanPane(Pane):
         run = None if self.view is None else self.view.run
         rows = self._layout_.rows
         for step in range(1, len(rows) + 1):
-            at = (self._rows.cursor + step) % len(rows)
+            at = (self.lines.cursor + step) % len(rows)
             state = None if run is None else run.nodes.get(rows[at].node or "")
             if state is not None and state.word == "waiting":
                 self._go(at)

@@ -21,7 +21,8 @@ from agtop.model.facts import Fact
 from agtop.model.ladder import GAP_MS, Ladder, histogram, window
 from agtop.model.timeline import Timeline
 from agtop.model.tree import SpanTree, TreeRow
-from agtop.panes.pane import Pane, View
+from agtop.panes.pane import View
+from agtop.panes.rows import Searched, SearchLine
 from agtop.panes.rungs import TIME, WEIGHT, WIDE, rung_row, rung_words, seconds, span_row, span_words, took
 from agtop.panes.words import clipped
 from agtop.screens.hop import HopScreen
@@ -41,22 +42,17 @@ QUICK_S = 0.02
 _BLOCKS = " ▁▂▃▄▅▆▇█"
 
 
-class TracePane(Pane):
+class TracePane(Searched):
     """The ladder, or with ``t`` the tree."""
 
     TITLE = "Trace"
+    LIST = "#trace-rows"
     HELP = (
         "Each row is one crossing, from ● to the arrow, between the columns of two parties.\n"
         "Broken lines stand where nothing crossed for a second or more. The bars on top show how much\n"
         "crossed when; the mark below them is where you are. The tree shows what lies in what, and how long."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
-        Binding("j,down", "move(1)", "next", show=False),
-        Binding("k,up", "move(-1)", "previous", show=False),
-        Binding("pagedown,ctrl+f", "move_pages(1)", "a page down", show=False),
-        Binding("pageup,ctrl+b", "move_pages(-1)", "a page up", show=False),
-        Binding("g,home", "top", "first", show=False),
-        Binding("G,end", "bottom", "last", show=False),
         Binding("t", "turn", "ladder or tree"),
         Binding("enter", "details", "details and bytes"),
         Binding("z", "fold", "open or fold a span"),
@@ -85,6 +81,7 @@ class TracePane(Pane):
         yield Static("", id="trace-head", markup=False)
         yield Lines(id="trace-rows")
         yield Static("", id="trace-foot", markup=False)
+        yield SearchLine()
 
     # --- what is shown ----------------------------------------------------------------------------
 
@@ -95,9 +92,9 @@ class TracePane(Pane):
             self._ladder = None if view.timeline is None else Ladder(view.timeline)
             self._tree = None if view.timeline is None else SpanTree(view.timeline)
             self._toggled, self._rows_of = set(), None
-            self._lines.cursor, self._lines.follows = 0, True
+            self.lines.cursor, self.lines.follows = 0, True
         if view.timeline is None or self._ladder is None or self._tree is None:
-            self._lines.set_rows(0, lambda _number, _width: Text(""))
+            self.lines.set_rows(0, lambda _number, _width: Text(""))
             self.query_one("#trace-head", Static).update(Text("no run is looked at; : finds one"))
             return
         index = self._tree if self._as_tree else self._ladder
@@ -113,25 +110,21 @@ class TracePane(Pane):
         if self.view is not None and self.display:
             self.show(self.view)
 
-    @property
-    def _lines(self) -> Lines:
-        return self.query_one("#trace-rows", Lines)
-
     def _show_ladder(self, view: View) -> None:
         assert self._ladder is not None
-        self._lines.set_rows(self._ladder.count(view.index), self._row)
+        self.lines.set_rows(self._ladder.count(view.index), self._row)
         self._choose_lanes()
 
     def _choose_lanes(self) -> None:
         if self._ladder is None or self.view is None:
             return
-        width = self._lines.columns - 1 - TIME - (WEIGHT if self._lines.columns > WIDE else 0)
+        width = self.lines.columns - 1 - TIME - (WEIGHT if self.lines.columns > WIDE else 0)
         room = width - max(LEAST_WORDS, width * 2 // 5)
         lanes = self._ladder.lanes(self.view.index)
         chosen = window(lanes, room, self._selected_rung(), least=LEAST_LANE, most=MOST_LANE)
         if chosen != self._lanes:
             self._lanes = chosen
-            self._lines.refresh()
+            self.lines.refresh()
 
     def _show_tree(self, view: View) -> None:
         assert self._tree is not None
@@ -144,7 +137,7 @@ class TracePane(Pane):
             self._rest_until = now + 5 * took if took > QUICK_S else 0.0
         elif self._rows_of != wanted:
             self.set_timer(self._rest_until - now, self._again)
-        self._lines.set_rows(len(self._rows), self._row)
+        self.lines.set_rows(len(self._rows), self._row)
 
     def _colored(self, tone: str) -> Style:
         return colored(self.app.theme_variables, tone)
@@ -182,7 +175,7 @@ class TracePane(Pane):
             return
         width = max(20, self.size.width - 1)
         if view.plain:
-            head.update(Text(f"{self._lines.count} rows; row {self._lines.cursor + 1} is selected"))
+            head.update(Text(f"{self.lines.count} rows; row {self.lines.cursor + 1} is selected"))
         elif self._as_tree:
             head.update(self._axis(width, ""))
         else:
@@ -231,12 +224,12 @@ class TracePane(Pane):
         """The selected row in words."""
         text = Text(no_wrap=True, end="")
         if self._as_tree and self._rows:
-            row = self._rows[self._lines.cursor]
+            row = self._rows[self.lines.cursor]
             began = f"began {seconds(row.span.start_ms)}, {took(row, self._now())}"
             orphan = f"; inside {row.span.parent}, which is not on record" if row.orphan else ""
             first, second = f"#{row.span.event} {row.span.kind} {row.span.name}", f"{began}{orphan}"
         elif not self._as_tree and (rung := self._selected_rung()) is not None and self._ladder is not None:
-            number = self._lines.cursor
+            number = self.lines.cursor
             to = f" -> {rung.target.name}" if rung.target.name else ""
             after = self._ladder.silence_ms(number)
             weight = f", {size(rung.bytes)}" if rung.bytes else ""
@@ -251,44 +244,35 @@ class TracePane(Pane):
 
     def _selected_ms(self) -> int:
         if self._as_tree:
-            return self._rows[self._lines.cursor].span.start_ms if self._rows else 0
-        return self._ladder.at_ms(self._lines.cursor) if self._ladder and self._lines.count else 0
+            return self._rows[self.lines.cursor].span.start_ms if self._rows else 0
+        return self._ladder.at_ms(self.lines.cursor) if self._ladder and self.lines.count else 0
 
     def _selected_rung(self) -> Rung | None:
-        if self._ladder is None or self._as_tree or not self._lines.count:
+        if self._ladder is None or self._as_tree or not self.lines.count:
             return None
-        return self._ladder.rung(self._lines.cursor)
+        return self._ladder.rung(self.lines.cursor)
 
     def _selected_fact(self) -> Fact | None:
-        if self._ladder is None or not self._lines.count or self._of is None:
+        if self._ladder is None or not self.lines.count or self._of is None:
             return None
         if not self._as_tree:
-            return self._ladder.fact(self._lines.cursor)
-        place = self._of.place_of(self._rows[self._lines.cursor].span.event)
+            return self._ladder.fact(self.lines.cursor)
+        place = self._of.place_of(self._rows[self.lines.cursor].span.event)
         return None if place is None else self._of.fact(place)
 
     # --- keys -------------------------------------------------------------------------------------
 
-    def _moved(self) -> None:
+    def moved(self) -> None:
         if not self._as_tree:
             self._choose_lanes()
         self._show_surroundings()
 
-    def action_move(self, by: int) -> None:
-        self._lines.move(by)
-        self._moved()
-
-    def action_move_pages(self, by: int) -> None:
-        self._lines.move(by * self._lines.page)
-        self._moved()
-
-    def action_top(self) -> None:
-        self._lines.to_top()
-        self._moved()
-
-    def action_bottom(self) -> None:
-        self._lines.to_end()
-        self._moved()
+    def said(self, row: int) -> str:
+        """A row as it is told in words."""
+        if self._as_tree:
+            return span_words(self._rows[row], self._now())
+        ladder = self._ladder
+        return "" if ladder is None else f"{ladder.fact(row).kind} {rung_words(ladder.rung(row), 0)}"
 
     def action_turn(self) -> None:
         """From the ladder to the tree, or back, at the same fact where it has a row."""
@@ -309,8 +293,8 @@ class TracePane(Pane):
             best = 0 if place is None else max(0, self._ladder.count(place + 1) - 1)
         else:
             return
-        self._lines.place(best)
-        self._moved()
+        self.lines.place(best)
+        self.moved()
 
     def action_details(self) -> None:
         """The fact of the row in full, with its bytes."""
@@ -331,9 +315,9 @@ class TracePane(Pane):
     def action_fold(self) -> None:
         """Open what is folded in the tree, or fold it."""
         if self._as_tree and self._rows and self.view is not None:
-            self._toggled ^= {self._rows[self._lines.cursor].span.span}
+            self._toggled ^= {self._rows[self.lines.cursor].span.span}
             self._rows_of, self._rest_until = None, 0.0
-            self._lines.follows = False
+            self.lines.follows = False
             self.show(self.view)
 
     def action_follow_node(self) -> None:

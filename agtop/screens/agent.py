@@ -31,6 +31,7 @@ def told(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("state", STATE_WORDS.get(state, state)),
         *([("why", str(row["why"]))] if row["why"] else []),
         ("processes", f"{row['workers']}, with {size(row['rss_bytes'])} resident"),
+        *_groups(row),
         ("processor", f"{_percent(row['cpu_percent'])} of one now, {row['cpu_ms'] / 1000:.2f} s in all"),
         ("attempts", f"{row['attempts']} ended, {row['failed']} failed ({_percent(row['error_percent'])})"),
         ("waits", f"{row['queue']} attempts for a process, {row['asking']} for a person"),
@@ -40,6 +41,16 @@ def told(row: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("fuel", f"{count(row['fuel'])} units; {_rate(row['fuel_s'])} now, told at each host call"),
         ("spent", dollars(row["cost_micro_usd"], digits=4)),
     ]  # fmt: skip
+
+
+def _groups(row: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """What its control groups tell; nothing where there are none, or nothing has ended yet."""
+    peak, ooms = row.get("peak_bytes"), row.get("ooms", 0)
+    if peak is None and not ooms:
+        return []
+    most = "" if peak is None else f"{size(peak)} at most in one process and all it started"
+    ended = f"{ooms} ended for want of memory" if ooms else ""
+    return [("memory", "; ".join(filter(None, (most, ended))))]
 
 
 def _percent(value: float | None) -> str:

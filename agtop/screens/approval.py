@@ -12,7 +12,6 @@ Does not know: how a decision is sent (the pane), or whether it holds (the daemo
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
@@ -28,6 +27,7 @@ from agtop.looks import colored
 from agtop.model.document import Document, Row
 from agtop.model.guard import Guard
 from agtop.model.inbox import risks
+from agtop.screens.meant import waited_ms
 from agtop.screens.reading import READING, Reading, painted
 from agtop.screens.typed import TypedScreen
 from runloop import approval as held
@@ -40,8 +40,6 @@ __all__ = ["ApprovalScreen", "Decision", "EditScreen", "editable"]
 LONG = 1_048_576
 """Bytes from which on rows are made in a thread."""
 _MAIL = "message/rfc822"
-QUEUED_MS = 100
-"""A key that waited longer for its turn is judged by when it was pressed."""
 
 
 class Decision(NamedTuple):
@@ -50,6 +48,8 @@ class Decision(NamedTuple):
     word: str
     """``approve`` or ``deny``."""
     note: str = ""
+    confirm: str = ""
+    """The word that was typed out for it."""
 
 
 class ApprovalScreen(Reading[Decision | None]):
@@ -172,7 +172,7 @@ class ApprovalScreen(Reading[Decision | None]):
     def on_key(self, event: Key) -> None:
         """Every key but a yes begins the pause before a yes anew."""
         if event.key == "y":
-            self._pressed_ms = self._now_ms() - _waited_ms(event)
+            self._pressed_ms = self._now_ms() - waited_ms(event)
         else:
             self._guard.typed(self._now_ms())
             self._said = ""
@@ -211,7 +211,7 @@ class ApprovalScreen(Reading[Decision | None]):
 
     def _typed_out(self, typed: str | None, word: str) -> None:
         if typed is not None and typed.strip().lower() == word.lower():
-            self.dismiss(Decision("approve"))
+            self.dismiss(Decision("approve", confirm=word))
         elif typed is not None:
             self._said = f"that is not {word}; it goes on waiting"
             self._tell()
@@ -308,13 +308,6 @@ def editable(content: bytes, content_type: str) -> str:
             raw = plain.get_payload(decode=True)
             text = (raw if isinstance(raw, bytes) else b"").decode("utf-8", "replace")
     return "\n".join(visible(line.replace("\t", "    ")) for line in text.replace("\r\n", "\n").split("\n"))
-
-
-def _waited_ms(event: Key) -> int:
-    """How long a key lay in the queue while the screen was busy: whoever pressed it saw what stood there
-    then. A moment is none: keys are read in a thread of their own."""
-    waited = int((time.monotonic() - event.time) * 1_000)
-    return waited if waited > QUEUED_MS else 0
 
 
 def _sentence(words: str, width: int) -> list[str]:

@@ -1,6 +1,7 @@
 """Small questions in front of the panes: yes or no, one line of text, one run of many.
 
-Knows: that an order is given by a key on the screen that names it, never by the key before. Foreign text is
+Knows: that an order is given by a key on the screen that names it, never by the key before, and by one that
+was meant (``model.guard``): not typed ahead, held down or pasted. Foreign text is
 escaped; what a person types is theirs. Does not know what becomes of the answer.
 """
 
@@ -13,12 +14,15 @@ from rich.text import Text
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
 from textual.containers import Vertical
+from textual.events import Key
 from textual.screen import ModalScreen
 from textual.widgets import Input, Static
 
 from agtop.lines import Lines
 from agtop.looks import SIGNS, WORDS, colored, span, tone_of
+from agtop.model.guard import Guard
 from agtop.ports import RunRow
+from agtop.screens.meant import steady_ms, waited_ms
 from runloop.escape import block, columns_of, pieces, visible
 
 __all__ = ["ConfirmScreen", "LineScreen", "RunsScreen"]
@@ -42,9 +46,10 @@ class _Dialog(ModalScreen[Outcome]):
 
 
 class ConfirmScreen(_Dialog[bool]):
-    """One question; True only for ``y``."""
+    """One question; True only for ``y``, pressed after the question stood there for a moment."""
 
-    HELP = "Nothing is done before you say y. Every other key that leaves this screen does nothing."
+    HELP = "Nothing is done before you say y, in peace. Every other key that leaves this screen does nothing."
+    FOOT = "y  do it     n, esc  back"
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("y", "answer(True)", "yes, do it"),
         Binding("n,escape,q", "answer(False)", "no, go back"),
@@ -55,20 +60,46 @@ class ConfirmScreen(_Dialog[bool]):
         super().__init__()
         self._question = question
         self._details = details
+        self._guard = _standing()
+        self._pressed_ms: int | None = None
+        """When the y that is judged now was pressed."""
 
     def compose(self) -> ComposeResult:
         with Vertical():
             yield Static(Text(visible(self._question), style="bold"))
             if self._details:
                 yield Static(Text("\n".join(block(self._details))))
-            yield Static("y  do it     n, esc  back", classes="foot", markup=False)
+            yield Static(self.FOOT, classes="foot", markup=False)
+
+    def on_key(self, event: Key) -> None:
+        """Every key but a yes begins the pause before a yes anew."""
+        if event.key == "y":
+            self._pressed_ms = steady_ms() - waited_ms(event)
+        else:
+            self._guard.typed(steady_ms())
 
     def action_answer(self, answer: bool) -> None:
-        self.dismiss(answer)
+        if not answer:
+            self.dismiss(False)
+            return
+        pressed, self._pressed_ms = self._pressed_ms, None
+        verdict = self._guard.judge(steady_ms() if pressed is None else pressed)
+        if verdict.counts:
+            self.dismiss(True)
+        else:
+            self._guard.typed(steady_ms())
+            self.query_one(".foot", Static).update(f"{verdict.why}     n, esc  back")
+
+
+def _standing() -> Guard:
+    """A guard of a question that is seen whole at once."""
+    guard = Guard(steady_ms())
+    guard.saw_end()
+    return guard
 
 
 class LineScreen(_Dialog[str | None]):
-    """One line of text; None when it was left."""
+    """One line of text; None when it was left. An enter that was there before the question does not count."""
 
     HELP = "Type, then enter. Escape leaves without doing anything."
     BINDINGS: ClassVar[list[BindingType]] = [Binding("escape", "leave", "back", priority=True)]
@@ -78,6 +109,7 @@ class LineScreen(_Dialog[str | None]):
         self._question = question
         self._details = details
         self._value = value
+        self._guard = _standing()
 
     def compose(self) -> ComposeResult:
         with Vertical():
@@ -87,7 +119,11 @@ class LineScreen(_Dialog[str | None]):
             yield Static("enter  do it     esc  back", classes="foot", markup=False)
 
     def on_input_submitted(self, event: Input.Submitted) -> None:
-        self.dismiss(event.value)
+        verdict = self._guard.judge(steady_ms())
+        if verdict.counts:
+            self.dismiss(event.value)
+        else:
+            self.query_one(".foot", Static).update(f"{verdict.why}     esc  back")
 
     def action_leave(self) -> None:
         self.dismiss(None)

@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from textual.app import ComposeResult
 from textual.binding import Binding, BindingType
+from textual.dom import DOMNode
 from textual.widgets import Static
 
 from agtop.lines import Lines
@@ -14,7 +15,7 @@ from agtop.model.document import Row
 from agtop.screens.reading import READING, Reading, painted
 from runloop.escape import pieces
 
-__all__ = ["HelpScreen", "key_rows", "named"]
+__all__ = ["HelpScreen", "key_rows", "keys_of", "named"]
 
 _NAMES = {
     "colon": ":",
@@ -55,6 +56,12 @@ def key_rows(bindings: Iterable[BindingType]) -> list[tuple[str, str]]:
             keys, _ = found.setdefault(binding.action, ([], binding.description))
             keys += [named(key) for key in binding.key.split(",")]
     return [("  ".join(keys), does) for keys, does in found.values()]
+
+
+def keys_of(front: DOMNode) -> list[BindingType]:
+    """The keys of a pane or a screen, those it shares with others of ours first."""
+    ours = [kind for kind in reversed(type(front).__mro__) if kind.__module__.startswith("agtop.")]
+    return [each for kind in ours for each in vars(kind).get("BINDINGS", ())]
 
 
 class HelpScreen(Reading[None]):

@@ -4,7 +4,9 @@ Knows: when to ask again, how a table is drawn in place and what is left of that
 know: what is measured (the daemon), columns and figures (``runloop.metrics``), ending agents
 (``commands.stops``).
 
-A table that was drawn is gone over by the next one; it stays when the command ends. Without a terminal tables
+A table that was drawn is gone over by the next one, in one write; it stays when the command ends. The cursor
+stands below it and is never hidden: whatever ends the command, even SIGKILL, leaves the terminal as it was.
+Without a terminal tables
 follow one another, with ``--json`` samples do: one object for the daemon, one for each agent.
 """
 
@@ -44,14 +46,14 @@ def top(session: Session, *, agents: tuple[str, ...], once: bool, sort: str, int
         time.sleep(min(pause, _ONCE_S))
         _tell(session, _asked(session, agents, sample["sample"]), by)
         return Exit.OK
-    with _Screen(session.console) as screen:
-        while True:
-            if session.json:
-                _tell(session, sample, by)
-            else:
-                screen.draw(_table(sample, by, session.console.width), sample)
-            time.sleep(pause)
-            sample = _asked(session, agents, sample["sample"])
+    screen = _Screen(session.console)
+    while True:
+        if session.json:
+            _tell(session, sample, by)
+        else:
+            screen.draw(_table(sample, by, session.console.width), sample)
+        time.sleep(pause)
+        sample = _asked(session, agents, sample["sample"])
 
 
 def _asked(session: Session, agents: Sequence[str], since: int | None) -> dict[str, Any]:
@@ -141,17 +143,6 @@ class _Screen:
         self._drawn = 0
         """Rows of the last table, above the cursor."""
         self._over = console.out.isatty() and not console.style.json and not console.style.dumb
-
-    def __enter__(self) -> _Screen:
-        if self._over:
-            self._console.out.write("\x1b[?25l")  # no cursor
-            self._console.out.flush()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._over:
-            self._console.out.write("\x1b[?25h")
-            self._console.out.flush()
 
     def draw(self, lines: list[tuple[str, str | None]], sample: dict[str, Any]) -> None:
         if not self._over:

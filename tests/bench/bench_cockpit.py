@@ -6,7 +6,8 @@
 ``open``: from the start of the program to the first paint, and to the newest fact of a run of so many facts,
 in a terminal of 120 columns and 40 rows. ``burst``: another process writes facts at that rate while keys are
 pressed; the time from a key to what it draws, and the memory before and after. ``scrub``: any moment of the
-run, the fold alone and with a pane drawn. ``idle``: processor time while nothing happens. ``peers``: time to
+run, the fold alone and with a pane drawn. ``million`` (only when named): a ledger of a million facts, of one
+run and of two thousand. ``idle``: processor time while nothing happens. ``peers``: time to
 the first paint beside ``htop``, ``btop`` and ``posting``, where they are installed. Everything but ``scrub``
 runs the program as people do, behind a pseudo-terminal.
 """
@@ -30,10 +31,13 @@ import sys
 import tempfile
 import termios
 import time
+import uuid
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 
 from agtop.app import CockpitApp
+from agtop.feed.record import Record
 from agtop.feed.twin import TwinFeed
 from agtop.model.facts import Fact
 from agtop.model.timeline import Timeline
@@ -135,16 +139,18 @@ def row(what: str, *figures: str) -> None:
 
 def bench_open(folder: Path, events: int, rounds: int) -> None:
     path = ledger_of(folder / "events.db", events)
-    painted, whole = [], []
+    painted, whole, cost = [], [], []
     for _ in range(rounds):
         with terminal([*AGTOP, "--ledger", str(path)]) as term:
             painted.append(term.until(b"1 Plan"))
             whole.append(term.until(b" end "))
+            cost.append(term.cpu_s())
     row(f"open {events} facts, first paint", f"{min(painted):.2f} s best, {max(painted):.2f} s worst")
     row("  the newest of them is seen", f"{min(whole):.2f} s best, {max(whole):.2f} s worst")
     row(
         "  of that behind the first paint", f"{min(b - a for a, b in zip(painted, whole, strict=True)):.2f} s"
     )
+    row("  processor until then", f"{min(cost):.2f} s best")
 
 
 def bench_burst(folder: Path, rate: int, seconds: int) -> None:
@@ -198,19 +204,13 @@ async def bench_scrub(events: int) -> None:
         for number, each in enumerate(drafts(events), 1)
     ]
     rng = random.Random(7)
-    for warm in (10**9, 1):
-        line = Timeline(RUN, warm=warm)
-        line.extend(made)
-        taken = []
-        for _ in range(400):
-            place = rng.randrange(events + 1)
-            began = time.perf_counter()
-            line.at(place)
-            taken.append(time.perf_counter() - began)
-        row(
-            f"scrub, {'packed' if warm == 1 else 'unpacked'} pages, fold alone",
-            f"p50 {percentile(taken, 0.5) * 1e3:.1f} ms   p99 {percentile(taken, 0.99) * 1e3:.1f} ms",
-        )
+    with tempfile.TemporaryDirectory() as place:
+        record = Record(ledger_of(Path(place) / "scrub.db", events))
+        for kept in (True, False):
+            line = Timeline(RUN, again=None if kept else partial(record.again, RUN))
+            _take_in(record, line)
+            _scrub_alone(line, rng, "kept in memory" if kept else "had again from the ledger")
+        record.close()
     app = CockpitApp(TwinFeed(made))
     async with app.run_test(size=(COLUMNS, ROWS)) as pilot:
         while app.view().total < events:
@@ -229,6 +229,51 @@ async def bench_scrub(events: int) -> None:
                 f"scrub with {pane} drawn",
                 f"p50 {percentile(taken, 0.5) * 1e3:.1f} ms   p99 {percentile(taken, 0.99) * 1e3:.1f} ms",
             )
+
+
+def _take_in(record: Record, line: Timeline) -> None:
+    while facts := record.facts(RUN, line.last_id, 4_000):
+        line.extend(facts)
+
+
+def _scrub_alone(line: Timeline, rng: random.Random, how: str) -> None:
+    taken = []
+    for _ in range(400):
+        place = rng.randrange(len(line) + 1)
+        began = time.perf_counter()
+        line.at(place)
+        taken.append(time.perf_counter() - began)
+    row(
+        f"scrub, facts {how}, fold alone",
+        f"p50 {percentile(taken, 0.5) * 1e3:.1f} ms   p99 {percentile(taken, 0.99) * 1e3:.1f} ms",
+        f"{line.held} facts held",
+    )
+
+
+def bench_million(folder: Path, events: int) -> None:
+    """One run of so many facts, and as many runs of five hundred each as make up that number."""
+    one = ledger_of(folder / "one.db", events)
+    with terminal([*AGTOP, "--ledger", str(one)]) as term:
+        painted = term.until(b"1 Plan")
+        busy = [
+            term.key(key, IN_FRONT + drawn) for key, drawn in ((b"2", b" 2 Log"), (b"1", b" 1 Plan")) * 10
+        ]
+        whole = term.until(b" end ")
+        jumps = []
+        for _ in range(10):
+            jumps += [term.key(b"<", rb"paused"), term.key(b">", rb" end ")]
+        row(f"one run of {events} facts", f"first paint {painted:.2f} s", f"the newest is seen {whole:.2f} s")
+        row("  keys while it is read", f"worst {max(busy) * 1e3:.0f} ms of {len(busy)}")
+        row("  to its beginning and its end", f"worst {max(jumps) * 1e3:.0f} ms of {len(jumps)}")
+        row("  cost", f"{term.cpu_s():.2f} s of processor", f"{term.rss_mib():.0f} MiB resident")
+    many = folder / "many.db"
+    with Ledger.open(many, synchronous="NORMAL") as ledger:
+        for number in range(events // 500):
+            ledger.append(list(drafts(500, nodes=20, run=str(uuid.UUID(int=(1 << 100) + number)))))
+    with terminal([*AGTOP, "--ledger", str(many)]) as term:
+        painted, whole = term.until(b"1 Plan"), term.until(b" end ")
+        row(f"{events // 500} runs", f"first paint {painted:.2f} s", f"the newest is seen {whole:.2f} s")
+        row("  cost", f"{term.cpu_s():.2f} s of processor", f"{term.rss_mib():.0f} MiB resident")
 
 
 def bench_idle(folder: Path, seconds: int) -> None:
@@ -268,6 +313,7 @@ def bench_peers(folder: Path, rounds: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--events", type=int, default=100_000)
+    parser.add_argument("--million", type=int, default=1_000_000, help="facts of 'million'")
     parser.add_argument("--seconds", type=int, default=10)
     parser.add_argument("--rate", type=int, default=10_000)
     parser.add_argument("--rounds", type=int, default=5)
@@ -281,6 +327,8 @@ def main() -> None:
             bench_burst(folder, words.rate, words.seconds)
         if "scrub" in words.only:
             asyncio.run(bench_scrub(words.events))
+        if "million" in words.only:
+            bench_million(folder, words.million)
         if "idle" in words.only:
             bench_idle(folder, words.seconds)
         if "peers" in words.only:

@@ -142,11 +142,15 @@ def utc() -> Iterator[None]:
 
 @asynccontextmanager
 async def cockpit(
-    fed: TwinFeed, pane: str, size: tuple[int, int] = (80, 24), **options: Any
+    fed: TwinFeed, pane: str, size: tuple[int, int] = (80, 24), said_s: float = PATIENCE_S, **options: Any
 ) -> AsyncIterator[tuple[CockpitApp, Pilot[None]]]:
-    """The application with every fact taken in and a pane in front."""
+    """The application with every fact taken in and a pane in front.
+
+    ``said_s``: how long a notice stays, in seconds; else as long as a test waits for it.
+    """
     options.setdefault("now_ms", lambda: NOW_MS)
     app = CockpitApp(fed, **options)
+    app.NOTIFICATION_TIMEOUT = said_s  # type: ignore[misc]
     wanted = len(fed._facts.get(options["run"], ())) if options.get("run") else None
     with utc():
         async with app.run_test(size=size, notifications=True) as pilot:
@@ -201,7 +205,7 @@ async def golden(name: str, app: CockpitApp, pilot: Pilot[None], *, whole: bool 
         return
     assert path.exists(), f"{path.name} is missing; draw it with 'python -m tests.snapshots {name}'"
     wanted = path.read_text()
-    deadline = time.monotonic() + PATIENCE_S / 4
+    deadline = time.monotonic() + PATIENCE_S
     while (found := frame()) != wanted and time.monotonic() < deadline:
         await pilot.pause()
         await asyncio.sleep(0.02)

@@ -13,7 +13,7 @@ ROWS = [(name, case, size) for case in CASES for name, size in case.rows()]
 @pytest.mark.requirement("I7.views.1")
 @pytest.mark.parametrize(("name", "case", "size"), ROWS, ids=[name for name, _, _ in ROWS])
 async def test_a_view_looks_as_it_did(name: str, case: Case, size: tuple[int, int]) -> None:
-    async with cockpit(case.fed(), case.pane, size, **case.options) as (app, pilot):
+    async with cockpit(case.fed(), case.pane, size, said_s=0.05, **case.options) as (app, pilot):
         for key in case.keys:
             await pilot.press(key)
             await pilot.pause()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from typing import Any
 
 import pytest
@@ -11,15 +12,22 @@ from textual.binding import Binding
 from agtop.app import PANES, CockpitApp
 from agtop.feed.twin import TwinFeed
 from agtop.ports import Link, Submitted
+from agtop.screens import ask
 from agtop.screens.ask import ConfirmScreen, LineScreen, RunsScreen
-from agtop.screens.help import HelpScreen
+from agtop.screens.help import HelpScreen, keys_of
 from agtop.wish import Wish
 from runloop.errors import FailedError
 from tests.hostile_text import ALL_AT_ONCE, HOSTILE, WITNESS, assert_harmless
-from tests.snapshots.frames import cockpit, feed, seen, text_of
+from tests.snapshots.frames import NOW_MS, approval, cockpit, feed, question, seen, text_of
 from tests.unit.agtop.test_reduce import facts_of
 
 RUN = str(facts_of("approved")[0].run)
+
+
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between two keys there is always time enough for the second to be meant."""
+    monkeypatch.setattr(ask, "steady_ms", itertools.count(0, 1_000).__next__)
 
 
 def hostile_run() -> TwinFeed:
@@ -202,6 +210,29 @@ async def test_cancelling_is_asked_about_and_only_y_means_yes() -> None:
         assert fed.orders == [("cancel", RUN, "cancelled in the cockpit")]
 
 
+async def test_a_yes_typed_ahead_cancels_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    fed = TwinFeed(facts_of("approved")[:40])
+    monkeypatch.setattr(ask, "steady_ms", itertools.count(0, 10).__next__)
+    async with cockpit(fed, "plan") as (app, pilot):
+        await pilot.press("ctrl+x", "y")
+        await seen(pilot, lambda: "too quickly" in text_of(app))
+        assert (fed.orders, isinstance(app.screen, ConfirmScreen)) == ([], True)
+
+
+async def test_only_what_waits_for_a_person_is_counted_as_waiting() -> None:
+    fed = feed("approved")
+    yes = {"state": "active", "dispatch_after_ms": NOW_MS + 5_000}
+    fed.shown_approvals = {"ap_a": approval("ap_a", **yes), "ap_b": approval("ap_b")}
+    fed.shown_questions = [question()]
+    async with cockpit(fed, "plan", (120, 24)) as (app, pilot):
+        await seen(pilot, lambda: "2 wait for you: 6" in text_of(app))
+        assert text_of(app).splitlines()[0].rstrip().endswith("6 Inbox 2")
+        fed.shown_questions, fed.shown_approvals["ap_b"]["state"] = [], "denied"
+        fed.relink(fed.link)
+        app.watch_._refresh_soon()
+        await seen(pilot, lambda: "wait for you" not in text_of(app))
+
+
 async def test_a_run_that_is_over_is_not_cancelled() -> None:
     fed = feed("approved")
     async with cockpit(fed, "plan") as (app, pilot):
@@ -242,11 +273,11 @@ async def test_a_line_that_is_a_shells_is_named_and_nothing_is_done() -> None:
 @pytest.mark.requirement("I7.keys.1")
 async def test_help_tells_every_key_of_the_pane_and_every_key_that_works_everywhere() -> None:
     async with cockpit(feed("approved"), "plan", (120, 80)) as (app, pilot):
-        for number, (name, pane) in enumerate(PANES, 1):
+        for number, (name, _) in enumerate(PANES, 1):
             await pilot.press(str(number), "question_mark")
             await seen(pilot, lambda: isinstance(app.screen, HelpScreen))
             said = " ".join(text_of(app).split())
-            for each in (*pane.BINDINGS, *CockpitApp.BINDINGS):
+            for each in (*keys_of(app.pane), *CockpitApp.BINDINGS):
                 binding = each if isinstance(each, Binding) else Binding(*each)
                 assert binding.description, f"{name}: {binding.key} is not described"
                 assert binding.description in said, f"{name}: {binding.description}"
@@ -260,9 +291,10 @@ async def test_no_two_panes_take_a_key_that_works_everywhere() -> None:
     for name, pane in PANES:
         own = {
             key
-            for each in pane.BINDINGS
+            for each in keys_of(pane())
             for key in (each.key if isinstance(each, Binding) else each[0]).split(",")
         }
+        assert {"j", "k", "g", "G"} <= own, name
         assert not own & everywhere, name
 
 
@@ -367,6 +399,12 @@ async def test_no_foreign_text_acts_in_what_is_said() -> None:
         await seen(pilot, lambda: text_of(app).count(WITNESS) >= 8)
         for line in text_of(app).splitlines():
             assert_harmless(line)
+
+
+async def test_a_last_tick_while_it_is_left_finds_no_pane_and_does_no_harm() -> None:
+    async with cockpit(feed("approved"), "plan") as (app, _):
+        assert app.is_running
+    await app._tick()
 
 
 async def test_leaving_hangs_up() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from agtop.feed.twin import TwinFeed
 from agtop.files import pager_input, plain_name, written
+from agtop.lines import Lines
 from agtop.panes.artifacts import ArtifactsPane
 from agtop.screens.choose import ChooseScreen
 from agtop.screens.preview import PreviewScreen, pages
@@ -105,6 +106,24 @@ async def test_files_are_listed_and_the_selected_one_is_read() -> None:
         await seen(pilot, lambda: "one file" in text_of(app))
 
 
+async def test_the_preview_fills_its_place_also_when_nothing_but_that_place_changes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("agtop.app.TICK_S", 3_600.0)  # as with a run that is over: no second draws anew
+    async with cockpit(feed({"long": b"x" * 400}), "artifacts", (120, 40), run=RUN) as (app, pilot):
+        preview = pane_of(app).query_one("#artifacts-preview", Lines)
+
+        def filled() -> bool:
+            return text_of(app, preview.region).splitlines()[0].count("x") > preview.columns - 12
+
+        await seen(pilot, filled)
+        await pilot.pause()
+        await pilot.pause()
+        before = preview.columns
+        pane_of(app).remove_class("-wide")  # below the list now: the pane itself stays as wide as it was
+        await seen(pilot, lambda: preview.columns > before + 20 and filled())
+
+
 async def test_two_runs_are_compared_and_a_difference_is_told() -> None:
     fed = feed(FILES, {"a.txt": b"first\nthird\n", "b.json": FILES["b.json"], "old": b"gone"})
     async with cockpit(fed, "artifacts", (120, 40), run=RUN) as (app, pilot):
@@ -113,13 +132,16 @@ async def test_two_runs_are_compared_and_a_difference_is_told() -> None:
         await pilot.press("enter")
         await seen(pilot, lambda: "1 same, 1 changed, 1 only here, 1 only there" in text_of(app))
         await seen(pilot, lambda: "-third" in text_of(app) and "+second" in text_of(app))
-        rows = [line.split()[0] for line in text_of(app, pane_of(app)._list.region).splitlines()[:4]]
+        rows = [line.split()[0] for line in text_of(app, pane_of(app).lines.region).splitlines()[:4]]
         assert [row.strip("▌") for row in rows] == ["~", "=", "+", "-"]
         await pilot.press("d")
         await seen(pilot, lambda: "3 files" in text_of(app))
 
 
-async def test_a_file_is_saved_where_a_person_says_and_never_over_another(tmp_path: Path) -> None:
+async def test_a_file_is_saved_where_a_person_says_and_never_over_another(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # a long path would break the lines of what is said wherever it likes
     async with cockpit(feed(FILES), "artifacts", run=RUN) as (app, pilot):
         await seen(pilot, lambda: "second" in text_of(app))
 
@@ -131,7 +153,7 @@ async def test_a_file_is_saved_where_a_person_says_and_never_over_another(tmp_pa
             line.value = str(path)
             await pilot.press("enter")
 
-        target = tmp_path / "mine.txt"
+        target = Path("mine.txt")
         await save_to(target)
         await seen(pilot, target.exists)
         await seen(pilot, lambda: "13 bytes in" in text_of(app))
@@ -140,7 +162,7 @@ async def test_a_file_is_saved_where_a_person_says_and_never_over_another(tmp_pa
         await seen(pilot, lambda: "is there already" in text_of(app))
         assert target.read_bytes() == b"mine"
         await pilot.press("s", "escape")
-        assert list(tmp_path.iterdir()) == [target]
+        assert list(tmp_path.iterdir()) == [tmp_path / target]
 
 
 async def test_bytes_that_cannot_be_had_are_said_so_and_no_key_acts_on_them() -> None:
@@ -164,8 +186,8 @@ async def test_no_foreign_text_acts_or_hides_in_the_list_or_the_preview() -> Non
     fed = feed({text: text.encode("utf-8", "replace") for text in HOSTILE}, {ALL_AT_ONCE: b"x"})
     async with cockpit(fed, "artifacts", (200, 60), run=RUN) as (app, pilot):
         pane = pane_of(app)
-        await seen(pilot, lambda: pane._list.count == len(set(HOSTILE)))
-        for number in range(pane._list.count):
+        await seen(pilot, lambda: pane.lines.count == len(set(HOSTILE)))
+        for number in range(pane.lines.count):
             assert_harmless(pane._row(number, 300).plain)
             assert WITNESS in pane._row(number, 300).plain
         await pilot.press("G", "d")

@@ -43,7 +43,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Iterator[Clock]:
     made = Clock()
-    monkeypatch.setattr(inbox, "_steady_ms", made)
+    monkeypatch.setattr(inbox, "steady_ms", made)
     yield made
 
 
@@ -204,6 +204,7 @@ async def test_what_widens_authority_takes_its_name_typed_out(clock: Clock) -> N
         assert fed.orders == []
         await type_out("weather")
         await seen(pilot, lambda: [order[3] for order in fed.orders] == ["approve"])
+        assert fed.orders[0][5] == "weather", "the daemon is told the word that was typed"
 
 
 # --- no, and other words ------------------------------------------------------------------------------
@@ -355,13 +356,13 @@ async def test_no_foreign_text_acts_or_hides_in_the_inbox(plain: bool) -> None:
     async with cockpit(fed, "inbox", (200, 60), plain=plain) as (app, pilot):
         pane = app.pane
         assert isinstance(pane, InboxPane)
-        await seen(pilot, lambda: pane._list.count == len(HOSTILE) + 2)
+        await seen(pilot, lambda: pane.lines.count == len(HOSTILE) + 2)
         for number, item in enumerate(pane._items):
             assert_harmless(pane._row(number, 300).plain)
             about = pane._about(item, 60)
             for row in range(about.count):
                 assert_harmless(about.row(row).text)
-        pane._list.place(len(HOSTILE))
+        pane.lines.place(len(HOSTILE))
         await pilot.press("enter")
         await seen(pilot, lambda: isinstance(app.screen, AnswerScreen))
         for line in text_of(app).splitlines():

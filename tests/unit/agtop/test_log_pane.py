@@ -33,7 +33,7 @@ async def test_on_its_last_line_the_log_follows_and_above_it_stays_where_it_is()
     facts = facts_of("approved")
     fed = TwinFeed(facts[:30])
     async with cockpit(fed, "log") as (app, pilot):
-        rows = pane_of(app)._rows
+        rows = pane_of(app).lines
         assert rows.cursor == 29
         fed.tell(facts[30:40])
         await seen(pilot, lambda: rows.cursor == 39)
@@ -57,16 +57,16 @@ async def test_a_filter_shows_lines_as_one_types_and_escape_shows_all_again() ->
             if "mail" in (text := f"{fact.kind} {line_of(fact).node} {line_of(fact).words}".lower())
             and "agent" not in text
         ]  # fmt: skip
-        await seen(pilot, lambda: pane_of(app)._rows.count == len(kept))
+        await seen(pilot, lambda: pane_of(app).lines.count == len(kept))
         await seen(pilot, lambda: f"{len(kept)} of" in text_of(app))
         await pilot.press("enter", "2")
         assert app.pane.id == "log"
         await pilot.press("escape")
-        await seen(pilot, lambda: pane_of(app)._rows.count == len(facts_of("approved")))
+        await seen(pilot, lambda: pane_of(app).lines.count == len(facts_of("approved")))
         await pilot.press("slash", *"zzz")
-        await seen(pilot, lambda: pane_of(app)._rows.count == 0)
+        await seen(pilot, lambda: pane_of(app).lines.count == 0)
         await pilot.press("enter", "j", "k", "enter", "full_stop", "o", "slash", "escape")
-        await seen(pilot, lambda: pane_of(app)._rows.count == len(facts_of("approved")))
+        await seen(pilot, lambda: pane_of(app).lines.count == len(facts_of("approved")))
 
 
 @pytest.mark.requirement("I7.log.1")
@@ -76,11 +76,11 @@ async def test_search_finds_the_next_line_and_the_one_before() -> None:
         await seen(pilot, lambda: "nothing is searched" in text_of(app))
         await pilot.press("s", *"begins", "enter")
         await seen(pilot, lambda: "begins" in cursor_words(app))
-        first = pane_of(app)._rows.cursor
+        first = pane_of(app).lines.cursor
         await pilot.press("N")
-        await seen(pilot, lambda: pane_of(app)._rows.cursor < first)
+        await seen(pilot, lambda: pane_of(app).lines.cursor < first)
         await pilot.press("n")
-        await seen(pilot, lambda: pane_of(app)._rows.cursor == first)
+        await seen(pilot, lambda: pane_of(app).lines.cursor == first)
         assert "begins" in cursor_words(app)
         await pilot.press("s", *"zzz", "enter")
         await seen(pilot, lambda: "no line has zzz" in text_of(app))
@@ -90,7 +90,7 @@ async def test_only_the_lines_of_one_node_or_without_the_machinery() -> None:
     async with cockpit(feed("approved"), "log") as (app, pilot):
         pane = pane_of(app)
         await pilot.press("v")
-        await seen(pilot, lambda: pane._rows.count < len(facts_of("approved")))
+        await seen(pilot, lambda: pane.lines.count < len(facts_of("approved")))
         assert "hidden" in text_of(app)
         await pilot.press("v", "s", *"writer", "enter")
         await seen(pilot, lambda: "writer" in cursor_words(app))
@@ -114,17 +114,17 @@ async def test_enter_tells_everything_a_fact_says_and_a_full_stop_brings_all_pan
         await seen(pilot, lambda: "run.started" in text_of(app))
         await pilot.press("escape", "j", "full_stop")
         await seen(pilot, lambda: app.view().index == 2)
-        assert pane_of(app)._rows.cursor == 1
+        assert pane_of(app).lines.cursor == 1
 
 
 async def test_in_a_past_moment_nothing_of_what_came_later_is_shown() -> None:
     async with cockpit(feed("approved"), "log") as (app, pilot):
         await pilot.press("less_than_sign")
         await pilot.press(*["right_square_bracket"] * 5)
-        await seen(pilot, lambda: pane_of(app)._rows.count == 5)
+        await seen(pilot, lambda: pane_of(app).lines.count == 5)
         assert "run succeeded" not in text_of(app)
         await pilot.press("k", "k", "right_square_bracket")
-        await seen(pilot, lambda: pane_of(app)._rows.cursor == 5)
+        await seen(pilot, lambda: pane_of(app).lines.cursor == 5)
 
 
 @pytest.mark.requirement("I7.log.1")
@@ -142,10 +142,10 @@ async def test_a_long_run_is_looked_through_in_pieces_that_never_hold_the_keyboa
         pane._matches.scan = lambda budget: budgets.append(budget) or scan(budget)  # type: ignore[method-assign,func-returns-value]
         await seen(pilot, lambda: pane._matches is not None and not pane._matches.left)
         assert set(budgets) <= {log.AT_ONCE}
-        await seen(pilot, lambda: pane._rows.count == 30)
+        await seen(pilot, lambda: pane.lines.count == 30)
         drawn: list[int] = []
         row = pane._row
         pane._row = lambda number, width: drawn.append(number) or row(number, width)  # type: ignore[method-assign,func-returns-value]
         await pilot.press("enter", "escape", "g", "G", "k")
-        await seen(pilot, lambda: pane._rows.count == 12_000)
-        assert len(drawn) < 40 * pane._rows.page
+        await seen(pilot, lambda: pane.lines.count == 12_000)
+        assert len(drawn) < 40 * pane.lines.page

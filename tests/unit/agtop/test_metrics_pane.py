@@ -10,8 +10,10 @@ from textual.pilot import Pilot
 
 from agtop.app import CockpitApp
 from agtop.feed.twin import TwinFeed
+from agtop.model.guard import QUIET_MS, STANDS_MS
 from agtop.panes.metrics import MetricsPane
 from agtop.ports import Link
+from agtop.screens import ask
 from agtop.screens.agent import AgentScreen
 from agtop.screens.ask import ConfirmScreen, LineScreen
 from runloop.errors import NotFoundError
@@ -26,6 +28,20 @@ AGENTS = (
     agent("held", state="quarantined", why="8 failures within 600 s", error_percent=100.0, failed=8),
     agent("torn", state="broken", why="its archive is cut", version=None),
 )
+
+
+@pytest.fixture(autouse=True)
+def hasty(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The clock of pauses between keys: a second passes whenever somebody looks, or what is put here, ms."""
+    made = [1_000]
+    now = [0]
+
+    def look() -> int:
+        now[0] += made[0]
+        return now[0]
+
+    monkeypatch.setattr(ask, "steady_ms", look)
+    return made
 
 
 class Desk:
@@ -176,6 +192,34 @@ async def test_an_order_is_given_by_a_yes_on_the_screen_that_names_the_agent_and
     assert desk.feed.orders == [(order, "spinner", "asked for in the cockpit")]
 
 
+@pytest.mark.requirement("I7.top.3")
+@pytest.mark.parametrize(("key", "order"), [("K", "kill"), ("R", "restart")])
+async def test_an_order_needs_a_key_that_was_meant_and_none_that_was_typed_ahead(
+    desk: Desk, hasty: list[int], key: str, order: str
+) -> None:
+    await desk.type("N", "g", "j", "j")
+    hasty[0] = STANDS_MS // 20
+    await desk.type(key, "y", "y", "y")
+    assert (desk.feed.orders, len(desk.app.screen_stack)) == ([], 2)
+    assert "too quickly" in desk.text()
+    hasty[0] = STANDS_MS + QUIET_MS
+    await desk.type("y")
+    await desk.until(lambda: desk.feed.orders)
+    assert [given[:2] for given in desk.feed.orders] == [(order, "spinner")]
+
+
+async def test_an_enter_typed_ahead_quarantines_nobody(desk: Desk, hasty: list[int]) -> None:
+    await desk.type("N", "G")
+    hasty[0] = STANDS_MS // 20
+    await desk.type("Q", "enter")
+    assert (desk.feed.orders, len(desk.app.screen_stack)) == ([], 2)
+    assert "too quickly" in desk.text()
+    hasty[0] = STANDS_MS + QUIET_MS
+    await desk.type("enter")
+    await desk.until(lambda: desk.feed.orders)
+    assert desk.feed.orders[0][:2] == ("quarantine", "writer")
+
+
 async def test_a_quarantine_asks_for_its_reason_and_an_empty_one_does_nothing(desk: Desk) -> None:
     await desk.type("N", "G", "Q")
     assert isinstance(desk.app.screen, LineScreen)
@@ -254,7 +298,7 @@ async def test_two_hundred_agents_scroll_and_only_what_is_seen_is_drawn() -> Non
         await desk.type("G")
         await desk.until(lambda: "agent_199" in desk.text() and "agent_000" not in desk.text())
         drawn.clear()
-        desk.pane._lines.refresh()
+        desk.pane.lines.refresh()
         await desk.until(lambda: 199 in drawn)
         assert len(drawn) <= 24 and min(drawn) > 170
 

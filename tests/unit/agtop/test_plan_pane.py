@@ -116,4 +116,22 @@ async def test_ten_thousand_nodes_scroll_and_only_those_on_the_screen_are_drawn(
         await seen(pilot, lambda: order[-1] in text_of(app))
         await pilot.press("pageup", "k", "g", "j")
         assert pane.node == order[1]
-        assert 0 < len(drawn) < 40 * pane._rows.page
+        assert 0 < len(drawn) < 40 * pane.lines.page
+
+
+@pytest.mark.requirement("I7.search.1")
+async def test_a_search_goes_to_nodes_by_what_is_told_of_them_and_hides_none() -> None:
+    async with cockpit(feed("approved"), "plan") as (app, pilot):
+        pane = app.pane
+        assert isinstance(pane, PlanPane)
+        await pilot.press("n")
+        await seen(pilot, lambda: "/ asks for what" in text_of(app))
+        rows = pane.lines.count
+        await pilot.press("slash", *"mail", "enter")
+        await seen(pilot, lambda: pane.node == "send")
+        assert app.view().selected_node == "send"
+        assert pane.lines.count == rows
+        await pilot.press("slash", *"zzz", "enter")
+        await seen(pilot, lambda: "no row has zzz" in text_of(app))
+        await pilot.press("slash", "escape")
+        assert (pane.has_focus, pane.node) == (True, "send")

@@ -57,6 +57,19 @@ def test_every_fact_of_a_tree_of_runs_comes_once_and_in_the_ledgers_order(
     assert [fact.id for fact in found] == sorted({fact.id for fact in found})
 
 
+@pytest.mark.requirement("S5")
+@pytest.mark.parametrize("name", ["approved", "mapped"])
+def test_a_page_that_was_let_go_is_had_again_as_it_was(tmp_path: Path, name: str) -> None:
+    record = Record(written(tmp_path / "events.db", facts_of(name)))
+    run = str(facts_of(name)[0].run)
+    found = all_of(record, run, 7)
+    for start in range(0, len(found) - 7, 5):
+        page = found[start : start + 7]
+        after = found[start - 1].id if start else 0
+        assert record.again(run, after, page[-1].id, 7) == page
+        assert record.again(run, after, page[-1].id, 3) == page[:3]
+
+
 def test_who_asks_for_the_end_of_a_run_first_gets_the_runs_inside_too(tmp_path: Path) -> None:
     facts = facts_of("mapped")
     record = Record(written(tmp_path / "events.db", facts))
@@ -92,15 +105,15 @@ def test_what_is_written_between_a_run_and_the_run_inside_it_is_not_passed_over(
         state(facts[: inner + 1])
         record = Record(path)
         reader = record._must()
-        rows, late = reader.rows, [facts[1], facts[inner + 1]]
+        rows, late = reader.told_rows, [facts[1], facts[inner + 1]]
         assert [fact.run == run for fact in late] == [True, False]
 
-        def while_reading(*, run: str | None = None, after: int = 0) -> Any:
+        def while_reading(run: str, *which: int) -> Any:
             if run != facts[0].run and late:
                 state([late.pop(0) for _ in tuple(late)])  # the outer run goes on, then the inner one
-            return rows(run=run, after=after)
+            return rows(run, *which)
 
-        reader.rows = while_reading  # type: ignore[method-assign]
+        reader.told_rows = while_reading  # type: ignore[method-assign]
         found = all_of(record, run, 5_000)
         found += record.facts(run, found[-1].id, 5_000)
     assert [fact.id for fact in found] == list(range(1, inner + 4))

@@ -10,7 +10,7 @@ from rich.cells import cell_len
 from textual.events import Key
 
 from agtop.model.guard import QUIET_MS, STANDS_MS, Guard
-from agtop.screens.approval import QUEUED_MS
+from agtop.screens.meant import QUEUED_MS
 from agtop.screens.typed import Typed
 from runloop.escape import columns_of, visible
 from tests.snapshots.frames import approval, cockpit, seen, text_of

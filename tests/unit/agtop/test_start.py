@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 
 from agtop.feed.route import submit_line
+from agtop.looks import THEMES, chosen
 from agtop.start import OPTIONS, Words, parse, start, usage
 from runloop import __version__
 from runloop.errors import ConflictError, RunloopError, UsageError
@@ -39,6 +43,52 @@ def test_every_option_is_in_the_help() -> None:
         assert does in usage()
         assert all(flag in usage() for flag in flags)
     assert all(len(line) <= 96 for line in usage().splitlines())
+
+
+@pytest.mark.requirement("I7.theme.1")
+@pytest.mark.parametrize(
+    ("flag", "setting", "theme"),
+    [
+        (None, None, "runloop"),
+        (None, "high-contrast", "high-contrast"),
+        ("runloop-light", "high-contrast", "runloop-light"),
+        ("nord", None, "nord"),
+        (None, "none", "runloop"),
+    ],
+)
+def test_colours_are_those_of_the_option_or_else_of_the_configuration(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, flag: str | None, setting: str | None, theme: str
+) -> None:
+    given: list[str | None] = []
+
+    class Shown:
+        return_code = 0
+
+        def __init__(self, _desk: object, **how: Any) -> None:
+            given.append(how["theme"])
+
+        def run(self, **_: object) -> None:
+            given.append(os.environ.get("NO_COLOR"))
+
+    for stream in ("stdin", "stdout", "stderr"):
+        monkeypatch.setattr(f"sys.{stream}.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("agtop.app.CockpitApp", Shown)
+    monkeypatch.setattr("gc.freeze", lambda: None)
+    monkeypatch.setattr("gc.set_threshold", lambda *_: None)
+    monkeypatch.setattr("sys.setswitchinterval", lambda _: None)
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setenv("RUNLOOP_HOME", str(tmp_path))
+    if setting is not None:
+        monkeypatch.setenv("RUNLOOP__UI__THEME", setting)
+    assert start([*(["--theme", flag] if flag else [])]) == Exit.OK
+    assert given == [theme, "1" if setting == "none" else None]
+
+
+def test_a_theme_that_is_none_is_refused_with_what_was_meant() -> None:
+    assert {chosen(theme.name) for theme in THEMES} == {theme.name for theme in THEMES}
+    with pytest.raises(UsageError) as caught:
+        chosen("high-contrats")
+    assert "did you mean 'high-contrast'?" in str(caught.value.hint)
 
 
 def test_help_and_version_need_no_terminal(capsys: pytest.CaptureFixture[str]) -> None:

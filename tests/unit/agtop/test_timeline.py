@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agtop.model.facts import Fact
+from agtop.feed.twin import TwinFeed
+from agtop.model.facts import Fact, told
 from agtop.model.reduce import fold
 from agtop.model.state import RunState
 from agtop.model.timeline import OPEN_PAGES, SPACING, Timeline
+from runloop.errors import FailedError
 from tests.long_runs import RUN, drafts
 from tests.unit.agtop.test_reduce import NAMES, facts_of
 
@@ -43,35 +46,93 @@ def test_any_moment_is_the_fold_of_the_facts_before_it(name: str) -> None:
 @pytest.mark.requirement("I7.model.1")
 @given(places=st.lists(st.integers(0, len(long_run())), min_size=1, max_size=4))
 @settings(max_examples=15, deadline=None)
-def test_moments_of_a_long_run_are_the_same_whether_its_pages_are_packed_or_not(places: list[int]) -> None:
-    packed, plain = _packed(), _plain()
-    for place in places:
-        assert packed.at(place) == plain.at(place)
-        assert list(packed.facts(max(0, place - 3), place)) == list(plain.facts(max(0, place - 3), place))
+def test_moments_of_a_long_run_are_the_same_whether_its_pages_are_kept_or_not(places: list[int]) -> None:
+    for made in (_let_go(), _thinned()):
+        for place in places:
+            assert made.at(place) == _plain().at(place)
+            near = max(0, place - 3), place
+            assert list(made.facts(*near)) == list(_plain().facts(*near))
+            assert [made.node_step(place, by) for by in (1, -1)] == [
+                _plain().node_step(place, by) for by in (1, -1)
+            ]
+
+
+def _made(*, checkpoints: int = 4_096) -> Timeline:
+    desk = TwinFeed(long_run())
+    line = Timeline(
+        RUN,
+        again=lambda after, upto, limit: desk.again(RUN, after, upto, limit),
+        warm=SPACING,
+        checkpoints=checkpoints,
+    )
+    for start in range(0, len(long_run()), 300):
+        line.extend(long_run()[start : start + 300])
+    return line
 
 
 @cache
-def _packed() -> Timeline:
-    line = Timeline(RUN, warm=SPACING)
-    for start in range(0, len(long_run()), 300):
-        line.extend(long_run()[start : start + 300])
-    assert sum(isinstance(page, bytes) for page in line._pages) > OPEN_PAGES
-    return line
+def _let_go() -> Timeline:
+    return _made()
+
+
+@cache
+def _thinned() -> Timeline:
+    return _made(checkpoints=4)
 
 
 @cache
 def _plain() -> Timeline:
     line = Timeline(RUN)
     line.extend(long_run())
-    assert not any(isinstance(page, bytes) for page in line._pages)
+    assert line.held == len(long_run())
     return line
 
 
-def test_no_more_pages_are_kept_unpacked_than_are_looked_at() -> None:
-    line = _packed()
+@pytest.mark.requirement("S5")
+def test_what_is_kept_does_not_grow_with_the_run() -> None:
+    """Facts: the newest page or two, and those that are looked at. States: as many as were agreed upon."""
+    held = []
+    line = _made(checkpoints=4)
     for place in range(0, len(line), SPACING):
         line.fact(place)
-    assert len(line._opened) <= OPEN_PAGES
+        line.at(place)
+        held.append((line.held, len(line._checkpoints)))
+    assert max(facts for facts, _ in held) <= (OPEN_PAGES + 2) * SPACING < len(long_run())
+    assert max(states for _, states in held) <= 4 < len(long_run()) // SPACING
+    assert Timeline(RUN, again=_nobody).held == 0
+
+
+@pytest.mark.requirement("S5")
+def test_a_moment_costs_one_look_at_what_was_let_go_however_long_the_run_is() -> None:
+    asked: list[int] = []
+    line = Timeline(RUN, again=lambda *page: _counted(asked, *page), warm=SPACING)
+    line.extend(long_run())
+    for place in (SPACING * 7 + 3, SPACING * 2 + 9, 11):
+        before = len(asked)
+        line.at(place)
+        line.place_of(line.fact(place).id)
+        line.node_step(place, 1)
+        assert len(asked) == before + 1
+
+
+def _counted(asked: list[int], after: int, upto: int, limit: int) -> Sequence[Fact]:
+    asked.append(after)
+    return [fact for fact in long_run() if after < fact.id <= upto][:limit]
+
+
+def _nobody(after: int, upto: int, limit: int) -> Sequence[Fact]:
+    raise FailedError("the disk is gone")
+
+
+def test_what_cannot_be_had_again_is_told_as_that_and_counted() -> None:
+    line = Timeline(RUN, again=_nobody, warm=SPACING)
+    line.extend(long_run())
+    assert told(line.fact(5)) == {"unreadable": "the disk is gone"}
+    assert line.at(7).unknown == 7
+    another = Timeline(RUN, again=lambda after, upto, limit: long_run()[:3], warm=SPACING)
+    another.extend(long_run())
+    assert told(another.fact(5)) == {"unreadable": "it is no longer on record"}
+    assert line.newest.unknown == 0
 
 
 def test_facts_that_are_there_already_are_passed_over() -> None:
@@ -82,7 +143,7 @@ def test_facts_that_are_there_already_are_passed_over() -> None:
 
 
 def test_a_fact_is_found_by_its_ledger_id() -> None:
-    line = _packed()
+    line = _let_go()
     assert line.place_of(long_run()[700].id) == 700
     assert line.place_of(long_run()[700].id + 1) is None
     assert line.place_of(0) is None

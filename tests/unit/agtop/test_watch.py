@@ -6,6 +6,9 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
 
 from agtop.feed.twin import TwinFeed
 from agtop.model.facts import Fact
@@ -13,6 +16,7 @@ from agtop.ports import Change
 from agtop.watch import PAGE, Watch
 from runloop.errors import FailedError, RunloopError
 from tests.long_runs import RUN, drafts
+from tests.snapshots.frames import approval
 from tests.unit.agtop.test_reduce import facts_of
 
 
@@ -33,6 +37,21 @@ class Slow(TwinFeed):
         self.asked.append(after)
         await self.gate.wait()
         return await super().facts(run, after, limit)
+
+
+class Unhurried(Slow):
+    """One that may take its time over the last of the lists."""
+
+    def __init__(self, facts: Sequence[Fact]) -> None:
+        super().__init__(facts)
+        self.read = asyncio.Event()
+        self.read.set()
+        self.reading = False
+
+    async def questions(self) -> Sequence[dict[str, Any]]:
+        self.reading = not self.read.is_set()
+        await self.read.wait()
+        return await super().questions()
 
 
 @asynccontextmanager
@@ -100,6 +119,22 @@ async def test_a_long_past_is_taken_in_page_by_page_and_another_run_can_be_picke
         )
         await watch.open(RUN)
         await until(lambda: watch.total == PAGE * 2 + 5)
+
+
+@pytest.mark.requirement("I7.start.1")
+async def test_what_begins_to_wait_while_the_lists_are_read_is_listed_without_more_news() -> None:
+    desk = Unhurried(facts_of("approved"))
+    async with watching(desk) as watch:
+        await until(lambda: watch.runs)
+        desk.read.clear()
+        desk.told.put_nowait(Change(approvals=True))
+        await until(lambda: desk.reading)  # what waits was read; what is asked is still being read
+        desk.shown_approvals = {"ap_1": approval("ap_1")}
+        desk.told.put_nowait(Change(approvals=True))
+        await until(desk.told.empty)
+        await asyncio.sleep(0)
+        desk.read.set()
+        await until(lambda: [one["approval"] for one in watch.approvals] == ["ap_1"])
 
 
 async def test_what_cannot_be_read_is_said_and_read_when_there_is_news_again() -> None:
