@@ -25,7 +25,7 @@ from runloop.events import (
 
 __all__ = ["HOST_SIDE", "demand_of", "foreseen", "is_cut", "is_host_side"]
 
-HOST_SIDE = frozenset({"guest.breach", "guest.crashed", "guest.deadline", "guest.killed"})
+HOST_SIDE = frozenset({"guest.breach", "guest.crashed", "guest.deadline", "guest.killed", "guest.oom"})
 """Ends of an attempt that the wall clock, the machine or the operator decided, not the guest: its calls can
 be compared, its end cannot."""
 

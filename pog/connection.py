@@ -12,6 +12,7 @@ import os
 import sqlite3
 from collections.abc import Callable
 from pathlib import Path
+from shlex import quote
 from typing import TypeVar
 
 from pog.errors import LedgerCorruptError, LedgerVersionError, ViewsError
@@ -23,6 +24,7 @@ __all__ = [
     "VECTORS",
     "VIEWS",
     "FileKind",
+    "NewerError",
     "OutdatedError",
     "check_identity",
     "connect_derived",
@@ -30,6 +32,7 @@ __all__ = [
     "connect_writer",
     "discard",
     "make_tables",
+    "newer",
     "opened",
 ]
 
@@ -38,6 +41,10 @@ T = TypeVar("T")
 
 class OutdatedError(LedgerVersionError):
     """A file of an earlier build. Nothing is lost: views are folded anew, a ledger is migrated."""
+
+
+class NewerError(LedgerVersionError):
+    """A file of a later build. It was not touched."""
 
 
 class FileKind:
@@ -156,15 +163,27 @@ def check_identity(connection: sqlite3.Connection, path: Path, kind: FileKind) -
             hint="point RUNLOOP_HOME elsewhere, or move the file away",
         )
     if version > kind.version:
-        raise LedgerVersionError(
-            f"{path} is of version {version}, this build knows {kind.version}", hint="upgrade runloop"
-        )
+        raise newer(path, version, kind)
     if version < kind.version:
         anew = "'rlp daemon start' makes it anew from the ledger"
         raise OutdatedError(
             f"{path} is of version {version}, this build writes {kind.version}",
             hint="rlp kb migrate" if kind.application_id == LEDGER.application_id else anew,
         )
+
+
+def newer(path: Path, version: int, kind: FileKind) -> NewerError:
+    """What is said of a file that a later build wrote: it is left alone, and there may be a way back."""
+    kept = sorted(path.parent.glob(f"{path.name}.version-{kind.version}.*"), key=_number)
+    way = "upgrade runloop"
+    if kept:
+        way += f", or go back to before that: 'rlp kb restore {quote(str(kept[-1]))} --accept-loss'"
+    return NewerError(f"{path} is of version {version}, this build knows {kind.version}", hint=way)
+
+
+def _number(folder: Path) -> tuple[int, str]:
+    number = folder.name.rpartition(".")[2]
+    return (int(number) if number.isdecimal() else 0, folder.name)
 
 
 def _connect(uri: str) -> sqlite3.Connection:

@@ -26,6 +26,7 @@ from pog.errors import LedgerCorruptError, LedgerUncertainError, LedgerWriteErro
 from pog.insert import insert, is_one
 from pog.lock import take
 from pog.prepare import Prepared, prepare
+from pog.rekey import rekeyed
 from pog.wal import lost_commits
 from runloop.clock import Clock, SystemClock
 from runloop.digest import blob_hash, hasher
@@ -263,6 +264,33 @@ class Ledger:
             if self._key is not None and self._head.id > self._signed_up_to:
                 self._write([], [], [], self._head, self._clock.now_ms())
             return self._head.id
+
+    def rekey(self, key: Ed25519PrivateKey, *, principal: str, before: bytes | None = None) -> int:
+        """Sign with ``key`` from here on; the event that says so. The fact and a head of the new key are one
+        transaction. ``before``: the public half of the key whose heads it vouches for, where that is not the
+        one the ledger was opened with. Raises :class:`LedgerWriteError`: then nothing has changed."""
+        with self._mutex:
+            self._ensure_usable()
+            fact = rekeyed(
+                before or self._public,
+                key,
+                last=self._head.id,
+                last_hash=self._head.hash,
+                principal=principal,
+                handing=self._key if before is None else None,
+            )
+            prepared = self.prepare([Draft(payload=fact, actor=principal, scope="system")])
+            now_ms = self._clock.now_ms()
+            events = self._chain(prepared, now_ms)
+            head, own = Head(events[-1].id, events[-1].hash), (self._key, self._public)
+            self._key, self._public = key, key.public_key().public_bytes_raw()
+            try:
+                self._write(prepared, events, [], head, now_ms)
+            except BaseException:
+                self._key, self._public = own
+                raise
+            self._head = head
+            return head.id
 
     def keep_anchor(self) -> None:
         """Write the anchor of the newest signed head, if that is still to be done."""

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from pog import sql
 from pog.chain import GENESIS, Row, decode_row
-from pog.connection import VIEWS, OutdatedError, connect_derived, discard
+from pog.connection import VIEWS, NewerError, OutdatedError, connect_derived, discard
 from pog.errors import LedgerCorruptError, ViewsError
 from pog.folds import TABLES, Folds
 from pog.reader import Reader
@@ -62,8 +62,9 @@ class Materializer:
     def open(cls, views_path: str | os.PathLike[str], ledger_path: str | os.PathLike[str]) -> Materializer:
         """Open the views of a ledger, creating them if there are none.
 
-        Views are disposable: those of another ledger are rebuilt, a file that is no database is set aside. A
-        newer version is refused with :class:`LedgerVersionError`.
+        Views are disposable: those of another ledger, or of a build before or after this one, are made anew;
+        a file that is no database is set aside. Another program's file is refused with
+        :class:`LedgerVersionError`.
         """
         path = Path(views_path)
         reader = Reader(ledger_path)
@@ -268,8 +269,8 @@ def _quarantine(connection: sqlite3.Connection, event: int, kind: str, error: Ex
 def _connect(path: Path) -> sqlite3.Connection:
     try:
         return _open(path)
-    except OutdatedError:
-        discard(path)  # of an earlier build: what it lacks is in the ledger, and so is the rest
+    except (OutdatedError, NewerError):
+        discard(path)  # of another build, which may have come back to this one: the ledger has all of it
         return _open(path)
     except sqlite3.DatabaseError as error:
         if not str(getattr(error, "sqlite_errorname", "")).startswith(("SQLITE_NOTADB", "SQLITE_CORRUPT")):

@@ -25,10 +25,14 @@ from runloop.events import Event
 from runloop.ids import RunId
 from runloop.spelling import did_you_mean
 
-__all__ = ["Reader", "SignedHead"]
+__all__ = ["Reader", "SignedHead", "ToldRow"]
 
 _PAGE = 256
 _HEX = frozenset("0123456789abcdef")
+
+
+ToldRow = tuple[int, int, str, str, int, str | None, str, str]
+"""``id, ts_ms, actor, kind, version, run, payload, provenance``: a row without its link in the chain."""
 
 
 class SignedHead(NamedTuple):
@@ -81,6 +85,11 @@ class Reader:
             if len(page) < _PAGE:
                 return
             after = page[-1][0]
+
+    def told_rows(self, run: str, after: int, upto: int, limit: int) -> list[ToldRow]:
+        """A run's rows above ``after`` up to ``upto``, the first ``limit`` of them, unread and without what
+        binds them: for whoever shows very many."""
+        return self._all(self._sql["told_rows"], (run, after, upto, limit))
 
     def raw_rows(self, run: str) -> Iterator[RawRow]:
         """A run's rows in order with their texts as bytes: for whoever compares them, damaged or not."""

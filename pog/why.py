@@ -50,6 +50,7 @@ _ROOTS = frozenset(
         "document.imported",
         "policy.changed",
         "grant.given",
+        "model.reserved",
         "grant.revoked",
         "daemon.started",
         "daemon.stopped",
@@ -74,6 +75,7 @@ _ROOTS = frozenset(
         "calendar.upserted",
         "source.retracted",
         "source.restored",
+        "ledger.rekeyed",
         "ledger.restored",
     }
 )

@@ -69,6 +69,9 @@ WORDS: dict[str, Callable[[Any], str]] = {
         + (f", from the {p.source}" if p.source != "asked" else "")
         + (f"; {p.route}" if p.route else "")
     ),
+    "model.reserved": lambda p: (
+        f"{p.reserved_micro_usd} micro-dollars were set aside to ask {p.provider} {p.model}"
+    ),
     "action.requested": lambda p: f"{p.op} waits for a person: {p.action.get('summary', p.effect)}",
     "action.decided": lambda p: f"{p.principal} {p.decision} it",
     "action.claimed": lambda p: "the approval was used",
@@ -98,6 +101,7 @@ WORDS: dict[str, Callable[[Any], str]] = {
     ),
     "promise.resolved": lambda p: f"{p.principal} said what was promised",
     "promise.timed_out": lambda p: f"nobody said it in time ({p.reason.replace('_', ' ')})",
+    "ledger.rekeyed": lambda p: f"{p.principal} gave the ledger another signing key",
     "ledger.restored": lambda p: f"{p.principal} put a {p.source} of {p.head_id} events in its place",
     "source.retracted": lambda p: f"{p.principal} took back event {p.source}: {p.reason}",
     "source.restored": lambda p: f"{p.principal} let event {p.retraction}'s facts count again: {p.reason}",

@@ -70,6 +70,8 @@ def _perform(asked: Call | Prompt, console: Console) -> Exit:
         home=asked.globals["home"],
         stdin=sys.stdin,
         may_ask=not asked.globals["no_input"],
+        # Who wishes something in a folder that was cloned means nothing that somebody put there.
+        here=not isinstance(asked, Prompt) and asked.command.target not in ("why:why", "why:route"),
     ) as session:
         if isinstance(asked, Prompt):
             from rlp.commands.prompt import prompt

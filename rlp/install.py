@@ -93,7 +93,7 @@ def follow(session: Session, asked: dict[str, Any], words: str) -> Exit:
         session.console.note(line)
     if not confirm(session, found, content):
         return _park(session, asked, words)
-    held.decide(session.client(), found, "approve")
+    held.decide(session.client(), found, "approve", confirm=held.confirming_word(found))
     return outcome(session, approval_id)
 
 

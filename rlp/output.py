@@ -27,12 +27,26 @@ class Style(NamedTuple):
     """Whether stderr and stdout may carry SGR colour sequences (ours, never foreign ones)."""
     dumb: bool = False
     """Whether the terminal said that it can do nothing but lines."""
+    theme: str = "runloop"
+    """``ui.theme``: which colours."""
 
 
 _NOTHING = "-"
 _PROSE = 9
 """Columns that prose gets, at least."""
 _COLORS = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "cyan": "36"}
+_THEMES: Mapping[str, Mapping[str, str]] = {
+    "runloop-light": {**_COLORS, "yellow": "35", "cyan": "34"},  # what is pale on white
+    "high-contrast": {
+        "bold": "1",
+        "dim": "22",
+        "red": "1;91",
+        "green": "1;92",
+        "yellow": "1;93",
+        "cyan": "1;96",
+    },
+}
+"""Where a theme has other colours of the terminal's own; ``none`` has none."""
 
 
 class Below(Protocol):
@@ -206,9 +220,9 @@ class Console:
 
     def paint(self, text: str, color: str | None) -> str:
         """Add colour to text that is already safe."""
-        if color is None or not self.style.color or not text:
+        if color is None or not self.style.color or not text or self.style.theme == "none":
             return text
-        return f"\x1b[{_COLORS[color]}m{text}\x1b[0m"
+        return f"\x1b[{_THEMES.get(self.style.theme, _COLORS)[color]}m{text}\x1b[0m"
 
 
 class _Held(StringIO):

@@ -25,6 +25,8 @@ PAGE = 1_000
 
 ABSENT = "client.unreachable"
 """Code of the error that says nobody listens on the socket."""
+LATE = "client.timeout"
+"""Code of the error that says somebody listens, and did not say hello."""
 
 
 class Session:
@@ -91,6 +93,7 @@ class Session:
         """The configuration; raises :class:`runloop.config.ConfigError` with every finding."""
         if self._config is None:
             self._config = self.configured({})
+            self.console.style = self.console.style._replace(theme=self._config.ui.theme)
         return self._config
 
     def configured(self, flags: Mapping[str, Any]) -> Config:
@@ -152,9 +155,7 @@ class Session:
             self.paths,
             {**self.environ, **added},
             self._connect,
-            on_slow=lambda: self.console.say(
-                "rlp: the daemon is starting; the first start compiles for a while"
-            ),
+            on_slow=self._wait_a_while,
         )
         return self._client
 
@@ -179,12 +180,26 @@ class Session:
             self._client = None
 
     def _connect(self) -> BlockingClient:
-        from runloop.client import BlockingClient
-
         proof = read_credential(self.paths)
-        client = BlockingClient.connect(self.paths.socket, proof, self._connect_s)
+        client = self._reached(proof)
         if proof is None and (proof := read_credential(self.paths)) is not None:
             # A daemon on its first start wrote the credential after we looked and before it listened.
             client.close()
-            client = BlockingClient.connect(self.paths.socket, proof, self._connect_s)
+            client = self._reached(proof)
         return client
+
+    def _reached(self, proof: bytes | None) -> BlockingClient:
+        from runloop.client import BlockingClient
+
+        try:
+            return BlockingClient.connect(self.paths.socket, proof, self._connect_s)
+        except UnreachableError as error:
+            from runloop.spawn import START_S, on_its_way
+
+            if error.named_code != LATE or not on_its_way(self.paths.socket):
+                raise
+            self._wait_a_while()
+            return BlockingClient.connect(self.paths.socket, proof, max(START_S, self._connect_s))
+
+    def _wait_a_while(self) -> None:
+        self.console.say("rlp: the daemon is starting; the first start compiles for a while")

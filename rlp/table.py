@@ -309,8 +309,11 @@ COMMANDS: tuple[Command, ...] = (
             Option("yes", ("-y", "--yes"), "do not ask again on a terminal, except to widen what is trusted"),
             Option("wait", ("-w", "--wait"), "stay until it has happened or failed; Ctrl-C takes it back"),
             Option("always", ("--always",), "and the same tool on the same resource from now on, unasked"),
+            Option("confirm", ("--confirm",), "its action_digest, in place of a word typed at a terminal",
+                   "text", None, "DIGEST"),
         ),
-        "Without a terminal the command itself is the person's word. What is allowed for good is bound to "
+        "Without a terminal the command itself is the person's word, but for what widens what is trusted: "
+        "that takes --confirm with the digest of what was read. What is allowed for good is bound to "
         "the agent's bundle, the tool's definition and the resource; 'rlp grant list' shows it.",
     ),
     Command("deny", "approvals:deny", "refuse one held action", (_APPROVAL,), (_NOTE,)),
@@ -495,6 +498,12 @@ COMMANDS: tuple[Command, ...] = (
     Command(
         "kb vacuum", "ledger:vacuum", "give the unused space of ledger and views back",
         (), (), "Needs the daemon stopped, and free space for a copy.",
+    ),
+    Command(
+        "keys rotate", "keys:rotate", "sign the ledger with another key; the old one is gone",
+        (), (),
+        "Needs the daemon stopped. What the old key has signed stays proven, what it signs later is not. "
+        "Back the keys folder up anew afterwards.",
     ),
     Command(
         "cap list", "cap:list_", "what agents may do, and where each limit comes from",
@@ -864,6 +873,7 @@ COMMANDS: tuple[Command, ...] = (
 
 GROUPS: dict[str, str] = {
     "kb": "the knowledge base",
+    "keys": "the key that signs the ledger",
     "schedule": "what runs by itself",
     "opening": "the text of openings",
     "agent": "agents: what is installed, and who may run",

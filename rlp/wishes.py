@@ -1,18 +1,15 @@
 """What a wish in plain words is turned into, whoever hands it in: the prompt, an editor, a golden task.
 
-Knows: the assistant's opening, where openings are looked for on behalf of somebody who is elsewhere, what is
-said to a line that is no wish. Does not know: how a run is submitted or followed.
+Knows: the assistant's opening, what is said to a line that is no wish. Does not know: how a run is submitted
+or followed.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from openings.router import Route
-from rlp.session import Session
 from runloop.errors import RefusedError, UsageError
 
-__all__ = ["ASSISTANT", "refuse", "shelf_of", "words_of"]
+__all__ = ["ASSISTANT", "refuse", "words_of"]
 
 ASSISTANT = "assistant"
 """The opening that does what no other fits."""
@@ -21,12 +18,6 @@ ASSISTANT = "assistant"
 def words_of(text: str) -> str:
     """The wish itself, without the mark that says it is one."""
     return text.strip().removeprefix("?").strip()
-
-
-def shelf_of(session: Session) -> tuple[Path, ...]:
-    """Where openings are looked for. Not in the folder the program was started in: an editor starts us in
-    whatever somebody opened, and what lies there was perhaps written by somebody else."""
-    return session.home.settled_openings_dirs
 
 
 def refuse(found: Route, *, where: str) -> None:

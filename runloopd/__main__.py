@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections.abc import Callable, Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     os.umask(0o077)
     try:
+        if arguments.check:
+            return check()
         paths = Paths.resolve(os.environ, home=arguments.home)
         config = load(home=paths.home, environ=os.environ)
         notifier, listener = Notifier(os.environ), take_listener(os.environ)
@@ -55,6 +58,11 @@ def _parser() -> argparse.ArgumentParser:
         prog="runloopd", description="The Runloop daemon: serves one home over one Unix socket."
     )
     parser.add_argument("--home", type=Path, help="home directory (default: $RUNLOOP_HOME or ~/.runloop)")
+    parser.add_argument(
+        "--check",
+        action="store_true",
+        help="come up in an empty home of its own and go down again; the exit code says whether it went well",
+    )
     parser.add_argument("--version", action="version", version=f"runloopd {__version__}")
     return parser
 
@@ -78,6 +86,22 @@ def _loop_factory(wish: str | None) -> Callable[[], asyncio.AbstractEventLoop] |
     return factory
 
 
+def check() -> int:
+    """Does this build come up here at all? What an upgrade asks before it ends the daemon that works.
+
+    The same road as every start, with the system's settings, in a home that is gone afterwards; of the home
+    it is asked about, it touches nothing.
+    """
+    _configure_logging("warning", known := Known())
+    with tempfile.TemporaryDirectory(prefix="runloop-check-") as folder:
+        home = Path(folder)
+        paths = Paths.resolve({}, home=home, socket_path=str(home / "rmp.sock"))
+        config = load(home=home, environ={})
+        with asyncio.Runner(loop_factory=_loop_factory(os.environ.get("RUNLOOP_LOOP"))) as runner:
+            runner.run(_serve(config, paths, {}, known, Notifier({}), None, at_once=True))
+    return int(Exit.OK)
+
+
 async def _serve(
     config: Config,
     paths: Paths,
@@ -85,6 +109,8 @@ async def _serve(
     known: Known,
     notifier: Notifier,
     listener: socket.socket | None,
+    *,
+    at_once: bool = False,
 ) -> None:
     from runloopd.daemon import Daemon
 
@@ -92,8 +118,12 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    if at_once:
+        stop.set()
     try:
-        async with Daemon(config, paths, stop, environ=environ, known=known, listener=listener):
+        async with Daemon(
+            config, paths, stop, environ=environ, known=known, listener=listener, longer=notifier.longer
+        ):
             notifier.ready()
             await stop.wait()
             notifier.stopping()

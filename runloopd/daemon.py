@@ -11,7 +11,7 @@ import os
 import random
 import socket
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from contextlib import AsyncExitStack, closing
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, closing, nullcontext
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +19,10 @@ import structlog
 
 import runloop
 from openings import engine as openings_engine
+from pog.connection import OutdatedError
 from pog.ledger import Ledger
+from pog.maintain.migrate import migrate
+from pog.maintain.rotate import settle
 from pog.materializer import Materializer
 from pog.query import Knowledge
 from pog.reader import Reader
@@ -31,6 +34,7 @@ from runloop.bundle.runner import RUNNERS, read_pin, unpack
 from runloop.bundle.signature import PublicKey
 from runloop.clock import SystemClock
 from runloop.config import Config, Paths, shipped
+from runloop.credential import read_key as read_private_key
 from runloop.errors import NotFoundError, RunloopError
 from runloop.events import (
     AgentTransition,
@@ -70,7 +74,7 @@ from runloopd.broker.secret_book import SECRET_KINDS, SecretBook
 from runloopd.broker.secret_ops import Lending
 from runloopd.broker.secrets import Known, SecretStore
 from runloopd.broker.statements import Statements
-from runloopd.broker.survey import Survey
+from runloopd.broker.survey import Survey, book_lost
 from runloopd.broker.talk import Talk
 from runloopd.broker.toolbox import ToolSource
 from runloopd.broker.tools.changes import Changes
@@ -86,6 +90,7 @@ from runloopd.bus.parts import SessionService
 from runloopd.bus.principal import DAEMON
 from runloopd.bus.refusals import RefusalLog
 from runloopd.bus.socket import SocketServer
+from runloopd.cgroups import Bounds, Groups, divided
 from runloopd.gateway.agents import AgentMethods
 from runloopd.gateway.bus import BusMethods
 from runloopd.gateway.control import Control
@@ -166,9 +171,11 @@ class Daemon:
         environ: Mapping[str, str] | None = None,
         known: Known | None = None,
         listener: socket.socket | None = None,
+        longer: Callable[[], AbstractAsyncContextManager[None]] = nullcontext,
     ) -> None:
         """``environ``: what the process was started with, keys included; None: what it has now. ``known``:
-        the secrets the log is kept free of. ``listener``: the socket, where the service manager made it."""
+        the secrets the log is kept free of. ``listener``: the socket, where the service manager made it.
+        ``longer``: entered while the start takes long, and has a reason to."""
         self._config = config
         self._secrets = SecretStore(
             environ=os.environ if environ is None else environ,
@@ -177,6 +184,7 @@ class Daemon:
         )
         self._paths = paths
         self._listener = listener
+        self._longer = longer
         self._stop = stop
         self._stack = AsyncExitStack()
         self._clock = SystemClock()
@@ -206,11 +214,11 @@ class Daemon:
         """Every service, one after the other; then what was under way, and the door."""
         config, paths, clock = self._config, self._paths, self._clock
         paths.home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        keyring = Keyring.open(paths.keys_dir)
+        keyring = _keyring(paths)
         bus = self._bus = Bus(clock)
 
         # Facts.
-        ledger = self._ledger(keyring)
+        ledger = await self._ledger(keyring)
         views = Materializer.open(paths.views_db, paths.events_db)
         journal = self._journal = self._own(Journal(ledger, views, clock))
         reader = self._stack.enter_context(closing(Reader(paths.events_db)))
@@ -261,6 +269,7 @@ class Daemon:
             mac_key=keyring.cache_key,
             on_transition=self._moved,
             ours=set(runner_digests.values()),
+            groups=self._groups,
         )
         await runtime.start()
         self._later(runtime.close)
@@ -309,7 +318,11 @@ class Daemon:
         trial = Trial(
             examine=registry.examine,
             sandbox=lambda cache: Runtime(
-                cache_dir=cache or paths.cache_dir, mac_key=keyring.cache_key, max_workers=1, max_spares=0
+                cache_dir=cache or paths.cache_dir,
+                mac_key=keyring.cache_key,
+                max_workers=1,
+                max_spares=0,
+                groups=self._groups,
             ),
             runners=runners,
             prepare=runtime.prepare,
@@ -403,7 +416,7 @@ class Daemon:
         # What was under way goes on; then whoever wants may come in.
         recall(reader, unfinished, gate, approvals)
         await tidied(installer, desk)
-        await self._begin(unfinished, len(unfinished_runs))
+        await self._begin(reader, unfinished, len(unfinished_runs))
         # Compiling the runner takes seconds, once per build and machine: nobody waits for it who need not.
         self._background(
             approvals.expire_loop(),
@@ -417,7 +430,27 @@ class Daemon:
         await self._open_door(bus, keyring)
         log.info("daemon_started", home=str(paths.home), socket=str(paths.socket), pid=os.getpid())
 
-    def _ledger(self, keyring: Keyring) -> Ledger:
+    async def _ledger(self, keyring: Keyring) -> Ledger:
+        """This build's ledger; an earlier build's becomes one, and stays beside it as it was (ADR 38)."""
+        try:
+            return self._opened(keyring)
+        except OutdatedError:
+            await self._migrate(keyring)
+            return self._opened(keyring)
+
+    async def _migrate(self, keyring: Keyring) -> None:
+        log.info("ledger_migrating", file=str(self._paths.events_db))
+        async with self._longer():
+            done = await asyncio.to_thread(
+                migrate,
+                self._paths.events_db,
+                key=keyring.ledger_key,
+                clock=self._clock,
+                anchor=self._paths.ledger_anchor,
+            )
+        log.warning("ledger_migrated", before=done.before, after=done.after, kept=str(done.kept))
+
+    def _opened(self, keyring: Keyring) -> Ledger:
         """The ledger's lock is what refuses a second daemon of this home."""
         paths = self._paths
         ledger = Ledger.open(
@@ -446,6 +479,8 @@ class Daemon:
     ) -> Gate:
         """The gate, with the providers nothing else may reach."""
         config, paths = self._config, self._paths
+        # Under the ledger's lock: whatever still lives in the groups is a dead daemon's.
+        self._groups = self._own(_groups(config))
         secrets = self._secrets
         self._guests = ToolAgents(self._clock, quotas)
         standing = self._standing = Standing(journal)
@@ -464,7 +499,7 @@ class Daemon:
         )
         self._survey = Survey(models, self._clock, journal)
         programs = self._programs = self._own(
-            chosen_sandbox(config.security, (*own_places(paths), paths.run_dir), paths.run_dir)
+            chosen_sandbox(config.security, (*own_places(paths), paths.run_dir), paths.run_dir, self._groups)
         )
         mail = MailBroker.configured(
             config.mail, outbox=paths.outbox, user=getpass.getuser(), secrets=secrets
@@ -524,7 +559,11 @@ class Daemon:
                 sources=self._sources,
                 programs=programs,
                 private_ok=(self._config.security.private_ok or "").split(),
-                wires=Tripwires(trip=self._quarantine.trip, held=self._quarantine.why),
+                wires=Tripwires(
+                    trip=self._quarantine.trip,
+                    held=self._quarantine.why,
+                    leaked=self._quarantine.leaked,
+                ),
             )
         )
 
@@ -622,6 +661,7 @@ class Daemon:
                     journal=journal,
                     bus=self._bus,
                     runs=self._runs.active,
+                    groups=self._groups,
                 ),
                 tally=tally,
                 now_ms=self._clock.now_ms,
@@ -664,7 +704,8 @@ class Daemon:
         # Closed first: while it drains, people can still look and take back.
         self._stack.push_async_callback(self._close_runs)
 
-    async def _begin(self, unfinished: list[Event], runs: int) -> None:
+    async def _begin(self, reader: Reader, unfinished: list[Event], runs: int) -> None:
+        await book_lost(reader, self._journal)
         await self._triggers.restore(unfinished)
         await self._state(DaemonStarted(build=BUILD, pid=os.getpid(), recovered_runs=runs))
 
@@ -741,6 +782,7 @@ class Daemon:
             "workers": self._runtime.workers,
             "layers": self._runtime.layers(),
             "programs": self._programs.told(),
+            "groups": self._groups.told(),
             "loop": type(asyncio.get_running_loop()).__module__.partition(".")[0],
             "bus_step": self._bus.step,
             "engine": self._runtime.engine,
@@ -756,6 +798,26 @@ class Daemon:
     def _asked_to_stop(self, drain: bool) -> None:
         self._drain_ms = DRAIN_MS if drain else 0
         self._stop.set()
+
+
+def _keyring(paths: Paths) -> Keyring:
+    """The keys, once an exchange of the ledger's that something stopped is at its end (ADR 37)."""
+    settle(
+        paths.events_db,
+        key_file=paths.keys_dir / "ledger.key",
+        anchor=paths.ledger_anchor,
+        read=read_private_key,
+    )
+    return Keyring.open(paths.keys_dir)
+
+
+def _groups(config: Config) -> Groups:
+    """The control groups of this daemon; none where none was handed over to it."""
+    wanted = config.runtime
+    return divided(
+        run=Bounds(memory=wanted.run_memory_bytes, tasks=wanted.run_processes, weight=wanted.run_cpu_weight),
+        required=config.security.control_groups == "required",
+    )
 
 
 def engine_versions(runtime: Runtime) -> dict[str, Any]:
@@ -830,9 +892,11 @@ def in_order(events: Iterable[Event]) -> list[Event]:
 
 
 def own_places(paths: Paths) -> tuple[Path, ...]:
-    """What no grant of files reaches: this home, the socket, the system's settings, the program itself."""
+    """What no grant of files reaches: this home, the socket, the system's settings, the program itself, and
+    what systemd handed over in confidence."""
     program = (Path(__file__).parent, Path(runloop.__file__).parent, shipped("agents"))
-    return (paths.home, paths.socket, SYSTEM_FILE.parent, *program)
+    handed = os.environ.get("CREDENTIALS_DIRECTORY")
+    return (paths.home, paths.socket, SYSTEM_FILE.parent, *program, *([Path(handed)] if handed else []))
 
 
 def index_place(config: Config) -> Path | None:

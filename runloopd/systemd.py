@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import MutableMapping
-from contextlib import suppress
+from collections.abc import AsyncIterator, MutableMapping
+from contextlib import asynccontextmanager, suppress
 
 from runloop.errors import UsageError
 
@@ -18,6 +18,8 @@ __all__ = ["Notifier", "take_listener"]
 
 _FIRST = 3
 """The first descriptor that is handed over (sd_listen_fds(3))."""
+_LONGER_S = 30.0
+"""More time that is asked for at once; asked for again when a third of it is over."""
 
 
 def take_listener(environ: MutableMapping[str, str]) -> socket.socket | None:
@@ -69,6 +71,23 @@ class Notifier:
         self.tell("READY=1")
         if self.alive_every_s:
             self._living = asyncio.get_running_loop().create_task(self._live(), name="watchdog")
+
+    @asynccontextmanager
+    async def longer(self) -> AsyncIterator[None]:
+        """What is done in the block takes longer than the unit gives a start, and is not to be killed for it:
+        a large ledger that is migrated would never come through. A loop that hangs asks for nothing."""
+
+        async def ask() -> None:
+            while True:
+                self.tell(f"EXTEND_TIMEOUT_USEC={_LONGER_S * 1e6:.0f}")
+                await asyncio.sleep(_LONGER_S / 3)
+
+        asking = asyncio.get_running_loop().create_task(ask(), name="longer")
+        try:
+            yield
+        finally:
+            asking.cancel()
+            await asyncio.gather(asking, return_exceptions=True)
 
     def stopping(self) -> None:
         """The daemon ends what it does; it goes on giving signs of life."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pty
@@ -22,6 +23,8 @@ from runloop.events import Event
 ROOT = Path(__file__).parents[1]
 BIN = Path(sys.executable).parent
 EXAMPLES = ROOT / "docs" / "examples"
+CACHE_KEY = hashlib.sha256(b"compiled forms of a test session").digest()
+"""Authenticates what the first home of a test session compiles, so that runtimes without a home take it."""
 PATIENCE_S = 60
 """Bound of every wait: generous, because CI has two busy cores; a pass never depends on it."""
 
@@ -136,6 +139,12 @@ class Home:
         _, status = os.waitpid(pid, 0)
         os.close(fd)
         return Done(args, os.waitstatus_to_exitcode(status), shown.replace("\r\n", "\n"), "")
+
+    def allow(self, approval: str, *more: str, cwd: Path | None = None) -> Done:
+        """``rlp approve`` without a terminal, with the digest that what widens takes."""
+        waiting = self.rlp("approvals", "--json").check().ndjson
+        (shown,) = [one for one in waiting if one["approval"] == approval]
+        return self.rlp("approve", approval, "--confirm", shown["action_digest"], *more, cwd=cwd)
 
     def play(self, **params: str) -> Done:
         """Import the examples and run ``compose_email`` up to the confirmation."""

@@ -42,7 +42,6 @@ INJECTION = (
     _met(
         "P1",
         "A mail with instructions is read like any other and causes no call outside the plan, no egress.",
-        "issue 6: the same with a model that obeys the mail",
     ),
     _met("P2", "Private-labelled data offered to a public sink is refused with a why, or a person reads it."),
     _met("P3", "Nothing foreign is fetched or linked by what shows it."),
@@ -65,20 +64,16 @@ CONFIRMATION = (
     _met("C5", "An approval is used once, whoever races for it and whenever the daemon dies."),
     _met(
         "C6",
-        "No control code, bidi or invisible character acts on a terminal through anything rlp prints.",
-        "issue 7: the panes and the terminal title",
+        "No control code, bidi or invisible character acts on a terminal through what rlp or agtop prints.",
     ),
     _met("C7", "A standard day asks only about external effects."),
     _met(
         "C8",
         "Every widening of authority needs the strongest confirmation.",
-        "bundles and trust roots; a grant stays within the bundle that was confirmed; issue 8: unit files",
+        "bundles, trust roots, MCP servers and standing grants, whichever program brings the yes; a grant"
+        " stays within the bundle that was confirmed; issue 8: unit files",
     ),
-    _met(
-        "C9",
-        "The same forbidden call gets the same verdict through every front end.",
-        "commands and raw frames; issue 6: MCP and ACP; issue 7: the cockpit",
-    ),
+    _met("C9", "The same forbidden call gets the same verdict through every front end."),
     _met("C10", "An unattended job has no human authority."),
     _met("C11", "A foreign form that asks for a secret is refused."),
     _met("C12", "Nothing is admitted after a revocation, however many calls are under way."),
@@ -90,16 +85,12 @@ SUPPLY = (
     _met("M3", "The recipients that are confirmed are the recipients that are sent to, byte for byte."),
     _met("M4", "A hostile bundle is refused before anything beyond its manifest is read."),
     _met("M5", "Popularity is no part of any trust decision."),
-    _open(
-        "M6",
-        "A planted .pth, sitecustomize or PYTHONPATH is not loaded.",
-        "issue 8: isolated Python in the package",
-    ),
-    _open("M7", "The build needs no network.", "issue 8"),
+    _met("M6", "A planted .pth, sitecustomize or PYTHONPATH is not loaded, nor one that a library brings."),
+    _met("M7", "The build needs no network.", "the whole package: packaging/tests/all"),
     _met("M8", "An unreachable advisory source blocks an install."),
     _met("M9", "A bundle signed by another key or with a changed archive is refused."),
     _met("M10", "An older signed bundle or an expired index is refused."),
-    _open("M11", "A broken upgrade leaves the old version running.", "issue 8"),
+    _met("M11", "A broken upgrade leaves the old version running.", "systemd: packaging/tests/upgrade-*"),
     _met("M12", "Tampered state, wrong audience and rebinding discovery of MCP are refused."),
     _met("M13", "A policy that cannot be read denies every new effect."),
 )
@@ -127,7 +118,8 @@ GUESTS = (
     _met(
         "W6",
         "A thousand runs under changed surroundings are identical.",
-        "24 in CI, 1 000 by 'python -m tests.bench replays'; other architectures",
+        "24 in CI, 1 000 by 'python -m tests.bench replays'; arm64: packaging/tests/arm64, by hand, and"
+        " docs/howto/arm64.md says how far",
     ),
     _met("W7", "An altered, foreign or exposed entry of the compiled cache is never loaded."),
     _met("W8", "No bomb of any packing is unpacked beyond its bound."),
@@ -193,13 +185,15 @@ KEYS = (
     _met(
         "K5",
         "Agents and tools hold no key, and nobody but root may look into who does.",
-        "issue 8: units with LoadCredential=; the cockpit, once there is one",
+        "under a real systemd: packaging/tests/groups",
     ),
     _met("K6", "No number of parallel calls, crash, price or usage passes the cap."),
     _met("K7", "Twenty agents of one run cannot exceed the run's cap by one micro-dollar."),
     _met("K8", "An idle day costs no more than configured."),
-    _open(
-        "K9", "No agent can read the signing key, and it can be rotated.", "issue 8: separate user; rotation"
+    _met(
+        "K9",
+        "No agent can read the signing key, and it can be rotated.",
+        "packaging: the system's daemon has a user of its own, agents have none",
     ),
 )
 
@@ -207,12 +201,16 @@ OPERATIONS = (
     _met(
         "S1",
         "A layer of the sandbox that does not hold refuses to start, and a waived one is named.",
-        "issue 3 and 8: Landlock and cgroups are not in use yet",
+        "workers and programs have Landlock where the kernel has it; control groups: packaging/tests/groups",
     ),
-    _open("S2", "Removing any guard makes a test red.", "no mutation run exists; issue 8: make release-test"),
+    _met(
+        "S2",
+        "Removing any guard makes a test red.",
+        "each in turn: python -m tests.mutants, make release-test",
+    ),
     _met("S3", "Work that was due and did not happen is reported."),
     _met("S4", "Command and daemon of different builds refuse each other with the way out."),
-    _open("S5", "A cockpit over a million events stays quick.", "issue 7"),
+    _met("S5", "A cockpit over a million events stays quick."),
     _met("S6", "Salvage, restore, migrate and vacuum never touch a ledger that a daemon holds."),
     _open(
         "S7",
@@ -708,6 +706,9 @@ FACES = (
     _met("I6.faces.10", "No client takes the room of others, and strangers cost little, however slow."),
     _met("I6.faces.11", "What lies in the folder a face was started in is not believed, nested or not."),
     _met("I6.faces.12", "What is approved or allowed for one program outside is so for no other."),
+    _met("I6.faces.13", "An agent's message that comes again is the task it began, after a crash as before."),
+    _met("I6.faces.14", "An agent's list of its tasks is filtered before it is counted and cut into pages."),
+    _met("I6.faces.15", "What one agent outside is refused pushes nothing of another's out."),
 )
 
 HOST_TOOLS = (
@@ -769,14 +770,32 @@ SHELL = (
 COCKPIT = (
     _met("I7.feed.1", "The cockpit says when the daemon is gone, shows the record, and comes back."),
     _met("I7.record.1", "Every fact of a tree of runs is shown once and in the ledger's order, as it grows."),
-    _met("I7.model.1", "Any moment of a run is the fold of the facts before it, packed or not."),
+    _met("I7.model.1", "Any moment of a run is the fold of the facts before it, kept or not."),
     _met("I7.model.2", "Folding in pieces is folding at once, and no later fact changes an earlier state."),
     _met("I7.plan.1", "A graph of ten thousand nodes scrolls; only the rows on the screen are drawn."),
     _met("I7.log.1", "The log follows, stays, filters and searches a long run without holding keys up."),
     _met("I7.time.1", "Pause, steps, marks and the time line move every pane to the same moment."),
     _met("I7.keys.1", "Help tells every key of every pane, and no pane takes a key that works everywhere."),
+    _met("I7.search.1", "A search in Plan and Trace goes from row to row with the words, and hides none."),
+    _met("I7.start.1", "A pane chosen before anything is known fills by itself; keys wait for no daemon."),
+    _met("I7.theme.1", "Colours are those of the option, or else of 'ui.theme', for agtop and for rlp."),
     _met("I7.wish.1", "A line typed in the cockpit goes where rlp takes it, and into no argument."),
     _met("I7.plain.1", "Words alone say all that signs, colours and lanes say."),
+)
+
+PACKAGE = (
+    _met("I8.groups.1", "Each run, and each process of one, is a control group, and ends whole."),
+    _met("I8.groups.2", "A program or guest that cannot be given its control group does not run."),
+    _met("I8.groups.3", "What a crashed daemon left in its control groups is killed at the next start."),
+    _met(
+        "I8.groups.4", "Who insists on control groups starts no daemon without; 'rlp doctor' says which hold."
+    ),
+    _met("I8.groups.5", "A guest that the kernel ends for want of memory fails with a name, and alone."),
+    _met("I8.policy.1", "The shipped policy changes nothing, and names every bound an operator may set."),
+    _met("I8.policy.2", "No user is beyond a rule of the shipped policy, and whoever tries is told."),
+    _met("I8.first.1", "The first command waits for the daemon that a service manager starts behind it."),
+    _met("I8.licences.1", "The copyright file names the licence and holder of every file, or no package."),
+    _met("I8.sbom.1", "The SBOM has every distribution as locked, and what is inside the runners."),
 )
 
 REQUIREMENTS: tuple[Requirement, ...] = (
@@ -816,4 +835,5 @@ REQUIREMENTS: tuple[Requirement, ...] = (
     *COCKPIT,
     *COCKPIT_DECISIONS,
     *SHELL,
+    *PACKAGE,
 )

@@ -34,9 +34,20 @@ ENVIRONMENT = {
 FILES = {
     "~/.runloop": "The home: ledger, keys, configuration, installed agents, outbox.",
     "~/.runloop/config.toml": "Configuration of this user.",
-    "/etc/runloop/config.toml": "Configuration of the operator.",
+    "~/.runloop/openings, ~/.runloop/agents": "Openings and agents of this user; 'rlp list' shows all.",
+    "/etc/runloop/config.toml": "Policy and configuration of the operator: users may only be stricter.",
+    "/etc/runloop/trust.toml": "Publishers of agents that the operator trusts; a user has a trust.toml, too.",
+    "/etc/runloop/openings": "Openings for everybody.",
     "~/.runloop/pog/events.db": "The ledger: every fact, hash-chained and signed.",
     "~/.runloop/log/runloopd.log": "The daemon's log; 'rlp logs' shows it.",
+    "/usr/share/doc/runloop/docs": "Guides, reference and examples, where the package is installed.",
+}
+SERVICE = {
+    "runloop.socket, runloop.service": "The system's daemon: home /var/lib/runloop, socket "
+    "/run/runloop/rmp.sock, user runloop. Only root reaches it: 'sudo -u runloop rlp daemon status'.",
+    "runloop.socket, runloop.service of each user": "That user's own daemon, started by the first "
+    "connection: 'systemctl --user status runloop'. Variables of a shell do not reach it; "
+    "~/.runloop/config.toml does.",
 }
 
 
@@ -240,6 +251,8 @@ def _daemon() -> str:
         *_tagged(
             [(_bold("SIGTERM") + ", " + _bold("SIGINT"), "End in good order: attempts under way may finish.")]
         ),
+        ".SH UNITS OF SYSTEMD",
+        *_tagged((_italic(name), words) for name, words in SERVICE.items()),
         ".SH EXIT STATUS",
         "The codes of " + _bold("rlp") + "(1).",
         ".SH ENVIRONMENT",
@@ -285,6 +298,13 @@ def _configuration() -> str:
         if section == "models":
             body.append(f".SS {roff('[models.providers.NAME]')}")
             body += _tagged((_bold(key), _rule(rule, None)) for key, rule in PROVIDER_RULES.items())
+        if section == "quotas":
+            body.append(f".SS {roff('[quotas.agents.NAME]')}")
+            body.append(
+                roff("The same keys again, for one agent; never wider than the operator's file allows.")
+            )
+    named = [name for name in FILES if name.endswith("config.toml")]
+    body += [".SH FILES", *_tagged((_italic(name), FILES[name]) for name in named)]
     body += [".SH SEE ALSO", f"{_bold('rlp-config')}(1), {_bold('runloopd')}(8)"]
     return _page("runloop.toml", 5, "configuration of Runloop", body)
 

@@ -5,10 +5,13 @@
 __rlp_table() {
     case $1 in
         '')
-            offered=('a2a' 'acp' 'agent' 'approvals' 'approve' 'artifact' 'cancel' 'cap' 'config' 'cost' 'daemon' 'deny' 'dev' 'diff' 'doctor' 'eval' 'export-run' 'fork' 'grant' 'import' 'kb' 'list' 'logs' 'mcp' 'memory' 'opening' 'peers' 'plan' 'policy' 'promise' 'promises' 'providers' 'replay' 'resume' 'retry' 'route' 'run' 'runs' 'schedule' 'secret' 'shell' 'top' 'trace' 'trust' 'undo' 'verify' 'why')
+            offered=('a2a' 'acp' 'agent' 'approvals' 'approve' 'artifact' 'cancel' 'cap' 'config' 'cost' 'daemon' 'deny' 'dev' 'diff' 'doctor' 'eval' 'export-run' 'fork' 'grant' 'import' 'kb' 'keys' 'list' 'logs' 'mcp' 'memory' 'opening' 'peers' 'plan' 'policy' 'promise' 'promises' 'providers' 'replay' 'resume' 'retry' 'route' 'run' 'runs' 'schedule' 'secret' 'shell' 'top' 'trace' 'trust' 'undo' 'verify' 'why')
             ;;
         'kb')
             offered=('query' 'search' 'why' 'retract' 'write-event' 'verify' 'rebuild' 'backup' 'restore' 'salvage' 'migrate' 'vacuum')
+            ;;
+        'keys')
+            offered=('rotate')
             ;;
         'schedule')
             offered=('add' 'list' 'show' 'rm' 'pause' 'run-now' 'next')
@@ -159,8 +162,8 @@ __rlp_table() {
             flags=('-a' '--all')
             ;;
         'approve')
-            flags=('--note' '-y' '--yes' '-w' '--wait' '--always')
-            valued=('--note=none')
+            flags=('--note' '-y' '--yes' '-w' '--wait' '--always' '--confirm')
+            valued=('--note=none' '--confirm=none')
             places=('approval')
             ;;
         'deny')
@@ -273,6 +276,8 @@ __rlp_table() {
         'kb migrate')
             ;;
         'kb vacuum')
+            ;;
+        'keys rotate')
             ;;
         'cap list')
             places=('agent')
@@ -496,10 +501,10 @@ __rlp_static() {
             offered=('exec' 'fs_ro' 'fs_rw' 'kb_read' 'kb_read.contacts_raw' 'kb_write' 'mail' 'memory' 'model' 'net' 'promises' 'random' 'secrets' 'spawn' 'talk' 'time' 'tools')
             ;;
         'config')
-            offered=('breaker.failures' 'breaker.window_ms' 'budgets.ask_micro_usd' 'budgets.run_micro_usd' 'budgets.run_tokens' 'bus.durable_bytes' 'bus.durable_topics' 'bus.durable_window' 'kb.embed_micro_usd' 'kb.embedder' 'kb.synchronous' 'logging.level' 'mail.from' 'mail.host' 'mail.password_env' 'mail.port' 'mail.provider' 'mail.secret' 'mail.tls' 'mail.user' 'models.cache' 'models.cache_bytes' 'models.cache_ttl_ms' 'models.cassette' 'models.cassette_pace' 'models.default' 'models.detect' 'models.detect_ollama' 'models.mode' 'models.prefer' 'models.privacy' 'quotas.bytes' 'quotas.bytes_soft' 'quotas.calls' 'quotas.calls_soft' 'quotas.fuel' 'quotas.fuel_soft' 'quotas.mails' 'quotas.mails_soft' 'quotas.memory_bytes' 'quotas.memory_bytes_soft' 'quotas.memory_keys' 'quotas.memory_keys_soft' 'quotas.messages' 'quotas.messages_soft' 'quotas.micro_usd' 'quotas.micro_usd_soft' 'quotas.promises' 'quotas.promises_soft' 'quotas.tokens' 'quotas.tokens_soft' 'quotas.turns' 'quotas.turns_soft' 'quotas.wall_ms' 'quotas.wall_ms_soft' 'runtime.socket_path' 'scheduler.day_micro_usd' 'scheduler.grace_ms' 'scheduler.max_runs' 'scheduler.run_micro_usd' 'scheduler.watch_hops' 'scheduler.zone' 'security.agent_index' 'security.allow_unsigned_agents' 'security.approval_expiry_ms' 'security.private_ok' 'security.sandbox' 'security.sandbox_engine' 'security.sandbox_image' 'security.undo_window_ms' 'security.web_authorities')
+            offered=('breaker.failures' 'breaker.window_ms' 'budgets.ask_micro_usd' 'budgets.run_micro_usd' 'budgets.run_tokens' 'bus.durable_bytes' 'bus.durable_topics' 'bus.durable_window' 'kb.embed_micro_usd' 'kb.embedder' 'kb.synchronous' 'logging.level' 'mail.from' 'mail.host' 'mail.password_env' 'mail.port' 'mail.provider' 'mail.secret' 'mail.tls' 'mail.user' 'models.cache' 'models.cache_bytes' 'models.cache_ttl_ms' 'models.cassette' 'models.cassette_pace' 'models.default' 'models.detect' 'models.detect_ollama' 'models.mode' 'models.prefer' 'models.privacy' 'quotas.bytes' 'quotas.bytes_soft' 'quotas.calls' 'quotas.calls_soft' 'quotas.fuel' 'quotas.fuel_soft' 'quotas.mails' 'quotas.mails_soft' 'quotas.memory_bytes' 'quotas.memory_bytes_soft' 'quotas.memory_keys' 'quotas.memory_keys_soft' 'quotas.messages' 'quotas.messages_soft' 'quotas.micro_usd' 'quotas.micro_usd_soft' 'quotas.promises' 'quotas.promises_soft' 'quotas.tokens' 'quotas.tokens_soft' 'quotas.turns' 'quotas.turns_soft' 'quotas.wall_ms' 'quotas.wall_ms_soft' 'runtime.run_cpu_weight' 'runtime.run_memory_bytes' 'runtime.run_processes' 'runtime.socket_path' 'scheduler.day_micro_usd' 'scheduler.grace_ms' 'scheduler.max_runs' 'scheduler.run_micro_usd' 'scheduler.watch_hops' 'scheduler.zone' 'security.agent_index' 'security.allow_unsigned_agents' 'security.approval_expiry_ms' 'security.control_groups' 'security.private_ok' 'security.sandbox' 'security.sandbox_engine' 'security.sandbox_image' 'security.undo_window_ms' 'security.web_authorities' 'ui.theme')
             ;;
         'event')
-            offered=('action.claimed' 'action.decided' 'action.requested' 'agent.index_seen' 'agent.installed' 'agent.quarantined' 'agent.released' 'agent.removed' 'agent.stopped' 'agent.transition' 'artifact.created' 'calendar.upserted' 'cap.audit' 'consumer.advanced' 'consumer.removed' 'contact.upserted' 'daemon.started' 'daemon.stopped' 'document.imported' 'email.sent' 'face.exposed' 'face.token.issued' 'face.token.revoked' 'grant.given' 'grant.revoked' 'hostcall.admitted' 'hostcall.delivered' 'ledger.restored' 'mcp.server.added' 'mcp.server.removed' 'mcp.tool.suspended' 'mcp.tools.approved' 'mcp.tools.seen' 'memory.forgotten' 'memory.updated' 'message.posted' 'message.sent' 'model.called' 'node.cancelled' 'node.expanded' 'node.finished' 'node.gathered' 'node.scheduled' 'node.skipped' 'policy.changed' 'promise.created' 'promise.resolved' 'promise.timed_out' 'quota.exceeded' 'quota.warned' 'run.cancel_requested' 'run.finished' 'run.resumed' 'run.started' 'secret.removed' 'secret.set' 'secret.used' 'source.restored' 'source.retracted' 'timer.fired' 'timer.set' 'token.issued' 'token.revoked' 'tool.called' 'topic.published' 'trigger.fired' 'trigger.missed' 'trigger.paused' 'trigger.removed' 'trigger.resumed' 'trigger.set' 'trust.changed')
+            offered=('action.claimed' 'action.decided' 'action.requested' 'agent.index_seen' 'agent.installed' 'agent.quarantined' 'agent.released' 'agent.removed' 'agent.stopped' 'agent.transition' 'artifact.created' 'calendar.upserted' 'cap.audit' 'consumer.advanced' 'consumer.removed' 'contact.upserted' 'daemon.started' 'daemon.stopped' 'document.imported' 'email.sent' 'face.exposed' 'face.token.issued' 'face.token.revoked' 'grant.given' 'grant.revoked' 'hostcall.admitted' 'hostcall.delivered' 'ledger.rekeyed' 'ledger.restored' 'mcp.server.added' 'mcp.server.removed' 'mcp.tool.suspended' 'mcp.tools.approved' 'mcp.tools.seen' 'memory.forgotten' 'memory.updated' 'message.posted' 'message.sent' 'model.called' 'model.reserved' 'node.cancelled' 'node.expanded' 'node.finished' 'node.gathered' 'node.scheduled' 'node.skipped' 'policy.changed' 'promise.created' 'promise.resolved' 'promise.timed_out' 'quota.exceeded' 'quota.warned' 'run.cancel_requested' 'run.finished' 'run.resumed' 'run.started' 'secret.removed' 'secret.set' 'secret.used' 'source.restored' 'source.retracted' 'timer.fired' 'timer.set' 'token.issued' 'token.revoked' 'tool.called' 'topic.published' 'trigger.fired' 'trigger.missed' 'trigger.paused' 'trigger.removed' 'trigger.resumed' 'trigger.set' 'trust.changed')
             ;;
         *) return 1 ;;
     esac

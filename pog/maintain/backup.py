@@ -22,7 +22,7 @@ import msgspec
 
 from pog import sql
 from pog.anchor import Anchor, read_anchor, write_anchor
-from pog.connection import LEDGER, connect_reader
+from pog.connection import LEDGER, FileKind, connect_reader
 from pog.errors import BackupError, LedgerCorruptError
 from pog.maintain.checks import verify
 from pog.maintain.files import appearing_folder, digest_of, write_new
@@ -87,25 +87,33 @@ class Backup:
 
 
 def write(
-    ledger: Path, to: Path, *, key: Ed25519PrivateKey, clock: Clock, anchor: Path | None = None
+    ledger: Path,
+    to: Path,
+    *,
+    key: Ed25519PrivateKey,
+    clock: Clock,
+    anchor: Path | None = None,
+    kind: FileKind = LEDGER,
 ) -> Backup:
     """Copy the ledger as it is now into a new folder ``to``, verify the copy, and only then name it.
 
-    The writer goes on meanwhile. Raises :class:`LedgerCorruptError` when the copy does not verify (then
+    The writer goes on meanwhile. ``kind``: of the version it is of, when that is not this build's: builds of
+    that version put it back. Raises :class:`LedgerCorruptError` when the copy does not verify (then
     nothing is left behind), :class:`ConflictError` when ``to`` exists.
     """
     known = read_anchor(anchor) if anchor is not None else None  # before the copy: it is never ahead of it
     insist_on_whole(ledger)
     with appearing_folder(to) as folder:
-        _copy(ledger, folder / DATABASE)
+        _copy(ledger, folder / DATABASE, kind)
         report = verify(
             folder / DATABASE,
             public_key=key.public_key(),
             anchor=(known.id, known.hash.hex()) if known is not None else None,
+            kind=kind,
         )
         if not report.ok:
             raise _unsound(ledger, report)
-        seal(folder, report, source="backup", key=key, clock=clock)
+        seal(folder, report, source="backup", key=key, clock=clock, kind=kind)
     return read(to, key.public_key())
 
 
@@ -117,15 +125,16 @@ def seal(
     key: Ed25519PrivateKey,
     clock: Clock,
     blobs_missing: Sequence[str] = (),
+    kind: FileKind = LEDGER,
 ) -> None:
     """Add the signed head and the signed manifest to a folder with a verified ledger in it."""
-    head_ms = _keep_head(folder)
+    head_ms = _keep_head(folder, kind)
     names = sorted(path.name for path in folder.iterdir())
     manifest = Manifest(
         format=FORMAT,
         source=source,
         made_ms=clock.now_ms(),
-        ledger_version=LEDGER.version,
+        ledger_version=kind.version,
         events=report.events,
         head_id=report.head_id,
         head_hash=report.head_hash,
@@ -172,12 +181,12 @@ def read(folder: Path, public_key: Ed25519PublicKey | None) -> Backup:
     )
 
 
-def check(backup: Backup, public_key: Ed25519PublicKey | None) -> Report:
+def check(backup: Backup, public_key: Ed25519PublicKey | None, *, kind: FileKind = LEDGER) -> Report:
     """Read every byte of a backup: digests, chain, heads, blobs."""
     path = backup.path / DATABASE
     differing = [name for name, digest in backup.manifest.files.items() if not _is(backup.path, name, digest)]
     # A plain file: SQLite leaves nothing beside it, so a backup on a disk nobody may write can be read.
-    report = verify(path, public_key=public_key, known_missing=backup.manifest.blobs_missing)
+    report = verify(path, public_key=public_key, known_missing=backup.manifest.blobs_missing, kind=kind)
     for name in differing:
         report.add("file", f"{name} is not the file the manifest names")
     if (report.head_id, report.head_hash) != (backup.manifest.head_id, backup.manifest.head_hash):
@@ -185,10 +194,10 @@ def check(backup: Backup, public_key: Ed25519PublicKey | None) -> Report:
     return report
 
 
-def _copy(ledger: Path, target: Path) -> None:
+def _copy(ledger: Path, target: Path, kind: FileKind) -> None:
     os.close(os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
     with (
-        closing(connect_reader(ledger, LEDGER)) as source,
+        closing(connect_reader(ledger, kind)) as source,
         closing(sqlite3.connect(target, isolation_level=None)) as copy,
     ):
         try:
@@ -202,9 +211,9 @@ def _copy(ledger: Path, target: Path) -> None:
             raise BackupError(f"{target} was not written: {error}", hint="free space on the disk") from error
 
 
-def _keep_head(folder: Path) -> int:
+def _keep_head(folder: Path, kind: FileKind) -> int:
     """Write the anchor that fits the copy; returns the time of its newest event."""
-    with closing(connect_reader(folder / DATABASE, LEDGER)) as connection:
+    with closing(connect_reader(folder / DATABASE, kind)) as connection:
         last = connection.execute("SELECT ts_ms FROM events ORDER BY id DESC LIMIT 1").fetchone()
         signed = connection.execute(sql.named("statements.sql")["signed_head"]).fetchone()
     if signed is not None:

@@ -19,12 +19,13 @@ import msgspec
 from pog import sql
 from pog.anchor import read_anchor
 from pog.chain import GENESIS, TEXTS, RawRow, Row, decode_row, head_statement, text_row
-from pog.connection import LEDGER, connect_reader
+from pog.connection import LEDGER, FileKind, connect_reader
 from pog.errors import LedgerCorruptError, LedgerVersionError
 from pog.lock import has_writer
 from pog.maintain.locate import SEARCHES, locate, misfit, relink
 from pog.maintain.report import Report
 from pog.maintain.viewcheck import check_views, open_views
+from pog.rekey import reigns
 from pog.wal import lost_commits
 from runloop.digest import blob_digest
 from runloop.errors import RunloopError
@@ -43,13 +44,15 @@ def verify(
     anchor: tuple[int, str] | None = None,
     anchor_path: Path | None = None,
     known_missing: Collection[str] = (),
+    kind: FileKind = LEDGER,
 ) -> Report:
     """Check a ledger and, when given, its views.
 
     ``public_key`` is the key heads must be signed with: without it a chain rewritten from its beginning, and
     signed anew, cannot be told. ``anchor`` is an event id and hash (hex) known from elsewhere, such as an
     earlier report: with it a ledger put back to an older state is told. ``anchor_path`` is the file in which
-    the daemon keeps one, signed. ``known_missing`` are digests whose bytes are known to be lost.
+    the daemon keeps one, signed. ``known_missing`` are digests whose bytes are known to be lost. ``kind``: a
+    ledger of another version than this build's, before it is migrated.
 
     Raises :class:`NotFoundError` when there is no ledger, :class:`LedgerVersionError` for another file.
     """
@@ -59,7 +62,7 @@ def verify(
     # Read before the ledger: it is never ahead of it, and a living writer moves both.
     own = _read_anchor(anchor_path, public_key, report)
     try:
-        connection = connect_reader(file, LEDGER)
+        connection = connect_reader(file, kind)
     except (LedgerCorruptError, LedgerVersionError) as error:
         if isinstance(error, LedgerVersionError) and report.ok:
             raise  # with a damaged log, its own mark may be among what was lost
@@ -179,6 +182,7 @@ def _check_heads(connection: sqlite3.Connection, report: Report, public_key: Ed2
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     trusted = public_key.public_bytes_raw() if public_key is not None else None
+    believed = reigns(connection, trusted) if trusted is not None else []
     rows = connection.execute(
         "SELECT heads.event_id, heads.hash, heads.ts_ms, public_key, signature, events.hash "
         "FROM heads LEFT JOIN events ON events.id = heads.event_id ORDER BY heads.event_id"
@@ -191,11 +195,11 @@ def _check_heads(connection: sqlite3.Connection, report: Report, public_key: Ed2
         if found != head:
             report.add("heads", "the event is not the one that was signed", event=event_id, column="hash")
             continue
-        if trusted is not None and key != trusted:
+        if trusted is not None and not any(one.public == key and one.signs(event_id) for one in believed):
             report.add("heads", "the head is signed with another key", event=event_id, column="public_key")
             continue
         try:
-            verifier = public_key or Ed25519PublicKey.from_public_bytes(key)
+            verifier = Ed25519PublicKey.from_public_bytes(key)
             verifier.verify(signature, head_statement(event_id, head, ts_ms))
         except (InvalidSignature, ValueError):
             report.add("heads", "the signature does not fit the head", event=event_id, column="signature")

@@ -1,28 +1,36 @@
-"""Brings a ledger of an earlier build to this build's version: numbered steps, one transaction, a copy first.
+"""Brings an earlier build's ledger to this build's version: numbered steps, one transaction, first a backup.
 
 Knows: the steps, ``sql/migrations/ledger_<from>.sql``. A step changes how events are kept and never what
 they say: the chain over them is checked before and after. The kinds themselves change by upcasts
 (``runloop.events``), without touching a row. Offline only: it holds the writer's lock.
+
+The backup is one of the earlier version: a build of that version puts it back (docs/adr/0038). Whoever dies
+on the way and begins anew, again and again, leaves one of them and not as many as deaths.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sqlite3
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pog import sql
-from pog.connection import LEDGER, FileKind
+from pog.connection import LEDGER, FileKind, newer
 from pog.errors import LedgerCorruptError, LedgerVersionError, LedgerWriteError
 from pog.lock import held
+from pog.maintain import backup
 from pog.maintain.checks import chain_of
-from pog.maintain.files import appearing_folder, copy_new
-from pog.wal import insist_on_whole
-from runloop.errors import NotFoundError
+from runloop.clock import Clock
+from runloop.errors import NotFoundError, RunloopError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 __all__ = ["STEPS", "Migrated", "apply_steps", "migrate", "version_of"]
 
@@ -37,7 +45,7 @@ class Migrated:
     before: int
     after: int
     kept: Path | None
-    """Folder with the files as they were."""
+    """Backup of the ledger as it was."""
 
 
 def version_of(path: Path, kind: FileKind = LEDGER) -> int:
@@ -63,34 +71,32 @@ def version_of(path: Path, kind: FileKind = LEDGER) -> int:
             hint="move the file away",
         )
     if version > kind.version:
-        raise LedgerVersionError(
-            f"{path} is of version {version}, this build knows {kind.version}", hint="upgrade runloop"
-        )
+        raise newer(path, version, kind)
     return int(version)
 
 
 def migrate(
     path: Path,
     *,
+    key: Ed25519PrivateKey,
+    clock: Clock,
+    anchor: Path | None = None,
     kind: FileKind = LEDGER,
     steps: Mapping[int, str] = STEPS,
 ) -> Migrated:
     """Bring the ledger at ``path`` to ``kind``'s version.
 
-    The files as they were are kept in a folder beside it. The steps, the check that every event still chains
-    and the new version number are one transaction: whatever stops it leaves the old ledger.
+    The ledger as it was is kept beside it as a backup, signed with ``key``. The steps, the check that every
+    event still chains and the new version number are one transaction: whatever stops it leaves the old one.
+
+    Raises :class:`LedgerCorruptError` for a ledger that does not verify, :class:`LedgerVersionError` where no
+    step leads on, :class:`BackupError` and :class:`LedgerWriteError` where the disk has no room.
     """
     with held(path, what="migrating"):
         before = version_of(path, kind)
         if before == kind.version:
             return Migrated(before=before, after=before, kept=None)
-        insist_on_whole(path)
-        kept = _free_name(path, before)
-        with appearing_folder(kept) as folder:
-            for suffix in ("", "-wal"):
-                part = path.with_name(path.name + suffix)
-                if part.exists():
-                    copy_new(part, folder / part.name)
+        kept = _keep(path, FileKind(kind.name, kind.application_id, before), key, clock, anchor)
         apply_steps(path, kind=kind, steps=steps)
     return Migrated(before=before, after=kind.version, kept=kept)
 
@@ -124,8 +130,28 @@ def apply_steps(path: Path, *, kind: FileKind = LEDGER, steps: Mapping[int, str]
         raise LedgerWriteError(f"{path} was not migrated: {error}", hint="it is as it was") from error
 
 
+def _keep(path: Path, old: FileKind, key: Ed25519PrivateKey, clock: Clock, anchor: Path | None) -> Path:
+    """A backup of the ledger as it is; an earlier attempt's is as good, if nothing was written since."""
+    for unfinished in path.parent.glob(f".{path.name}.version-*.part"):
+        shutil.rmtree(unfinished, ignore_errors=True)  # we hold the lock: whoever filled it is dead
+    for folder in path.parent.glob(f"{path.name}.version-{old.version}.*"):
+        with suppress(RunloopError):
+            made = backup.read(folder, key.public_key())
+            if made.manifest.head_hash == _head(path) and backup.check(made, key.public_key(), kind=old).ok:
+                return folder
+    kept = _free_name(path, old.version)
+    backup.write(path, kept, key=key, clock=clock, anchor=anchor, kind=old)
+    return kept
+
+
+def _head(path: Path) -> str:
+    with closing(_connect(path, "ro")) as connection:
+        found = connection.execute("SELECT hash FROM events ORDER BY id DESC LIMIT 1").fetchone()
+    return bytes(found[0]).hex() if found else ""
+
+
 def _free_name(path: Path, version: int) -> Path:
-    """A folder of its own for every attempt: the ledger may have gone on since the last."""
+    """The ledger may have been here before, and have gone on."""
     return next(
         name
         for number in count(1)

@@ -36,7 +36,7 @@ from runloop.errors import NotFoundError, RefusedError
 from runloop.events import Draft, LedgerRestored, RunCancelRequested
 
 if TYPE_CHECKING:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 __all__ = ["Loss", "Restored", "loss", "restore", "resume"]
 
@@ -124,6 +124,7 @@ def restore(
     backup: Backup,
     *,
     key: Ed25519PrivateKey,
+    signer: Ed25519PublicKey | None = None,
     clock: Clock,
     principal: str,
     anchor: Path | None = None,
@@ -131,6 +132,7 @@ def restore(
     derived: Sequence[Path] = (),
 ) -> Restored:
     """Put a backup in the place of the ledger; ``derived`` files (views) are kept aside with the old one.
+    ``signer``: whose key the backup is of, where that is an earlier one: the present one vouches for it then.
 
     Raises :class:`LedgerLockedError` while a writer lives, :class:`BackupError` when a byte of the backup is
     not what its manifest says or it does not verify, :class:`RefusedError` when something would, or might, be
@@ -142,7 +144,8 @@ def restore(
         aside = f"aside-{stamp}-{backup.manifest_digest[:8]}"
         there = any(ledger.with_name(ledger.name + suffix).exists() for suffix in ("", "-wal"))
         with appearing_folder(staged) as folder:
-            _check_copy(folder, backup, key)
+            by = signer or key.public_key()
+            _check_copy(folder, backup, by)
             found = loss(ledger, folder / exchange.NEW_LEDGER, anchor)
             if not found.nothing and not accept_loss:
                 raise _refused(found, backup)
@@ -159,7 +162,7 @@ def restore(
                 aside=aside if there else None,
                 principal=principal,
             )
-            stated, cancelled = _state(folder, fact, found, key, clock)
+            stated, cancelled = _state(folder, fact, found, key, by, clock)
         exchange.begin(ledger, staged, aside)
         kept = exchange.finish(ledger, anchor, derived)
     return Restored(head_id=stated, fact=stated - len(cancelled), loss=found, cancelled=cancelled, aside=kept)
@@ -225,7 +228,7 @@ def _from_anchor(copy: Path, signed: Anchor | None, why: str) -> Loss:
     )
 
 
-def _check_copy(folder: Path, backup: Backup, key: Ed25519PrivateKey) -> None:
+def _check_copy(folder: Path, backup: Backup, public_key: Ed25519PublicKey) -> None:
     """Take the backup over and judge the copy: what was judged is what is put in place."""
     try:
         copied = copy_new(backup.path / DATABASE, folder / exchange.NEW_LEDGER)
@@ -239,7 +242,7 @@ def _check_copy(folder: Path, backup: Backup, key: Ed25519PrivateKey) -> None:
         )
     report = verify(
         folder / exchange.NEW_LEDGER,
-        public_key=key.public_key(),
+        public_key=public_key,
         known_missing=backup.manifest.blobs_missing,
     )
     if not report.ok or report.head_hash != backup.manifest.head_hash:
@@ -251,7 +254,12 @@ def _check_copy(folder: Path, backup: Backup, key: Ed25519PrivateKey) -> None:
 
 
 def _state(
-    folder: Path, fact: LedgerRestored, found: Loss, key: Ed25519PrivateKey, clock: Clock
+    folder: Path,
+    fact: LedgerRestored,
+    found: Loss,
+    key: Ed25519PrivateKey,
+    by: Ed25519PublicKey,
+    clock: Clock,
 ) -> tuple[int, list[str]]:
     """Record the restore in the copy, sign it, and write the anchor that will go with it."""
     path = folder / exchange.NEW_LEDGER
@@ -267,6 +275,8 @@ def _state(
         asked = RunCancelRequested(principal=fact.principal, reason=reason)
         facts.append(Draft(payload=asked, actor=fact.principal, run=run))
     with Ledger.open(path, signing_key=key, clock=clock, anchor=folder / exchange.NEW_ANCHOR) as ledger:
+        if by != key.public_key():
+            ledger.rekey(key, principal=fact.principal, before=by.public_bytes_raw())
         head = ledger.append(facts)[-1].id
     signed = read_anchor(folder / exchange.NEW_ANCHOR)
     if signed is None or signed.id != head:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from pog import sql
 from pog.chain import Row
-from pog.connection import VIEWS, OutdatedError, connect_reader
+from pog.connection import VIEWS, NewerError, OutdatedError, connect_reader
 from pog.folds import TABLES, Folds, create_tables
 from pog.history import History
 from pog.maintain.report import Report
@@ -32,7 +32,7 @@ def open_views(
         views = stack.enter_context(closing(connect_reader(Path(views_path), VIEWS)))
         views.execute("BEGIN")
         views.execute("SELECT event FROM cursor").fetchone()
-    except OutdatedError as error:
+    except (OutdatedError, NewerError) as error:
         report.warnings.append(f"the views were not compared: {error.message}")
         return None
     except (RunloopError, sqlite3.DatabaseError) as error:

@@ -28,6 +28,10 @@ FROM events WHERE id > ? ORDER BY id LIMIT ?
 SELECT id, ts_ms, actor, kind, version, scope, run, payload, provenance, hash, prev_hash
 FROM events WHERE run = ? AND id > ? ORDER BY id LIMIT ?
 
+-- name: told_rows  (of a run, between two ids)
+SELECT id, ts_ms, actor, kind, version, run, payload, provenance
+FROM events WHERE run = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?
+
 -- name: row
 SELECT id, ts_ms, actor, kind, version, scope, run, payload, provenance, hash, prev_hash FROM events WHERE id = ?
 
@@ -41,40 +45,63 @@ SELECT DISTINCT run FROM events WHERE run >= :low AND run < :high AND kind = 'ru
 SELECT run FROM events
 WHERE kind = 'run.started' AND run IS NOT NULL AND json_extract(payload, '$.parent.root') = ? ORDER BY id
 
--- name: signed_head_above
-SELECT event_id, hash, ts_ms, public_key, signature FROM heads WHERE event_id >= ? ORDER BY event_id LIMIT 1
+-- name: signed_head_above  (by the present key: an earlier one is believed by whoever has the whole ledger)
+SELECT event_id, hash, ts_ms, public_key, signature FROM heads
+WHERE event_id >= ? AND public_key = (SELECT public_key FROM heads ORDER BY event_id DESC LIMIT 1)
+ORDER BY event_id LIMIT 1
 
 -- name: hashes_from  (the chain without what it is of: paged)
 SELECT id, hash FROM events WHERE id BETWEEN ? AND ? ORDER BY id LIMIT ?
 
--- name: unfinished_runs
-SELECT run FROM events AS started
+-- name: unfinished_runs  (the ends are looked through once, and not once for each run)
+SELECT run FROM events
 WHERE kind = 'run.started' AND run IS NOT NULL
-  AND NOT EXISTS (SELECT 1 FROM events AS ended WHERE ended.run = started.run AND ended.kind = 'run.finished')
+  AND run NOT IN (SELECT run FROM events WHERE kind = 'run.finished' AND run IS NOT NULL)
 ORDER BY id
 
--- name: runs  (newest first; those nested in another are shown with it)
+-- name: runs  (newest first; those nested in another are shown with it; the ends are looked through once)
+WITH started AS MATERIALIZED (
+  SELECT run, id, ts_ms, payload FROM events
+  WHERE kind = 'run.started' AND run IS NOT NULL
+    AND json_extract(payload, '$.parent') IS NULL
+  ORDER BY id DESC LIMIT ?
+), ended AS MATERIALIZED (
+  SELECT run, id, ts_ms, payload FROM events
+  WHERE kind = 'run.finished' AND id > (SELECT min(id) FROM started)
+    AND run IN (SELECT run FROM started)
+)
 SELECT started.run, started.id, started.ts_ms, started.payload, ended.id, ended.ts_ms, ended.payload
-FROM events AS started
-LEFT JOIN events AS ended ON ended.run = started.run AND ended.kind = 'run.finished'
-WHERE started.kind = 'run.started' AND started.run IS NOT NULL
-  AND json_extract(started.payload, '$.parent') IS NULL
-ORDER BY started.id DESC LIMIT ?
+FROM started LEFT JOIN ended ON ended.run = started.run
+ORDER BY started.id DESC
 
 -- name: runs_inside  (those that serve a node of a run, oldest first)
+WITH started AS MATERIALIZED (
+  SELECT run, id, ts_ms, payload FROM events
+  WHERE kind = 'run.started' AND run IS NOT NULL
+    AND json_extract(payload, '$.parent.run') = ?
+  ORDER BY id LIMIT ?
+), ended AS MATERIALIZED (
+  SELECT run, id, ts_ms, payload FROM events
+  WHERE kind = 'run.finished' AND id > (SELECT min(id) FROM started)
+    AND run IN (SELECT run FROM started)
+)
 SELECT started.run, started.id, started.ts_ms, started.payload, ended.id, ended.ts_ms, ended.payload
-FROM events AS started
-LEFT JOIN events AS ended ON ended.run = started.run AND ended.kind = 'run.finished'
-WHERE started.kind = 'run.started' AND started.run IS NOT NULL
-  AND json_extract(started.payload, '$.parent.run') = ?
-ORDER BY started.id LIMIT ?
+FROM started LEFT JOIN ended ON ended.run = started.run
+ORDER BY started.id
 
 -- name: runs_by  (newest first)
+WITH started AS MATERIALIZED (
+  SELECT run, id, ts_ms, payload FROM events
+  WHERE kind = 'run.started' AND run IS NOT NULL AND actor = ?
+  ORDER BY id DESC LIMIT ?
+), ended AS MATERIALIZED (
+  SELECT run, id, ts_ms, payload FROM events
+  WHERE kind = 'run.finished' AND id > (SELECT min(id) FROM started)
+    AND run IN (SELECT run FROM started)
+)
 SELECT started.run, started.id, started.ts_ms, started.payload, ended.id, ended.ts_ms, ended.payload
-FROM events AS started
-LEFT JOIN events AS ended ON ended.run = started.run AND ended.kind = 'run.finished'
-WHERE started.kind = 'run.started' AND started.run IS NOT NULL AND started.actor = ?
-ORDER BY started.id DESC LIMIT ?
+FROM started LEFT JOIN ended ON ended.run = started.run
+ORDER BY started.id DESC
 
 -- name: events_about  (of some kinds, about one of some things; the reader writes in kinds and fields of its own)
 SELECT id FROM events

@@ -54,7 +54,9 @@ def _word(state: str) -> str:
     )
 
 
-def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool, always: bool) -> Exit:
+def approve(
+    session: Session, *, approval: str, note: str, yes: bool, wait: bool, always: bool, confirm: str | None
+) -> Exit:
     """Show exactly what will happen and let it; on a terminal a last question is asked."""
     console = session.console
     found = session.ask("approvals.show", approval=approval)
@@ -75,27 +77,67 @@ def approve(session: Session, *, approval: str, note: str, yes: bool, wait: bool
     if not session.json:
         for line in held.describe(found, content, width=console.width):
             console.say(line)
-    if session.interactive and not _confirmed(session, found, content, yes=yes, always=always):
-        raise _waits(found)
+    said = _said(session, found, content, yes=yes, always=always, confirm=confirm)
     if always:
-        given = session.ask("grants.give", approval=found["approval"], action_digest=found["action_digest"])
+        given = session.ask(
+            "grants.give", approval=found["approval"], action_digest=found["action_digest"], confirm=said
+        )
         session.console.say(f"{given['grant']}: from now on without asking ('rlp grant revoke' ends that)")
-    decided = held.decide(session.client(), found, "approve", note)
+    decided = held.decide(session.client(), found, "approve", note, said)
     if found["run"] is None:  # nobody waits for it but us: tell what came of it
         return installing.outcome(session, found["approval"])
     code = _decided(session, decided, found)
     return _awaited(session, found) if wait else code
 
 
-def _confirmed(session: Session, found: dict[str, Any], content: bytes, *, yes: bool, always: bool) -> bool:
+def _said(
+    session: Session,
+    found: dict[str, Any],
+    content: bytes,
+    *,
+    yes: bool,
+    always: bool,
+    confirm: str | None,
+) -> str:
+    """What the person said beyond the command itself: the word that confirms, typed out at the terminal, or
+    the digest given for it; empty where the command is enough. Raises where there is no yes."""
+    if confirm is not None and confirm != found["action_digest"]:
+        raise ConflictError(
+            f"--confirm names another action than the one {found['approval']} is about",
+            hint="read what waits now: 'rlp approvals --json' has its action_digest",
+            code="approval.digest",
+        )
+    if confirm is not None and not always:
+        return confirm
+    if not session.interactive:
+        if held.widens(found):
+            raise _unconfirmed(found)
+        return ""
+    # Not even with --yes: what this machine may do is widened by a word that names it (attacks.md C8).
+    if held.widens(found) or always:
+        asked = _always(found) if always else found
+        if not installing.confirm(session, asked, content):
+            raise _waits(found)
+        return held.confirming_word(asked)
+    if not yes and not _yes(session, content):
+        raise _waits(found)
+    return ""
+
+
+def _unconfirmed(approval: dict[str, Any]) -> RefusedError:
+    """Without a terminal nobody has read it: a script must name the very bytes that somebody has."""
+    name = approval["approval"]
+    return RefusedError(
+        f"{name} widens what this machine does or believes, and there is no terminal to type"
+        f" {held.confirming_word(approval)} at; it still waits",
+        hint=f"in a terminal: rlp approve {name}; in a script, for exactly what was read:"
+        f" rlp approve {name} --confirm {approval['action_digest']}",
+        code="approval.unconfirmed",
+    )
+
+
+def _yes(session: Session, content: bytes) -> bool:
     """The person's last word at the terminal."""
-    if held.widens(found):
-        # Not even with --yes: what this machine may do is widened by a word that names it (attacks.md C8).
-        return installing.confirm(session, found, content)
-    if always:
-        return installing.confirm(session, _always(found), content)
-    if yes:
-        return True
     console = session.console
     assert session.stdin is not None
     while True:

@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple
 from rlp import catalog
 from rlp.session import Session
 from runloop.bundle.runner import RUNNERS
-from runloop.config import shipped
+from runloop.config import SYSTEM_HOME, shipped
 from runloop.credential import read_key
 from runloop.errors import RunloopError
 from runloop.escape import visible
@@ -27,6 +27,10 @@ MAX_REFUSED = 5
 """Agents that are named one by one when they are refused."""
 WASMTIME = (50, 0, 1)
 """Oldest engine without known holes; its major version is the only one that fits."""
+
+
+_UNIT_FORBIDS = frozenset({"network_namespace", "ipc_namespace"})
+"""Layers of a guest that runloop.service takes away, and what they fence off its filters refuse."""
 
 
 class Check(NamedTuple):
@@ -73,6 +77,7 @@ def _all(session: Session) -> Iterator[Check]:
         ("sockets", _sockets),
         ("sandbox", _sandbox),
         ("programs", _programs),
+        ("limits", _limits),
         ("trust", _trust),
         ("unsigned", _unsigned),
         ("agents", _agents),
@@ -99,7 +104,10 @@ def _config(session: Session) -> Check:
     if config.warnings:
         return Check("config", "warning", f"{len(config.warnings)} values ignored", config.warnings[0])
     file = session.paths.config_file
-    return Check("config", "ok", str(file) if file.exists() else "defaults")
+    said = [str(file)] if file.exists() else []
+    rules = [origin.where for origin in config.origins.values() if origin.layer == "system"]
+    said += [f"{len(rules)} set by {rules[0].partition(':')[0]}"] if rules else []
+    return Check("config", "ok", "; ".join(said) or "defaults")
 
 
 def _home(session: Session) -> Check:
@@ -244,6 +252,9 @@ def _sandbox(session: Session) -> Check:
         return Check("sandbox", "ok", "tried by the daemon at each start; it starts nothing without")
     layers: dict[str, bool] = session.ask("status")["layers"]
     absent = [name for name, holds in layers.items() if not holds]
+    if absent and _is_service(session) and set(absent) <= _UNIT_FORBIDS:
+        held = ", ".join(name for name, holds in layers.items() if holds)
+        return Check("sandbox", "ok", f"{held}; the service's unit allows no namespaces of its own")
     if absent:
         found = f"{len(layers) - len(absent)} of {len(layers)} layers hold; not {', '.join(absent)}"
         return Check("sandbox", "warning", found, "the others hold without; a newer kernel may offer it")
@@ -259,6 +270,12 @@ def _programs(session: Session) -> Check:
         return Check("programs", "ok", "the daemon tries what holds them; none is run without")
     words = ", ".join(f"{layer['name']} ({layer['found']})" for layer in found if layer["holds"])
     absent = [f"{layer['name']}: {layer['found']}" for layer in found if not layer["holds"]]
+    if absent and _is_service(session):
+        return Check(
+            "programs",
+            "ok",
+            "none is run: the service's unit allows no namespaces; in a user's own daemon they run",
+        )
     if absent:
         return Check(
             "programs",
@@ -267,6 +284,32 @@ def _programs(session: Session) -> Check:
             _missing(session.config.security.sandbox),
         )
     return Check("programs", "ok", f"held by {words}")
+
+
+def _limits(session: Session) -> Check:
+    """What bounds the memory and the processes of runs: control groups, or each process by itself."""
+    if session.running() is None:
+        return Check("limits", "ok", "the daemon looks for control groups at its start")
+    found: dict[str, Any] = session.ask("status").get("groups") or {"hold": False, "why": "it does not say"}
+    fallback = "resource limits of each process, and counting"
+    if not found["hold"]:
+        words = f"{fallback}; no control groups: {visible(str(found['why']))}"
+        return Check("limits", "ok", words)
+    controllers = found["controllers"]
+    lacking = [name for name in ("memory", "pids", "cpu") if name not in controllers]
+    if lacking:
+        return Check(
+            "limits",
+            "warning",
+            f"{fallback}; control groups end what a run leaves, and do not bound {', '.join(lacking)}",
+            "this machine's kernel or its service manager did not hand these controllers over",
+        )
+    return Check("limits", "ok", f"a control group for each run, with {', '.join(controllers)}")
+
+
+def _is_service(session: Session) -> bool:
+    """Whether this is the system's daemon, hardened as its unit says (packaging/deb)."""
+    return session.home.home == SYSTEM_HOME
 
 
 def _missing(sandbox: str) -> str:

@@ -56,16 +56,17 @@ def verify(session: Session, *, backup: str | None, chain_only: bool) -> Exit:
     if backup is None:
         return verify_ledger(session, file=None, chain_only=chain_only, reexecute=False, key=None)
     from pog.maintain import backup as backups
+    from pog.maintain.rotate import backup_of
 
-    public = _key(session).public_key()
-    report = backups.check(backups.read(Path(backup).expanduser(), public), public)
-    return show_report(session, report)
+    own = _key(session).public_key()
+    found, signer = backup_of(Path(backup).expanduser(), session.paths.events_db, own)
+    return show_report(session, backups.check(found, signer))
 
 
 def restore(session: Session, *, folder: str | None, accept_loss: bool, resume: bool) -> Exit:
     """Put a backup in the ledger's place; the files before it are kept aside."""
-    from pog.maintain import backup as backups
     from pog.maintain import restore as restoring
+    from pog.maintain.rotate import backup_of
     from runloop.clock import SystemClock
 
     paths = session.paths
@@ -75,7 +76,7 @@ def restore(session: Session, *, folder: str | None, accept_loss: bool, resume: 
     if folder is None:
         raise UsageError("name the backup's folder", hint="'rlp kb restore FOLDER'", code="cli.argument")
     key = _key(session)
-    found = backups.read(Path(folder).expanduser(), key.public_key())
+    found, signer = backup_of(Path(folder).expanduser(), paths.events_db, key.public_key())
     session.console.say(
         f"{found.path}: {found.manifest.events} events up to {moment(found.manifest.head_ms)}"
     )
@@ -83,6 +84,7 @@ def restore(session: Session, *, folder: str | None, accept_loss: bool, resume: 
         paths.events_db,
         found,
         key=key,
+        signer=signer,
         clock=SystemClock(),
         principal=f"operator:{os.getuid()}",
         anchor=paths.ledger_anchor,
@@ -140,12 +142,17 @@ def salvage(session: Session, *, damaged: str | None, to: str | None) -> Exit:
 def migrate(session: Session) -> Exit:
     """Bring the ledger's file to this build's version."""
     from pog.maintain import migrate as migrating
+    from runloop.clock import SystemClock
 
-    done = migrating.migrate(session.paths.events_db)
+    paths = session.paths
+    migrating.version_of(paths.events_db)  # is there a ledger at all, and one of ours?
+    done = migrating.migrate(
+        paths.events_db, key=_key(session), clock=SystemClock(), anchor=paths.ledger_anchor
+    )
     answer = {"before": done.before, "after": done.after, "kept": str(done.kept) if done.kept else None}
     if done.kept is None:
         return _told(session, answer, f"the ledger is of version {done.after} already")
-    return _told(session, answer, f"version {done.before} is now {done.after}; the old files: {done.kept}")
+    return _told(session, answer, f"version {done.before} is now {done.after}; as it was: {done.kept}")
 
 
 def vacuum(session: Session) -> Exit:

@@ -44,6 +44,7 @@ def show(session: Session, *, promise: str) -> Exit:
     console = session.console
     console.data(f"{found['promise']}  {found['state']}  of {found['agent']} in {found['node']}", "bold")
     if found["question"]:
+        console.say(f"the agent {found['agent']} asks, in words of its own:")
         console.text(found["question"])
     if found["choices"]:
         console.data(f"one of: {json_text(found['choices'])}")

@@ -9,7 +9,7 @@ from rlp.commands.run import Following, start, submit
 from rlp.commands.why import decide, read_prompt
 from rlp.prepare import parameters, prepare
 from rlp.session import Session
-from rlp.wishes import ASSISTANT, refuse, shelf_of, words_of
+from rlp.wishes import ASSISTANT, refuse, words_of
 from runloop.errors import UsageError
 from runloop.exits import Exit
 
@@ -27,7 +27,7 @@ def prompt(
     """Run the opening a prompt means, or have the assistant do what it asks. Shell lines are named, not
     executed; denied ones are refused. A text of ``-`` is read from stdin, as ``rlp route`` does.
 
-    From :func:`decide` on the session knows nothing of the folder one stands in.
+    The session knows nothing of the folder one stands in.
     """
     if text == "-":
         text = read_prompt(session)
@@ -60,7 +60,7 @@ def _wish(session: Session, text: str, params: tuple[str, ...], continued: bool,
         raise UsageError(
             "there is nothing in the wish", hint='say what you want: rlp "…"', code="route.empty"
         )
-    path = find(ASSISTANT, shelf_of(session))
+    path = find(ASSISTANT, session.openings_dirs)
     given = {"prompt": wish, "continued": continued}
     wished = prepare(session, str(path), given)
     if detach:

@@ -172,13 +172,14 @@ class Following:
         """Have a person answer an agent's question; False to answer it later."""
         console, stdin, asked = self._session.console, self._session.stdin, self._asked[name]
         assert stdin is not None
-        console.note(f"{asked['node']}  {asked['agent']} asks you:", "bold")
+        console.note(f"{asked['node']}  the agent {asked['agent']} asks you, in words of its own:", "bold")
         for line in block(asked["question"]):
             console.note(f"{MORE}{line}")  # an agent's words never stand where ours begin
         if asked["choices"]:
             console.note(f"{MORE}one of: {', '.join(asked['choices'])}")
         settled = partial(self._is_settled, name)
-        words = ask(stdin, console.err, "your answer (empty: later) ", moot=settled, as_typed=True)
+        question = "your answer (no password; empty: later) "
+        words = ask(stdin, console.err, question, moot=settled, as_typed=True)
         if words == MOOT:
             self._asked.pop(name, None)
             return True
@@ -277,7 +278,10 @@ class Following:
         for name, asked in self._asked.items():
             if self._session.json:
                 console.json({"waiting": {"run": self._run, **asked}})
-            console.note(f"rlp: {asked['node']} waits for your answer: {asked['question']}", "yellow")
+            who = f"{asked['node']} waits for your answer; the agent {asked['agent']} asks"
+            console.note(f"rlp: {who}:", "yellow")
+            for line in block(asked["question"]):
+                console.note(f"{MORE}{line}")
             console.note(f"rlp: answer with: rlp promise resolve {name} --text ANSWER")
         if not self._open and not self._asked:
             console.note("rlp: nothing is decided; 'rlp approvals' lists what waits", "yellow")

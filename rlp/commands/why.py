@@ -33,14 +33,14 @@ _MAX_STDIN = 65_536
 def decide(session: Session, text: str, told: Collection[str] = ()) -> Route:
     """Ask the router, with the openings of this home and this machine, and the commands of this machine.
 
-    ``told``: words that the asking shell knows as commands of its own. What lies in ``./openings`` is run by
-    its name alone: who wishes something in a folder that was cloned means nothing somebody put there.
+    ``told``: words that the asking shell knows as commands of its own. The session is one of a wish: what
+    lies in ``./openings`` is run by its name alone.
     """
+    assert not session.here, "a wish does not choose among what lies in the folder one stands in"
     from openings import router
     from rlp.catalog import routable
     from rlp.known import Known
 
-    session.here = False
     known = Known(session.environ, router.COMMANDS, told)
     return router.route(text, routable(session), commands=known)
 

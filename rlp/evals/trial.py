@@ -21,7 +21,7 @@ from rlp.evals.suite import Allowed, Ask, Task
 from rlp.follow import Follower
 from rlp.prepare import prepare
 from rlp.session import Session
-from rlp.wishes import ASSISTANT, shelf_of
+from rlp.wishes import ASSISTANT
 from runloop import approval as held
 from runloop.errors import ConflictError, RunloopError
 
@@ -89,7 +89,7 @@ def play(session: Session, task: Task) -> Trial:
 def _submit(session: Session, ask: Ask) -> str:
     from openings.load import find
 
-    path = find(ask.opening or ASSISTANT, shelf_of(session))
+    path = find(ask.opening or ASSISTANT, session.home.settled_openings_dirs)
     given = dict(ask.params) if ask.opening else {"prompt": ask.wish, "continued": ask.continued}
     return submit(session, prepare(session, str(path), given))
 

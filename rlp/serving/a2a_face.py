@@ -45,8 +45,10 @@ __all__ = ["A2AFace"]
 _MODES = {"application/json", "text/plain", "*/*", "text/*", "application/*"}
 _MAX_WAITING = 1_000
 """Steps that are kept for a client that reads slowly; those beyond are left out."""
-_REFUSED = 256
-"""Tasks of all clients that were refused and can still be asked about."""
+_REFUSED = 64
+"""Tasks of one client that were refused and can still be asked about."""
+_CONTEXTS = 4_096
+"""Runs whose conversation is remembered."""
 
 
 class A2AFace:
@@ -59,7 +61,9 @@ class A2AFace:
         self._url = url
         self._clock = SystemClock()
         self._known = Known(link, self._clock)
-        self._refused: OrderedDict[tuple[str, str], Update] = OrderedDict()
+        self._refused: dict[str, OrderedDict[str, Update]] = {}
+        """Client -> its tasks that never became a run. There are as many clients as tokens."""
+        self._contexts: OrderedDict[str, str] = OrderedDict()
 
     # --- the card -----------------------------------------------------------------------------------
 
@@ -121,15 +125,20 @@ class A2AFace:
             return self._refuse(caller.client, asked.message.context_id, error)
 
     async def _get(self, caller: Caller, name: str) -> dict[str, Any]:
-        known = self._refused.get((caller.client, name))
-        if known is not None:
-            return known
+        refused = self._refused.get(caller.client)
+        if refused is not None and name in refused:
+            return refused[name]
         return await self._link.ask(
             lambda session: task_of(session, mine(session, caller.client, name)), caller.client
         )
 
     async def _list(self, caller: Caller, asked: wire.ListTasks) -> dict[str, Any]:
-        return await self._link.ask(lambda session: page(session, caller.client, asked), caller.client)
+        told = await self._link.ask(
+            lambda session: page(session, caller.client, asked, self._contexts), caller.client
+        )
+        while len(self._contexts) > _CONTEXTS:
+            self._contexts.popitem(last=False)
+        return told
 
     async def _cancel(self, caller: Caller, name: str) -> dict[str, Any]:
         def work(session: Session, gone: Any) -> dict[str, Any]:
@@ -140,7 +149,7 @@ class A2AFace:
             ended = follow(session, rest.run, lambda *_: None, gone, self._link, through=True)
             return task_of(session, ended)
 
-        if (caller.client, name) in self._refused:
+        if name in self._refused.get(caller.client, {}):
             raise wire.NotCancelableError("the task was never begun")
         return await self._link.do(work, caller.client)
 
@@ -152,7 +161,7 @@ class A2AFace:
         context = ""
         if call.method == "SubscribeToTask":
             name = wire.params_of(call, wire.ById).id
-            if (caller.client, name) in self._refused:
+            if name in self._refused.get(caller.client, {}):
                 raise wire.UnsupportedError("the task was never begun")
             begin = going_on(caller.client, name)
         else:
@@ -228,7 +237,8 @@ class A2AFace:
             return self._refuse(caller.client, context, error)
 
         def begin(session: Session) -> str:
-            return start(session, caller.client, door, args, via="a2a", context=context or None)
+            said = wire.identity_of(message)
+            return start(session, caller.client, door, args, via="a2a", context=context or None, message=said)
 
         return begin
 
@@ -250,9 +260,10 @@ class A2AFace:
         message = wire.said(words, f"{name}-refused", name, context or name)
         standing = wire.status("TASK_STATE_REJECTED", self._clock.now_ms(), message)
         task = {"id": name, "contextId": context or name, "status": standing}
-        self._refused[client, name] = task
-        while len(self._refused) > _REFUSED:
-            self._refused.popitem(last=False)
+        mine = self._refused.setdefault(client, OrderedDict())
+        mine[name] = task
+        while len(mine) > _REFUSED:
+            mine.popitem(last=False)
         return task
 
     async def _doors(self, caller: Caller) -> dict[str, Door]:

@@ -7,7 +7,7 @@ know: what begins a task (``a2a_face``), or what of a run is anybody's outside (
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 from rlp.serving import a2a_wire as wire
@@ -39,12 +39,20 @@ _MAX_PART = 1024 * 1024
 """Bytes of one artifact that are told."""
 _MAX_TOLD = 4 * 1024 * 1024
 """The same of all artifacts of a task."""
+_MAX_LOOKED = 1_000
+"""Newest tasks of a client that are looked through for those of a conversation."""
+_BATCH = 100
 _NEWEST = (
     "SELECT run, started_event FROM runs WHERE principal = ? AND via = 'a2a' AND started_event < ? "
-    "ORDER BY started_event DESC LIMIT ?"
+    "AND state IN ({}) ORDER BY started_event DESC LIMIT 100"
 )
-_ALL = "SELECT count(*) AS tasks FROM runs WHERE principal = ? AND via = 'a2a'"
 _LAST = 2**62
+_OVER = {
+    "TASK_STATE_COMPLETED": "succeeded",
+    "TASK_STATE_FAILED": "failed",
+    "TASK_STATE_CANCELED": "cancelled",
+}
+_GOING_ON = ("running", "waiting", "cancelling")
 
 
 def mine(session: Session, client: str, name: str) -> Rest:
@@ -65,23 +73,60 @@ def going_on(client: str, name: str) -> Callable[[Session], str]:
     return begin
 
 
-def page(session: Session, client: str, asked: wire.ListTasks) -> dict[str, Any]:
+def page(
+    session: Session, client: str, asked: wire.ListTasks, contexts: MutableMapping[str, str]
+) -> dict[str, Any]:
+    """What fits of a client's newest tasks, as many as were asked for. ``contexts``: run -> its conversation,
+    as far as it was looked up before."""
     before = int(asked.page_token or _LAST)
-    rows = _rows(session, _NEWEST, [f"face:{client}", before, asked.page_size])
-    tasks = []
-    for row in rows:
-        task = task_of(session, read(session, client, row["run"]), whole=asked.include_artifacts)
-        fits = asked.status in ("TASK_STATE_UNSPECIFIED", task["status"]["state"])
-        if fits and asked.context_id in ("", task["contextId"]):
-            tasks.append(task)
-    more = str(rows[-1]["started_event"]) if len(rows) == asked.page_size else ""
-    # Of all there are: what does not fit is left out of its page.
-    total = int(_rows(session, _ALL, [f"face:{client}"])[0]["tasks"])
-    return {"tasks": tasks, "nextPageToken": more, "pageSize": asked.page_size, "totalSize": total}
+    fitting = list(_fitting(session, client, asked, contexts))
+    left = [row for row in fitting if row["started_event"] < before]
+    shown = left[: asked.page_size]
+    more = str(shown[-1]["started_event"]) if len(left) > len(shown) else ""
+    tasks = [
+        task_of(session, read(session, client, row["run"]), whole=asked.include_artifacts) for row in shown
+    ]
+    return {"tasks": tasks, "nextPageToken": more, "pageSize": asked.page_size, "totalSize": len(fitting)}
+
+
+def _fitting(
+    session: Session, client: str, asked: wire.ListTasks, contexts: MutableMapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    for row in _newest(session, client, asked.status):
+        if asked.context_id and _context(session, row["run"], contexts) != asked.context_id:
+            continue
+        # Which of those going on wait for a person is not in the row; there are never many.
+        live = asked.status not in ("TASK_STATE_UNSPECIFIED", *_OVER)
+        if live and standing_of(read(session, client, row["run"]), "")["state"] != asked.status:
+            continue
+        yield row
+
+
+def _newest(session: Session, client: str, status: str) -> Iterator[dict[str, Any]]:
+    """Rows of a client's tasks, newest first; of a state only those that may have it."""
+    states: tuple[str, ...] = (_OVER[status],) if status in _OVER else _GOING_ON
+    if status == "TASK_STATE_UNSPECIFIED":
+        states = (*_GOING_ON, *_OVER.values())
+    sql, before = _NEWEST.format(", ".join(f"'{state}'" for state in states)), _LAST
+    for _ in range(_MAX_LOOKED // _BATCH):
+        rows = _rows(session, sql, [f"face:{client}", before])
+        yield from rows
+        if len(rows) < _BATCH:
+            return
+        before = rows[-1]["started_event"]
+
+
+def _context(session: Session, run: str, contexts: MutableMapping[str, str]) -> str:
+    """What the client calls the conversation of a run: that never changes."""
+    known = contexts.get(run)
+    if known is None:
+        (begun,) = session.ask("run.events", run=run, limit=1)["events"]
+        known = contexts[run] = str(begun["payload"]["origin"].get("context") or run)
+    return known
 
 
 def _rows(session: Session, sql: str, params: list[Any]) -> list[dict[str, Any]]:
-    answer = session.ask("kb.query", sql=sql, params=params, limit=100)
+    answer = session.ask("kb.query", sql=sql, params=params, limit=_BATCH)
     columns = list(answer.get("columns") or ())
     return [row if isinstance(row, dict) else dict(zip(columns, row, strict=True)) for row in answer["rows"]]
 

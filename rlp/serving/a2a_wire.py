@@ -13,6 +13,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 import msgspec
 
+from runloop.digest import digest
 from runloop.errors import FailedError, RunloopError
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "VersionError",
     "call_of",
     "error_of",
+    "identity_of",
     "params_of",
     "said",
     "status",
@@ -162,7 +164,7 @@ class Message(Wire, frozen=True, kw_only=True):
     message_id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
     role: Literal["ROLE_USER"]
     parts: Annotated[list[Part], msgspec.Meta(min_length=1, max_length=100)]
-    task_id: str = ""
+    task_id: Word | Literal[""] = ""
     context_id: Word | Literal[""] = ""
     metadata: dict[str, Any] = {}
 
@@ -218,6 +220,11 @@ def params_of(call: Call, kind: type[msgspec.Struct]) -> Any:
         raise InvalidParamsError(f"{call.method}: {error}"[:300]) from error
 
 
+def identity_of(message: Message) -> dict[str, str]:
+    """``{id, digest}``: by what a message that comes again is known, and all that it says."""
+    return {"id": message.message_id, "digest": digest(msgspec.to_builtins(message))}
+
+
 # --- what is answered -------------------------------------------------------------------------------
 
 
@@ -230,7 +237,11 @@ def error_of(error: RunloopError) -> dict[str, Any]:
     return {"code": number, "message": text, "data": [info]}
 
 
-_NUMBERS = {"face.run": NotFoundTaskError.number, "face.busy": -32000}
+_NUMBERS = {
+    "face.run": NotFoundTaskError.number,
+    "face.message": InvalidParamsError.number,
+    "face.busy": -32000,
+}
 
 
 def said(words: str, name: str, task: str, context: str) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from rlp.follow import Follower
 from rlp.prepare import prepare
 from rlp.serving.outcome import SUBMIT_S
 from rlp.session import Session
-from rlp.wishes import ASSISTANT, refuse, shelf_of, words_of
+from rlp.wishes import ASSISTANT, refuse, words_of
 from runloop import approval as held
 from runloop.errors import ConflictError, NotFoundError
 from runloop.escape import block, visible
@@ -112,10 +112,10 @@ class Conversation:
         refuse(found, where="run it in your terminal")
         # Not from the folder the editor has open: what stands there was perhaps written by somebody else.
         if found.kind == "opening" and found.target is not None:
-            wish = prepare(session, str(find(found.target, shelf_of(session))), dict(found.params))
+            wish = prepare(session, str(find(found.target, session.openings_dirs)), dict(found.params))
         else:
             given = {"prompt": words_of(text), "continued": self._goes_on(session)}
-            wish = prepare(session, str(find(ASSISTANT, shelf_of(session))), given)
+            wish = prepare(session, str(find(ASSISTANT, session.openings_dirs)), given)
         answer = session.ask(
             "face.submit",
             SUBMIT_S,
@@ -294,6 +294,7 @@ class _Watch:
     def _question(self) -> schema.StopReason:
         name, asked = next(iter(self._questions.items()))
         self.talk.question = (self.run, name)
+        self._text(f"The agent {asked['agent']} asks you, in words of its own (no password here):\n\n")
         self._text(str(asked["question"]))
         if asked["choices"]:
             self._text("\n" + ", ".join(map(str, asked["choices"])))

@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from rlp.session import Session
-from rlp.wishes import shelf_of
 from runloop.errors import RunloopError
 
 if TYPE_CHECKING:
@@ -127,7 +126,7 @@ def _behind(
 def _opening(session: Session, name: str) -> Door:
     from openings.load import find, read
 
-    path = find(name, shelf_of(session))
+    path = find(name, session.openings_dirs)
     opening = read(path)
     about = opening.goals[0] if opening.goals else name
     return Door(

@@ -59,10 +59,12 @@ def start(
     *,
     via: Literal["mcp", "a2a"] = "mcp",
     context: str | None = None,
+    message: dict[str, str] | None = None,
 ) -> str:
     """Start what stands behind a door, for ``client``; the run's id. Raises what the checks say.
 
-    ``context``: what the client calls the conversation it belongs to.
+    ``context``: what the client calls the conversation it belongs to. ``message``: ``{id, digest}`` of the
+    message that asks for it; one that comes again is the run that it began.
     """
     if door.what == "tool":
         answer = session.ask(
@@ -82,6 +84,7 @@ def start(
         client=client,
         via=via,
         context=context,
+        message=message,
         source=wish.source,
         name=wish.opening.name,
         path=str(wish.path),

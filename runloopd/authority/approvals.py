@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, cast
 
+from runloop.approval import confirming_word, confirms, widens
 from runloop.clock import Clock
 from runloop.digest import blob_digest, digest
 from runloop.errors import NotFoundError, RefusedError, UsageError
@@ -165,13 +166,21 @@ class Approvals:
     # --- deciding ---------------------------------------------------------------------------------
 
     async def decide(
-        self, principal: Principal, name: str, digest_seen: str, decision: str, note: str = ""
+        self,
+        principal: Principal,
+        name: str,
+        digest_seen: str,
+        decision: str,
+        note: str = "",
+        confirm: str = "",
     ) -> Decided:
         """Record what a person said: ``approve``, ``deny`` or ``undo``.
 
-        ``digest_seen`` is the ``action_digest`` of what the person was shown. Raises :class:`RefusedError`
-        for anybody but an operator (and audits it), :class:`ConflictError` when something else was shown,
-        when it is already decided, expired or too late, :class:`NotFoundError` for an unknown name.
+        ``digest_seen`` is the ``action_digest`` of what the person was shown; ``confirm`` what they typed
+        out, for a yes to what widens what this machine does or believes. Raises :class:`RefusedError`
+        for anybody but an operator (and audits it) and for such a yes without its word,
+        :class:`ConflictError` when something else was shown, when it is already decided, expired or too
+        late, :class:`NotFoundError` for an unknown name.
         """
         if principal.kind != "operator":
             await self._audit(principal, name)
@@ -185,10 +194,12 @@ class Approvals:
                 f"{decision!r} is not a decision", hint="approve, deny or undo", code="approval.decision"
             )
         approval = self.find(name)
-        return await self._moves.whole(self._decide(approval, principal.label, digest_seen, decision, note))
+        return await self._moves.whole(
+            self._decide(approval, principal.label, digest_seen, decision, note, confirm)
+        )
 
     async def _decide(
-        self, approval: Approval, principal: str, digest_seen: str, decision: str, note: str
+        self, approval: Approval, principal: str, digest_seen: str, decision: str, note: str, confirm: str
     ) -> Decided:
         async with approval.lock:
             if approval.action_digest != digest_seen:
@@ -199,6 +210,8 @@ class Approvals:
                 )
             await self._expire(approval)
             self._check_decision(approval, decision)
+            if decision == "approve":
+                _check_confirmed(approval, confirm)
             window = self._undo_window_ms if approval.undoable else 0
             due = self._clock.now_ms() + window if decision == "approve" else 0
             await self._settle(approval, _WORDS[decision], principal, note, dispatch_after_ms=due)
@@ -546,4 +559,15 @@ class Approvals:
                 ),
                 actor="daemon",
             )
+        )
+
+
+def _check_confirmed(approval: Approval, confirm: str) -> None:
+    """Here and not in a front end: whichever forgets to ask for the word has no yes (attacks.md C8, C9)."""
+    shown = approval.to_json()
+    if widens(shown) and not confirms(shown, confirm):
+        raise RefusedError(
+            f"{approval.id} widens what this machine does or believes: a plain yes is not enough",
+            hint=f"in a terminal, 'rlp approve {approval.id}' asks for {confirming_word(shown)}, typed out",
+            code="approval.unconfirmed",
         )

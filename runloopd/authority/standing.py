@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, cast
 
+from runloop.approval import confirms
 from runloop.digest import digest
 from runloop.errors import ConflictError, NotFoundError, RefusedError
 from runloop.events import Draft, Event, GrantGiven, GrantRevoked, Provenance
@@ -111,12 +112,15 @@ class Standing:
         """Every grant, oldest first."""
         return [grant for grant in self._grants.values() if agent in (None, grant.scope.agent)]
 
-    async def give(self, principal: Principal, approval: Approval, digest_seen: str) -> Grant:
+    async def give(
+        self, principal: Principal, approval: Approval, digest_seen: str, confirm: str = ""
+    ) -> Grant:
         """Allow for good what ``approval`` asks for once; asking again changes nothing.
 
-        ``digest_seen`` is the ``action_digest`` of what the person was shown. Raises :class:`RefusedError`
-        for anybody but an operator and for what cannot be allowed for good, :class:`ConflictError` when
-        something else was shown or the question was refused.
+        ``digest_seen`` is the ``action_digest`` of what the person was shown, ``confirm`` the tool's name as
+        they typed it out. Raises :class:`RefusedError` for anybody but an operator, without that name and
+        for what cannot be allowed for good, :class:`ConflictError` when something else was shown or the
+        question was refused.
         """
         _operator(principal)
         if approval.action_digest != digest_seen:
@@ -132,6 +136,12 @@ class Standing:
                 code="approval.decided",
             )
         scope = _scope(approval)
+        if not confirms(approval.to_json(), confirm):
+            raise RefusedError(
+                f"what is allowed for good is confirmed by its name, {scope.tool}, typed out",
+                hint=f"in a terminal: 'rlp approve {approval.id} --always'",
+                code="approval.unconfirmed",
+            )
         known = self._grants.get(scope.name)
         if known is not None and known.scope != scope:
             raise RefusedError(

@@ -432,7 +432,7 @@ class Gate:
     def _outbound(self, caller: Caller, run: Run, place: str, size: int, address: int) -> None:
         """Count what is about to leave. Raises what suspends the agent."""
         now, private = self._clock.now_ms(), bool(run.tree.origins)
-        name, tree = caller.pin.name, run.tree
+        name, tree = caller.pin.name, run.tree.root
         self._wires.outbound(name, place, size, now, address=address, private=private, tree=tree)
 
     def _let(self, caller: Caller, run: Run, op: Op) -> Policy:

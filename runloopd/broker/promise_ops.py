@@ -16,6 +16,7 @@ from runloop.events import PromiseCreated, PromiseResolved
 from runloop.ops import InputAsk, PromiseAwait, PromiseCreate, PromiseResolve
 from runloopd.broker.asks import Ask, Done, require
 from runloopd.broker.effects import bounded, draft
+from runloopd.broker.phishing import names_secret
 from runloopd.broker.ports import FactPort, JournalPort
 from runloopd.broker.promises import Promises
 from runloopd.broker.quotas import Quotas, check
@@ -29,6 +30,13 @@ def judge(ask: Ask) -> None:
     require(ask, "promises", ask.op.name.partition(".")[2])
     if isinstance(args, (PromiseCreate, InputAsk)):
         check_question(args.question, args.choices, args.timeout_ms)
+        # Among choices nothing can be typed; whatever else is answered, the agent and its model read.
+        if not args.choices and names_secret([args.question]):
+            raise RefusedError(
+                "the question asks, or seems to ask, for a secret, and no agent is told one",
+                hint="use a secret by its name (secret.use), or ask in other words, or with choices",
+                code="promise.secret",
+            )
 
 
 class PromiseOps:

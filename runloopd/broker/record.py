@@ -147,6 +147,8 @@ class Tree:
     """Whose words they have heard, of those that are not for everybody (``flows``). Never shrinks."""
     threshold: Threshold = field(default_factory=Threshold)
     """From where on a person is asked before it spends more."""
+    root: str = ""
+    """The outermost run: the tree's name, the same after a restart."""
 
 
 @dataclass(slots=True)
@@ -269,10 +271,10 @@ class Record:
                 around.tree.threshold.bring_forward(int(asks))
         agents = {node: pin.name for node, pin in started.agents.items()}
         limits = {agent: self._quotas.recorded(started.policy, agent) for agent in set(agents.values())}
-        tree = self._tree(started) if around is None else around.tree
+        tree = self._tree(name, started) if around is None else around.tree
         return Run(name, purse, agents, limits, asker_of(started.principal, started.origin), tree)
 
-    def _tree(self, started: RunStarted) -> Tree:
+    def _tree(self, name: str, started: RunStarted) -> Tree:
         asks = started.policy.get("ask_micro_usd", self._quotas.run.ask_micro_usd)
         # What a watch hands over are names of the user's files. A client that is no person brings along what
         # it heard in calls before this one, of which this run knows nothing: ADR 31 holds across its calls.
@@ -281,7 +283,7 @@ class Record:
         foreign, label = is_program(asker), first_word(asker, started.origin)
         origins = {OWN} if watched or foreign or label is not None else set()
         threshold = Threshold(None if asks is None else int(asks))
-        return Tree(threshold=threshold, origins=origins, floor=label)
+        return Tree(threshold=threshold, origins=origins, floor=label, root=name)
 
 
 def _node_tokens(definition: Mapping[str, Any]) -> dict[str, int]:

@@ -18,6 +18,7 @@ from weakref import WeakKeyDictionary
 
 from runloop.clock import Clock
 from runloop.errors import NotFoundError, RefusedError
+from runloop.quantities import dollars
 from runloopd.authority.approvals import Approval, Approvals, Question
 from runloopd.broker.asks import Ask
 from runloopd.broker.effects import asked_by, bounded, provenance
@@ -108,9 +109,9 @@ class Spending:
         return {
             "kind": SPEND,
             "summary": (
-                f"ask {bound.target} for at most {_usd(bound.micro_usd)}: {_usd(used)} of the run's money is"
-                f" spent or held, and from {_usd(limit)} on a person is asked; the next time from"
-                f" {_usd(after)} on"
+                f"ask {bound.target} for at most {dollars(bound.micro_usd)}: {dollars(used)} of the run's"
+                f" money is spent or held, and from {dollars(limit)} on a person is asked; the next time from"
+                f" {dollars(after)} on"
             ),
             "recipients": [],
             "resource": _resource(bound),
@@ -141,10 +142,6 @@ def _outermost(purse: Purse) -> Purse:
 def _used(ask: Ask) -> int:
     purse = _outermost(ask.run.purse)
     return purse.spent_micro_usd + purse.held_micro_usd
-
-
-def _usd(micro_usd: int) -> str:
-    return f"{micro_usd / 1_000_000:.6f} USD"
 
 
 def _refused(bound: Reservation, threshold: Threshold) -> RefusedError:

@@ -5,13 +5,14 @@ are found or chosen (``broker.routing``), or who may ask (``gateway``).
 
 A check asks for one token. Where that costs money it is asked only on the operator's explicit word, and what
 it cost is told, and stated as any other spending is (``model.called`` of no run, its source ``check``);
-nothing of the user's is in it.
+nothing of the user's is in it. What it may cost at most is on record before it is asked (``model.reserved``):
+where the daemon dies meanwhile, the next one books all of it (:func:`book_lost`).
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+from typing import Any, Protocol, cast
 
 import structlog
 from msgspec import to_builtins
@@ -20,14 +21,15 @@ from msgspec.structs import replace
 from runloop.clock import Clock
 from runloop.digest import blob_digest, canonical
 from runloop.errors import RunloopError
-from runloop.events import Draft, ModelCalled
+from runloop.events import Draft, Event, ModelCalled, ModelReserved, Provenance
 from runloop.ops import ModelComplete, ModelMessage, ModelTool
 from runloopd.broker.booking import MAX_ROUTE, sane
 from runloopd.broker.models import ModelBroker, RouteInfo
 from runloopd.broker.ports import Asker, Budget, JournalPort, ModelCallError, Reservation
 from runloopd.broker.providers.completion import prompt_bytes
+from runloopd.broker.record import UNKNOWN_OUTCOME
 
-__all__ = ["CHECK", "Survey"]
+__all__ = ["CHECK", "Survey", "book_lost"]
 
 log = structlog.get_logger(__name__)
 
@@ -108,6 +110,8 @@ class Survey:
             deadline_ms=self._clock.now_ms() + _CHECK_MS,
             permits=lambda named: named == target,
         )
+        held = _held(request, bound)
+        reserved = await self._reserve(held, actor)
         try:
             answer = await self._models.complete(
                 request,
@@ -119,39 +123,82 @@ class Survey:
         except ModelCallError as error:
             # As everywhere: where nobody knows what it cost, all that was set aside is booked.
             cost = bound.micro_usd if error.cost_micro_usd is None else max(0, error.cost_micro_usd)
-            await self._state(_booked(request, bound, cost, finish=error.named_code), actor)
+            await self._state(_called(held, cost, finish=error.named_code), actor, reserved)
             raise
         told = sane(answer, bound)
-        called = _booked(request, bound, told.cost_micro_usd, finish=told.finish)
+        called = _called(held, told.cost_micro_usd, finish=told.finish)
         tokens = {"input_tokens": told.input_tokens, "output_tokens": told.output_tokens}
-        await self._state(replace(called, **tokens, estimated=told.estimated), actor)
+        await self._state(replace(called, **tokens, estimated=told.estimated), actor, reserved)
         return told.cost_micro_usd
 
-    async def _state(self, called: ModelCalled, actor: str) -> None:
-        if called.cost_micro_usd:
-            await self._journal.append(Draft(payload=called, actor=actor, scope="system"))
+    async def _reserve(self, held: ModelReserved, actor: str) -> tuple[int, ...]:
+        """Say what is set aside, before it can be spent; its ledger id. What costs nothing needs none."""
+        if not held.reserved_micro_usd:
+            return ()
+        (event,) = await self._journal.append(Draft(payload=held, actor=actor, scope="system"))
+        return (event.id,)
+
+    async def _state(self, called: ModelCalled, actor: str, reserved: tuple[int, ...]) -> None:
+        if called.cost_micro_usd or reserved:
+            stamp = Provenance(causes=reserved)
+            await self._journal.append(Draft(payload=called, actor=actor, scope="system", provenance=stamp))
 
 
-def _booked(request: ModelComplete, bound: Reservation, cost: int, *, finish: str) -> ModelCalled:
+class _Ledger(Protocol):
+    def events(self, *, after: int = 0, kinds: Collection[str] | None = None) -> Iterator[Event]: ...
+
+
+async def book_lost(ledger: _Ledger, journal: JournalPort) -> int:
+    """Book what was set aside and never reconciled, at the whole reservation; how many there were. Once, when
+    the daemon starts: before that, a check under way would look like a lost one."""
+    lost = [event for event in ledger.events(kinds=(ModelReserved.kind,)) if not _is_booked(ledger, event)]
+    for event in lost:
+        held = cast(ModelReserved, event.payload)
+        called = _called(held, held.reserved_micro_usd, finish=UNKNOWN_OUTCOME)
+        stamp = Provenance(causes=(event.id,))
+        await journal.append(Draft(payload=called, actor="daemon", scope="system", provenance=stamp))
+        log.warning("model_check_lost", provider=held.provider, cost_micro_usd=held.reserved_micro_usd)
+    return len(lost)
+
+
+def _is_booked(ledger: _Ledger, held: Event) -> bool:
+    """Whether a call names it; that stands close behind it, or nowhere."""
+    after = ledger.events(after=held.id, kinds=(ModelCalled.kind,))
+    return any(held.id in event.provenance.causes for event in after)
+
+
+def _held(request: ModelComplete, bound: Reservation) -> ModelReserved:
+    return ModelReserved(
+        provider=bound.provider,
+        model=bound.model,
+        request_digest=blob_digest(canonical(to_builtins(request))),
+        reserved_micro_usd=bound.micro_usd,
+        price_version=bound.price_version,
+        route=bound.route[:MAX_ROUTE],
+        source=CHECK,
+    )
+
+
+def _called(held: ModelReserved, cost: int, *, finish: str) -> ModelCalled:
     """A check as it stands among what models cost."""
     return ModelCalled(
         node="",
         attempt=0,
         call=0,
-        provider=bound.provider,
-        model=bound.model,
+        provider=held.provider,
+        model=held.model,
         generated=False,
-        request_digest=blob_digest(canonical(to_builtins(request))),
+        request_digest=held.request_digest,
         answer_digest=blob_digest(b""),
         input_tokens=0,
         output_tokens=0,
         estimated=True,
-        reserved_micro_usd=bound.micro_usd,
+        reserved_micro_usd=held.reserved_micro_usd,
         cost_micro_usd=cost,
-        price_version=bound.price_version,
+        price_version=held.price_version,
         finish=finish,
-        route=bound.route[:MAX_ROUTE],
-        source=CHECK,
+        route=held.route,
+        source=held.source,
     )
 
 

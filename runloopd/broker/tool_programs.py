@@ -95,6 +95,8 @@ class ExecErrand:
                     },
                     egress=GrantedHosts(rules, noted=self._reached.note) if rules else None,
                     limits=Limits(output=MAX_RESULT_BYTES),
+                    run=self._ask.caller.run,
+                    agent=self._ask.agent,
                 )
             )
         finally:

@@ -7,16 +7,16 @@ Does not know: what follows when one trips (``runtime.quarantine``), or who may 
 Every request that leaves is allowed by itself; only their sum is not. Agents that have heard what is private
 get a quarter of the bytes. What the agents of one tree of runs send together is held to the same limits:
 twenty that share a leak are one leak. While the agent that tripped is held, nobody else of its tree sends
-anything either. The counts are of this daemon's life: a restart begins a window.
+anything either, after a restart as before: who is held, and for which tree, is the ledger's. The counts are
+of this daemon's life: a restart begins a window.
 """
 
 from __future__ import annotations
 
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
-from weakref import WeakKeyDictionary
 
 from runloop.errors import RefusedError
 
@@ -102,18 +102,20 @@ class Tripwires:
         self,
         *,
         limits: Limits | None = None,
-        trip: Callable[[str, str], None] = lambda agent, reason: None,
+        trip: Callable[[str, str, str | None], None] = lambda agent, reason, tree: None,
         held: Callable[[str], str | None] = lambda agent: None,
+        leaked: Callable[[str], str | None] = lambda tree: None,
     ) -> None:
-        """``trip`` suspends an agent, with the reason; it has done so when it returns. ``held``: why an agent
-        is suspended, None while it is not."""
+        """``trip`` suspends an agent, with the reason and the tree; it has done so when it returns. ``held``:
+        why an agent is suspended, None while it is not. ``leaked``: the agent that is suspended for what it
+        sent in a tree of runs, None where there is none."""
         self._limits = limits or Limits()
         self._trip = trip
         self._held = held
+        self._leaked = leaked
         self._sent: dict[str, _Sent] = {}
-        self._trees: WeakKeyDictionary[object, _Sent] = WeakKeyDictionary()
-        self._leaked: WeakKeyDictionary[object, str] = WeakKeyDictionary()
-        """Tree of runs -> its agent that tripped."""
+        self._trees: OrderedDict[str, _Sent] = OrderedDict()
+        """Those that sent something within the window, whoever did so last behind the others."""
 
     def outbound(
         self,
@@ -124,19 +126,19 @@ class Tripwires:
         *,
         address: int = 0,
         private: bool = False,
-        tree: object | None = None,
+        tree: str | None = None,
     ) -> None:
         """Count what is about to leave. Raises :class:`TrippedError`: then it may not.
 
         ``place``: ``host``, ``host:port`` or ``mcp:<server>``. ``size``: bytes in all; ``address``: of a URL.
-        ``tree``: stands for the tree of runs the agent works in, as long as that lives.
+        ``tree``: the outermost run of those the agent works in.
         """
         self._refuse_held(agent, tree)
         own = self._sent.setdefault(agent, _Sent())
         self._count(own, now_ms, place, size, private)
         reason = self._shape(own, place, address, "it")
         if reason is None and tree is not None:
-            whole = self._trees.setdefault(tree, _Sent())
+            whole = self._of_tree(tree, now_ms)
             self._count(whole, now_ms, place, size, private)
             reason = self._shape(whole, place, address, "its run")
         if reason is None:
@@ -144,18 +146,27 @@ class Tripwires:
         del self._sent[agent]  # whoever releases it lets it begin anew
         if tree is not None:
             self._trees.pop(tree, None)
-            self._leaked[tree] = agent
-        self._trip(agent, reason)
+        self._trip(agent, reason, tree)
         raise TrippedError(agent, reason)
 
-    def _refuse_held(self, agent: str, tree: object | None) -> None:
+    def _refuse_held(self, agent: str, tree: str | None) -> None:
         if (why := self._held(agent)) is not None:
             raise TrippedError(agent, why)
-        if tree is None or (leaked := self._leaked.get(tree)) is None:
+        if tree is None or (leaked := self._leaked(tree)) is None:
             return
         if (why := self._held(leaked)) is not None:
             raise TrippedError(agent, why, of_run_with=leaked)
-        del self._leaked[tree]
+
+    def _of_tree(self, tree: str, now_ms: int) -> _Sent:
+        """What a tree has sent; those that sent nothing for a window are forgotten on the way."""
+        sent = self._trees.setdefault(tree, _Sent())
+        self._trees.move_to_end(tree)
+        while self._trees:
+            name, oldest = next(iter(self._trees.items()))
+            if name == tree or oldest.moments[-1][0] >= now_ms - self._limits.window_ms:
+                break
+            del self._trees[name]
+        return sent
 
     def _count(self, sent: _Sent, now_ms: int, place: str, size: int, private: bool) -> None:
         sent.forget(now_ms - self._limits.window_ms)

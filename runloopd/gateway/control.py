@@ -141,6 +141,7 @@ class Decision(Params, frozen=True, kw_only=True):
     action_digest: str
     decision: Literal["approve", "deny", "undo"]
     note: str = ""
+    confirm: str = ""
 
 
 class Policies(Protocol):
@@ -316,6 +317,7 @@ class Control:
                 decision.action_digest,
                 decision.decision,
                 decision.note,
+                decision.confirm,
             )
         except msgspec.ValidationError as error:
             self._bus.reply(delivery, error=UsageError(f"not a decision: {error}", code="action.shape"))

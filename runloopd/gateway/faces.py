@@ -14,8 +14,8 @@ from typing import Annotated, Any, Literal
 import msgspec
 
 from runloop.caps.policy import Policy
-from runloop.errors import NotFoundError, UsageError
-from runloop.ids import RunId
+from runloop.errors import ConflictError, NotFoundError, UsageError
+from runloop.ids import RunId, asked_run_id
 from runloopd.authority.faces import Faces, principal_of
 from runloopd.broker.ports import KnowledgePort
 from runloopd.broker.toolbox import Offer, ToolSource
@@ -49,6 +49,14 @@ class Editor(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     """Whether the prompt holds names that the user did not type."""
 
 
+class Message(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a client asked for, if it says so by a message that it may send again."""
+
+    id: Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+    digest: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    """Of all it says."""
+
+
 class SubmitFor(Params, frozen=True, kw_only=True):
     client: str
     source: str
@@ -59,6 +67,7 @@ class SubmitFor(Params, frozen=True, kw_only=True):
     via: Literal["mcp", "a2a"] = "mcp"
     context: Annotated[str, msgspec.Meta(max_length=128)] | None = None
     """What the client calls the conversation."""
+    message: Message | None = None
     editor: Editor | None = None
 
 
@@ -148,7 +157,19 @@ class FaceMethods:
             openings=params.openings,
             origin=_origin(params),
         )
-        return {"run": await self._runs.submit(outside, wish)}
+        if params.message is None:
+            return {"run": await self._runs.submit(outside, wish)}
+        # The same message is the same run, however often it comes and whenever the daemon died.
+        run = asked_run_id(name, params.via, params.message.id)
+        await self._runs.submit(outside, wish, run=run)
+        begun = await self._runs.started(run)
+        if begun is None or begun.origin.get("message") != params.message.digest:
+            raise ConflictError(
+                "another message came under this id before",
+                hint="give each message an id of its own; repeat one word for word",
+                code="face.message",
+            )
+        return {"run": run}
 
     async def _cancel(self, _: Principal, params: CancelFor) -> Any:
         """In the client's own name, and only what was asked for in it."""
@@ -173,8 +194,12 @@ class FaceMethods:
 
 def _origin(params: SubmitFor) -> dict[str, Any]:
     if params.editor is None:
-        said = {"via": params.via, "client": params.client, "interactive": False}
-        return said if params.context is None else {**said, "context": params.context}
+        said: dict[str, Any] = {"via": params.via, "client": params.client, "interactive": False}
+        if params.context is not None:
+            said["context"] = params.context
+        if params.message is not None:
+            said["message"] = params.message.digest
+        return said
     return {
         "via": f"acp:{params.editor.session}",
         "client": params.client,

@@ -24,6 +24,8 @@ class Give(Params, frozen=True, kw_only=True):
     approval: str
     action_digest: str
     """Of what the person was shown."""
+    confirm: str = ""
+    """What the person typed out."""
 
 
 class Revoke(Params, frozen=True, kw_only=True):
@@ -39,7 +41,7 @@ def rows(standing: Standing, approvals: Approvals) -> Sequence[Row]:
 
     async def give(principal: Principal, params: Give) -> Any:
         approval = approvals.find(params.approval)
-        return (await standing.give(principal, approval, params.action_digest)).to_json()
+        return (await standing.give(principal, approval, params.action_digest, params.confirm)).to_json()
 
     async def revoke(principal: Principal, params: Revoke) -> Any:
         return (await standing.revoke(principal, params.grant, params.reason)).to_json()

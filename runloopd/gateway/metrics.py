@@ -16,6 +16,7 @@ from runloopd.authority.approvals import Approvals
 from runloopd.broker.promises import Promises
 from runloopd.bus.bus import Bus
 from runloopd.bus.principal import Principal
+from runloopd.cgroups import Groups
 from runloopd.gateway.methods import Params, Row
 from runloopd.journal import Journal
 from runloopd.observe.metrics import Known, Metrics, Sources, Working
@@ -68,6 +69,7 @@ def sources(
     journal: Journal,
     bus: Bus,
     runs: Callable[[], Sequence[str]],
+    groups: Groups,
 ) -> Sources:
     """Where the figures come from; nothing is asked before somebody looks."""
 
@@ -92,13 +94,14 @@ def sources(
     return Sources(
         known=lambda: list(_known(registry)),
         working=lambda: _working(runtime),
-        spent_us=runtime.places.spent_us,
+        spent_us=lambda agent: runtime.places.spent_us(agent) + groups.spent_us(agent),
         spenders=runtime.places.agents,
         under_way=under_way.counts,
         asking=asking,
         held=lambda: {held["agent"]: held["reason"] for held in quarantine.show()},
         daemon=daemon,
         zygote=lambda: runtime.zygote_pid,
+        groups=groups.figures,
     )
 
 

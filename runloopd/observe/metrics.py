@@ -83,6 +83,8 @@ class Sources:
     """``events``, ``views_behind``, ``bus_queued``, ``bus_published``, ``bus_dropped``, ``workers``,
     ``spares``, ``runs``."""
     zygote: Callable[[], int | None] = lambda: None
+    groups: Callable[[str], Mapping[str, int | None]] = lambda _: {"peak_bytes": None, "ooms": 0}
+    """Agent -> what its control groups tell: ``peak_bytes``, ``ooms``."""
 
 
 @dataclass(slots=True)
@@ -280,6 +282,7 @@ class Metrics:
                     "queue": queue,
                     "asking": persons,
                     "rss_bytes": agent.rss_bytes,
+                    **self._sources.groups(name),
                     **totals[name],
                     "error_percent": _percent(totals[name]["failed"], totals[name]["attempts"]),
                     "cache_percent": _percent(totals[name]["cache_hits"], totals[name]["model_calls"]),

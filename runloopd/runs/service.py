@@ -12,6 +12,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
+from weakref import WeakValueDictionary
 
 import msgspec
 import structlog
@@ -134,6 +135,8 @@ class Runs:
             talk.active = self._active
         self._runners: dict[str, Runner] = {}
         self._loops: dict[str, asyncio.Task[None]] = {}
+        self._named: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        """Runs whose id somebody stated, while they are being started."""
         self._closing = False
         journal.listen(self._committed)
 
@@ -204,12 +207,20 @@ class Runs:
         ``run``: its id, where somebody stated already which run it is going to be; one that was started is
         not started again. ``causes``: ledger ids of the events without which it would not be started.
         """
-        if run is not None and next(self._reader.events(run=run, limit=1), None) is not None:
-            return run
+        if run is None:
+            return await self._submit(principal, wish, new_run_id(), causes)
+        lock = self._named.setdefault(run, asyncio.Lock())
+        async with lock:  # of two who ask for it at once, one waits and finds it started
+            if next(self._reader.events(run=run, limit=1), None) is not None:
+                return run
+            return await self._submit(principal, wish, run, causes)
+
+    async def _submit(
+        self, principal: Principal, wish: Submission, run: RunId, causes: tuple[int, ...]
+    ) -> RunId:
         if self._closing:
             raise ConflictError("the daemon is draining", hint="start it again: 'rlp daemon start'")
         opening, params, agents = await self._ready(wish)
-        run = run or new_run_id()
         await self._journal.append(
             Draft(
                 payload=RunStarted(
@@ -322,10 +333,15 @@ class Runs:
             policy["ask_micro_usd"] = asks if asked is None else min(asked, asks)
         return policy
 
+    async def started(self, run: str) -> RunStarted | None:
+        """How a run began; None for one that there is not."""
+        first = await asyncio.to_thread(lambda: next(self._reader.events(run=run, limit=1), None))
+        return None if first is None else cast(RunStarted, first.payload)
+
     async def principal(self, run: str) -> str | None:
         """Who asked for a run; None for one that there is not."""
-        first = await asyncio.to_thread(lambda: next(self._reader.events(run=run, limit=1), None))
-        return None if first is None else cast(RunStarted, first.payload).principal
+        begun = await self.started(run)
+        return None if begun is None else begun.principal
 
     async def cancel(self, principal: Principal, run: RunId, reason: str) -> None:
         """Ask a run to end; it does so at the next decision. Raises when it has already ended."""

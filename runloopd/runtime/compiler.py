@@ -12,7 +12,7 @@ import os
 import platform
 import sys
 
-from runloopd.runtime import hardening, seccomp
+from runloopd.runtime import hardening, landlock, seccomp
 from runloopd.runtime.engine import COMPILE_LIMITS, ComponentRefused
 from runloopd.runtime.sandbox import compile_component, make_engine
 from runloopd.runtime.shape import check_shape
@@ -44,6 +44,7 @@ def main(arguments: list[str]) -> int:
             program=program,
             waived=arguments[3:],
             threads=True,
+            landlocked=landlock.version(),
         )
     except hardening.HardeningError as error:
         _write(result_fd, str(error).encode())

@@ -18,6 +18,7 @@ __all__ = [
     "KILLED",
     "MAX_RECOVERIES",
     "NO_WORKER",
+    "OOM",
     "RESERVED",
     "RESTARTED",
     "RETRYABLE",
@@ -38,6 +39,8 @@ RESTARTED = "guest.restarted"
 """The operator ended the worker, for the attempt to go on in another one: the end of no attempt."""
 NO_WORKER = "guest.no_worker"
 """Nothing of the guest was ever executed: there was no process, or it could not be sandboxed."""
+OOM = "guest.oom"
+"""The kernel ended the worker for want of memory: the control group of its run was full, or its own."""
 
 
 class FailureClass(StrEnum):
@@ -59,7 +62,7 @@ def failure_class(code: str) -> FailureClass:
     return FailureClass.TRANSIENT if code in (CRASHED, RESTARTED) else FailureClass.PERMANENT
 
 
-RETRYABLE = frozenset({"guest.deadline", CRASHED, KILLED, NO_WORKER})
+RETRYABLE = frozenset({"guest.deadline", CRASHED, KILLED, NO_WORKER, OOM})
 """Ends after which another attempt of the node may fare better: the clock, the machine or a person had their
 part."""
 
@@ -76,10 +79,12 @@ RESERVED = frozenset(
         CRASHED,
         KILLED,
         NO_WORKER,
+        OOM,
         RESTARTED,
     }
 )
 """Codes that only the host states; a guest that claims one is recorded as ``guest.error``."""
 
 FLAPPING = frozenset({"guest.fuel", "guest.memory", "guest.trap", BREACH, CRASHED})
-"""Ends that count against an agent. Not the deadline: on a busy machine it would meet the innocent."""
+"""Ends that count against an agent. Not the deadline: on a busy machine it would meet the innocent. Nor want
+of memory, where the largest of a run is ended for all of it."""

@@ -15,17 +15,18 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 
-from runloopd.runtime import seccomp
+from runloopd.runtime import landlock, seccomp
 
-__all__ = ["MANDATORY", "OPTIONAL", "HardeningError", "harden_worker", "isolate_zygote"]
+__all__ = ["MANDATORY", "OPTIONAL", "HardeningError", "harden_thread", "harden_worker", "isolate_zygote"]
 
 MANDATORY: tuple[str, ...] = (
     "parent_death", "descriptors", "rlimits", "not_dumpable", "capabilities", "no_new_privs", "seccomp",
 )  # fmt: skip
 """Layers without which no guest runs, unless an operator waives one by name."""
 
-OPTIONAL: tuple[str, ...] = ("network_namespace", "ipc_namespace", "oom_first")
-"""Layers that add depth where the kernel grants them; seccomp already refuses what they fence off."""
+OPTIONAL: tuple[str, ...] = ("network_namespace", "ipc_namespace", "oom_first", "landlock")
+"""Layers that add depth where the kernel grants them; seccomp already refuses what they fence off. Where the
+kernel has Landlock, no worker is without."""
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_DUMPABLE = 4
@@ -169,11 +170,15 @@ def harden_worker(
     waived: Collection[str] = (),
     file_bytes: int = 0,
     threads: bool = False,
+    landlocked: int = 0,
 ) -> list[str]:
     """Give up everything but ``keep``; return the layers in place.
 
     ``program`` is the system call filter. ``threads``: the process will start more threads (the compile
-    subprocess). Raises :class:`HardeningError` for a mandatory layer that fails and is not in ``waived``.
+    subprocess). ``landlocked``: the kernel's version of Landlock; 0: it has none. Landlock and capabilities
+    are the calling thread's alone: others see to theirs themselves (:func:`harden_thread`).
+
+    Raises :class:`HardeningError` for a layer that fails and is not in ``waived``.
     """
     steps: dict[str, Callable[[], object]] = {
         "parent_death": lambda: die_with_parent(parent),
@@ -184,10 +189,29 @@ def harden_worker(
         "not_dumpable": lambda: _prctl(_PR_SET_DUMPABLE, 0),
         "capabilities": drop_capabilities,
         "no_new_privs": lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1),
+        "landlock": lambda: landlock.shut(landlocked),
         "seccomp": lambda: seccomp.install(program),
     }
+    wanted = [*MANDATORY[:-1], *(["landlock"] if landlocked else []), MANDATORY[-1]]
+    return _in_place(steps, wanted, waived)
+
+
+def harden_thread(*, landlocked: int, waived: Collection[str] = ()) -> list[str]:
+    """What each thread has of its own: capabilities, and what Landlock takes. For one that was started before
+    :func:`harden_worker`, whose filter then covers it too. Raises :class:`HardeningError`."""
+    steps: dict[str, Callable[[], object]] = {
+        "capabilities": drop_capabilities,
+        "no_new_privs": lambda: _prctl(_PR_SET_NO_NEW_PRIVS, 1),
+        "landlock": lambda: landlock.shut(landlocked),
+    }
+    return _in_place(steps, [name for name in steps if name != "landlock" or landlocked], waived)
+
+
+def _in_place(
+    steps: dict[str, Callable[[], object]], wanted: Collection[str], waived: Collection[str]
+) -> list[str]:
     done: list[str] = []
-    for layer in MANDATORY:
+    for layer in wanted:
         try:
             steps[layer]()
         except (OSError, ValueError) as error:
@@ -213,6 +237,10 @@ def attempt(what: str) -> None:
                 with suppress(OSError, RuntimeError):
                     try_it()
                     os._exit(1)
+        case "read":  # behind the filter it shows nothing: for where that is waived
+            with suppress(OSError):
+                os.open("/etc/passwd", os.O_RDONLY)
+                os._exit(1)
         case "socket":
             libc.socket(1, 1, 0)
         case "exec":

@@ -68,6 +68,8 @@ class Held:
     event: int
     """Ledger id of ``agent.quarantined``."""
     since_ms: int
+    tree: str | None
+    """The outermost run in which a tripwire tripped."""
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -78,6 +80,7 @@ class Held:
             "by": self.by,
             "event": self.event,
             "since_ms": self.since_ms,
+            "tree": self.tree,
         }
 
 
@@ -142,8 +145,15 @@ class Quarantine:
         held, tripped = self._held.get(agent), self._tripped.get(agent)
         return held.reason if held is not None else tripped.reason if tripped is not None else None
 
-    def trip(self, agent: str, reason: str) -> None:
-        """A tripwire of the gate: held from now on, attempts under way included; on record in a moment."""
+    def leaked(self, tree: str) -> str | None:
+        """The agent that a tripwire holds for what it sent in this tree of runs; None where none is."""
+        stated = (name for name, one in self._held.items() if one.tree == tree)
+        meant = (name for name, one in self._tripped.items() if one.tree == tree)
+        return next(stated, None) or next(meant, None)
+
+    def trip(self, agent: str, reason: str, tree: str | None) -> None:
+        """A tripwire of the gate: held from now on, attempts under way included; on record in a moment.
+        ``tree``: the outermost run of those it tripped in."""
         if self.why(agent) is not None:
             return
         self._tripped[agent] = AgentQuarantined(
@@ -153,6 +163,7 @@ class Quarantine:
             evidence=[],
             by="breaker",
             principal="daemon",
+            tree=tree,
         )
         self._stating[agent] = task = asyncio.create_task(self._suspend(agent))
         task.add_done_callback(lambda _: self._stating.pop(agent, None))
@@ -204,6 +215,7 @@ class Quarantine:
                 by=payload.by,
                 event=event.id,
                 since_ms=event.ts_ms,
+                tree=payload.tree,
             )
         elif isinstance(payload, AgentReleased):
             self._held.pop(payload.name, None)

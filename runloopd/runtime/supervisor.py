@@ -25,6 +25,7 @@ from runloop.digest import blob_digest
 from runloop.errors import FailedError, NotFoundError, RefusedError, UsageError
 from runloop.events import AgentTransition, GuestError
 from runloopd.broker.calls import Answerer, Rewindable
+from runloopd.cgroups import Groups, undivided
 from runloopd.runtime.cache import CompiledCache, sealed_copy
 from runloopd.runtime.engine import (
     COMPILE_LIMITS,
@@ -46,6 +47,7 @@ from runloopd.runtime.lifecycle import State, Trigger, move
 from runloopd.runtime.orders import AttemptOrder, AttemptResult, GuestLimits
 from runloopd.runtime.places import Place, Places
 from runloopd.runtime.session import Session, Waiting
+from runloopd.runtime.shares import Shares
 from runloopd.runtime.workers import Worker, ZygoteGone, ZygoteProcess
 
 __all__ = [
@@ -101,12 +103,13 @@ class Runtime:
         max_parked: int = 1_024,
         waived_layers: Collection[str] = (),
         ours: Collection[str] = (),
+        groups: Groups | None = None,
     ) -> None:
         """``mac_key``: 32 bytes from the keyring. ``max_spares``: workers kept ready, one per kind of attempt
         seen lately, about 1.5 MiB each; 0 forks every worker when it is needed. ``grace_ms``: how much later
         than its worker the daemon ends a guest that overruns. ``waived_layers``: mandatory sandbox layers an
         operator does without, by name. ``ours``: digests of the runners that came with this build; each is
-        instantiated once, in the zygote."""
+        instantiated once, in the zygote. ``groups``: where each process is put; None: nowhere."""
         unknown = set(waived_layers) - set(MANDATORY)
         if unknown:
             raise UsageError(
@@ -137,6 +140,7 @@ class Runtime:
         self._making: set[asyncio.Task[None]] = set()
         self._count = 0
         self._closed = False
+        self._shares = Shares(groups or undivided("nobody asked for any"))
         self.places = Places()
         """Every execution under way."""
 
@@ -192,6 +196,7 @@ class Runtime:
         if self._zygote is not None:
             await self._zygote.close()
             self._zygote = None
+        await self._shares.close()
         for memfd in self._images.values():
             os.close(memfd)
         self._images.clear()
@@ -265,7 +270,8 @@ class Runtime:
                 start_new_session=True,
             )  # fmt: skip
             try:
-                status = await asyncio.wait_for(process.wait(), COMPILE_LIMITS.wall_seconds)
+                async with self._shares.compiling(process.pid):
+                    status = await asyncio.wait_for(process.wait(), COMPILE_LIMITS.wall_seconds)
             except BaseException as error:
                 with contextlib.suppress(ProcessLookupError):
                     process.kill()
@@ -299,7 +305,7 @@ class Runtime:
             if self._zygote is not None:
                 log.error("zygote_died", pid=self._zygote.pid)
                 await self._zygote.close()
-            zygote = await ZygoteProcess.start(self._waived)
+            zygote = await self._shares.beginning(await ZygoteProcess.start(self._waived))
             if zygote.facts["wasmtime"] != wasmtime_version() or zygote.facts["threads"] != 1:
                 await zygote.close()
                 raise ZygoteGone(f"the worker host is not as expected: {zygote.facts}")
@@ -441,8 +447,10 @@ class Runtime:
                 grace_ms=self._grace_ms,
                 waiting_after_ms=self._waiting_after_ms,
             )
-            with self.places.served_by(place, worker, session):
-                return await session.run(worker.connection), session.breached
+            async with self._shares.of(worker, order) as share:
+                with self.places.served_by(place, worker, session):
+                    result = await session.run(worker.connection)
+                return await share.judged(result), session.breached
         finally:
             # Nothing of an attempt survives it, not even for the time of a transition.
             worker.kill()

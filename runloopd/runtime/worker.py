@@ -241,11 +241,12 @@ def run_worker(
     guest_ms: int,
     program: bytes,
     waived: Collection[str],
+    landlocked: int,
 ) -> None:
     """The life of a worker, on the main thread of a freshly forked process. Does not return."""
-    hardened, watching = _thread.allocate_lock(), _thread.allocate_lock()
-    hardened.acquire()
-    watching.acquire()
+    locks = shut, hardened, watching = tuple(_thread.allocate_lock() for _ in range(3))
+    for lock in locks:
+        lock.acquire()
     watches: list[Watch] = []
     # Opened while open() is still allowed; the only descriptor beside the socket and the guest's own image.
     statm = os.open("/proc/self/statm", os.O_RDONLY | os.O_CLOEXEC)
@@ -255,6 +256,11 @@ def run_worker(
         watching.release()
 
     def guest() -> None:
+        try:
+            hardening.harden_thread(landlocked=landlocked, waived=waived)
+        except hardening.HardeningError:
+            os._exit(EXIT_UNHARDENED)
+        shut.release()
         hardened.acquire()
         try:
             talk = Conversation(connection)
@@ -270,6 +276,7 @@ def run_worker(
     _thread.stack_size(STACK_BYTES)
     # Started before the limits and the filter, which forbid new threads and then cover this one too (TSYNC).
     _thread.start_new_thread(guest, ())
+    shut.acquire()
     try:
         hardening.harden_worker(
             parent=parent,
@@ -278,6 +285,7 @@ def run_worker(
             cpu_seconds=guest_ms // 1000 + 10,
             program=program,
             waived=waived,
+            landlocked=landlocked,
         )
     except hardening.HardeningError:
         os._exit(EXIT_UNHARDENED)

@@ -47,6 +47,11 @@ class Worker:
     cpu_us: int = 0
     """Microseconds of processor time it has used; known once it has been reaped."""
 
+    @property
+    def pidfd(self) -> int:
+        """A descriptor of the process, until it is released."""
+        return self._pidfd
+
     def give_way(self) -> None:
         """Let the guests of other workers and the daemon compute first; nobody is slower who is alone.
 

@@ -29,7 +29,7 @@ from typing import Any
 
 import msgspec
 
-from runloopd.runtime import hardening, seccomp
+from runloopd.runtime import hardening, landlock, seccomp
 from runloopd.runtime.engine import ComponentRefused, wasmtime_version
 from runloopd.runtime.sandbox import LoadedComponent, make_engine
 from runloopd.runtime.worker import EXIT_BROKEN, EXIT_UNHARDENED, run_worker, warm_up
@@ -63,6 +63,7 @@ class Zygote:
         )
         if self._program:
             seccomp.prepare(self._program)  # before any fork
+        self._landlocked = landlock.version()
         warm_up(self._engine)
         self._loaded: dict[str, tuple[LoadedComponent, frozenset[int]]] = {}
         self._children: dict[int, tuple[int, int]] = {}
@@ -141,6 +142,7 @@ class Zygote:
                 guest_ms=message["guest_ms"],
                 program=self._program,
                 waived=self._waived,
+                landlocked=self._landlocked,
             )
 
         return life
@@ -155,6 +157,7 @@ class Zygote:
                     cpu_seconds=10,
                     program=self._program,
                     waived=self._waived,
+                    landlocked=self._landlocked,
                 )
             except hardening.HardeningError as error:
                 os.write(inherited, msgspec.json.encode({"missing": str(error)}))

@@ -9,12 +9,18 @@ import select
 import shutil
 import subprocess
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from itertools import count
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import pytest
 
+from rlp.serving import a2a_face
+from rlp.serving.a2a_face import A2AFace
+from rlp.serving.limits import Allowance
+from runloop.errors import UsageError
 from runloop.events import RunCancelRequested, RunStarted
 from tests.home import BIN, ROOT, Home, wait_until
 
@@ -75,8 +81,11 @@ class Client:
         return [json.loads(line[6:])["result"] for line in lines]
 
 
+NUMBERS = count(1)
+
+
 def words(*parts: dict[str, Any], **message: Any) -> dict[str, Any]:
-    return {"messageId": "m1", "role": "ROLE_USER", "parts": list(parts), **message}
+    return {"messageId": f"m{next(NUMBERS)}", "role": "ROLE_USER", "parts": list(parts), **message}
 
 
 def state(task: dict[str, Any]) -> str:
@@ -221,6 +230,92 @@ def test_the_card_names_skills_to_a_token_alone_and_what_is_wrong_is_told_by_num
         assert answer.json()["error"]["code"] == number and answer.json()["id"] is None
     unknown = desk.send(one, metadata={"skill": "opening_assistant"})["task"]
     assert state(unknown) == "REJECTED" and "opening_compose_email" in json.dumps(unknown)
+
+
+@pytest.mark.requirement("I6.faces.13")
+def test_a_message_that_comes_again_is_the_task_it_began_also_after_the_daemon_was_killed(
+    place: Place,
+) -> None:
+    home, url, tokens = place
+    desk, other = Client(url, tokens["desk"]), Client(url, tokens["other"])
+    said = words({"data": WANTED}, metadata=MAIL, contextId="twice", messageId="say it once")
+    at_once = {"configuration": {"returnImmediately": True}}
+
+    def ask(client: Client, message: dict[str, Any]) -> dict[str, Any]:
+        return client.ask("SendMessage", message=message, **at_once)
+
+    before = len(home.events("run.started"))
+    with ThreadPoolExecutor(4) as pool:  # a client that repeats itself before it is answered
+        tasks = [told["task"]["id"] for told in pool.map(lambda _: ask(desk, said), range(4))]
+    (task,) = set(tasks)
+    assert ask(desk, {**said, "parts": [{"data": {**WANTED, "topic": "x"}}]}) == {"error": -32602}
+    assert ask(desk, {**said, "contextId": "thrice"}) == {"error": -32602}
+    assert ask(other, said)["task"]["id"] != task
+    wait_until(lambda: state(desk.ask("GetTask", id=task)) == "INPUT_REQUIRED", "the task to wait")
+
+    home.kill()
+    home.rlp("daemon", "start").check()
+    # While nobody can say whose the token is, the door is closed.
+    for client in (desk, other):
+        wait_until(lambda who=client: who.post("ListTasks", {}).status_code == 200, "the door to open")  # type: ignore[misc]
+    assert ask(desk, said)["task"]["id"] == task
+    (first, *_) = desk.stream("SendStreamingMessage", message=said)
+    assert first["task"]["id"] == task
+    assert len(home.events("run.started")) == before + 2, "one of each client"
+    for client, held in ((desk, task), (other, ask(other, said)["task"]["id"])):
+        assert state(client.ask("CancelTask", id=held)) == "CANCELED"
+    assert state(ask(desk, said)["task"]) == "CANCELED"
+
+
+@pytest.mark.requirement("I6.faces.14")
+def test_tasks_are_filtered_before_they_are_counted_and_paged(place: Place) -> None:
+    _, url, tokens = place
+    desk = Client(url, tokens["other"])
+    made = []
+    for context in ("paged", "elsewhere", "paged", "elsewhere", "paged"):
+        told = desk.send({"data": WANTED}, metadata=MAIL, contextId=context)
+        assert state(told.get("task") or {"status": {"state": str(told)}}) == "INPUT_REQUIRED"
+        made.append(told["task"]["id"])
+    mine = [made[4], made[2], made[0]]
+    assert state(desk.ask("CancelTask", id=made[2])) == "CANCELED"
+
+    def paged(size: int, **wanted: Any) -> list[str]:
+        found, token, totals = [], "", set()
+        for _ in range(10):
+            told = desk.ask("ListTasks", pageSize=size, pageToken=token, **wanted)
+            assert len(told["tasks"]) == size or not told["nextPageToken"], "only the last page is short"
+            found += [task["id"] for task in told["tasks"]]
+            totals.add(told["totalSize"])
+            token = told["nextPageToken"]
+            if not token:
+                assert totals == {len(found)}
+                return found
+        raise AssertionError("there is no end to it")
+
+    for size in (1, 2, 3, 50):
+        assert paged(size, contextId="paged") == mine
+        assert paged(size, contextId="paged", status="TASK_STATE_INPUT_REQUIRED") == [made[4], made[0]]
+        assert paged(size, contextId="paged", status="TASK_STATE_CANCELED") == [made[2]]
+        assert paged(size, contextId="paged", status="TASK_STATE_COMPLETED") == []
+    assert paged(2)[:5] == made[::-1]
+    for name in {*made} - {made[2]}:
+        desk.ask("CancelTask", id=name)
+
+
+@pytest.mark.requirement("I6.faces.15")
+def test_what_one_client_is_refused_pushes_nothing_of_anothers_out(place: Place) -> None:
+    _, url, tokens = place
+    desk, other = Client(url, tokens["desk"]), Client(url, tokens["other"])
+    wrong = {"skill": "opening_nothing"}
+    kept = other.send({"data": {}}, metadata=wrong)["task"]["id"]
+    face = A2AFace(cast(Any, None), runs=Allowance(per_s=1, burst=1), url=url)
+    own = face._refuse("other", "", UsageError("no"))
+    for _ in range(10 * a2a_face._REFUSED):
+        face._refuse("desk", "", UsageError("no"))
+    assert [len(tasks) for tasks in face._refused.values()] == [1, a2a_face._REFUSED]
+    assert own["id"] in face._refused["other"]
+    assert state(other.ask("GetTask", id=kept)) == "REJECTED"
+    assert desk.ask("GetTask", id=kept) == {"error": -32001}
 
 
 @pytest.mark.skipif(not SDK, reason="RUNLOOP_A2A_PYTHON names no interpreter with the a2a-sdk")

@@ -25,6 +25,10 @@ class Author:
         self.typed.append(" ".join(words))
         return self._home.rlp(*words, cwd=self.place / cwd, env=env, timeout=300).check(code)
 
+    def allow(self, approval: str) -> None:
+        self.typed.append(f"approve {approval} --confirm")
+        self._home.allow(approval).check()
+
 
 @pytest.fixture
 def author(home: Home, tmp_path: Path) -> Author:
@@ -38,7 +42,7 @@ def test_from_nothing_to_a_verified_message_in_eight_commands(author: Author) ->
     author.rlp("agent", "build", "--dev-key", cwd="asks")
     parked = author.rlp("agent", "install", "--dev-key", "asks-0.1.0.rlb", cwd="asks", code=5)
     approval = parked.err.partition("rlp approve ")[2].split()[0]
-    author.rlp("approve", approval, cwd="asks")  # on a terminal, install itself asks
+    author.allow(approval)  # on a terminal, install itself asks
     ran = author.rlp("run", "opening.yaml", "-p", "text=todo: try it by 2031-01-01", "--json", cwd="asks")
     assert '"todos":["try it by 2031-01-01"]' in ran.out
     author.rlp("verify", cwd="asks")

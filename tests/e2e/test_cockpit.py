@@ -78,7 +78,7 @@ def cockpit(home: Home) -> Iterator[Terminal]:
     terminal.close()
 
 
-@pytest.mark.requirement("I7.inbox.4")
+@pytest.mark.requirement("I7.inbox.4", "C6")
 def test_a_held_mail_is_read_and_approved_by_keys_on_a_real_terminal(home: Home, cockpit: Terminal) -> None:
     before = cockpit.title()
     cockpit.until("compose_email")

@@ -51,7 +51,7 @@ def test_from_nothing_to_a_verified_message(author: Author, language: str) -> No
     assert all_pass(author.rlp("agent", "test", "meter", "--json")) == 6
     author.rlp("agent", "build", "--dev-key", cwd="meter")
     parked = author.rlp("agent", "install", "--dev-key", "meter-0.1.0.rlb", cwd="meter", code=5)
-    author.rlp("approve", parked.err.partition("rlp approve ")[2].split()[0])
+    author.allow(parked.err.partition("rlp approve ")[2].split()[0])
     ran = author.rlp("run", "opening.yaml", "-p", "text=One two three. Four.", "--json", cwd="meter")
     assert '"longest":3' in ran.out and '"words":4' in ran.out
     author.rlp("verify")

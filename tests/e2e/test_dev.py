@@ -36,7 +36,7 @@ artifacts: {save: [sum.out]}
 def first_build(home: Home, place: Path, source: str) -> str:
     """Serve it for the first time, which a person allows; returns its digest."""
     parked = home.rlp("dev", source, "--once", cwd=place).check(5)
-    home.rlp("approve", parked.err.partition("rlp approve ")[2].split()[0]).check()
+    home.allow(parked.err.partition("rlp approve ")[2].split()[0]).check()
     return served(home)[-1].bundle
 
 

@@ -9,11 +9,14 @@ from typing import Any
 
 import pytest
 
+from runloop.approval import DECISION_TYPE
 from runloop.bundle.keyfile import dev_key
 from runloop.client import BlockingClient
 from runloop.errors import RefusedError
 from runloop.events import NodeFinished
+from runloop.rmp import topics
 from tests.bundles import ACME, DAY_MS, EVE, Built, build, index_of, trust_toml
+from tests.e2e.test_attacks import connect
 from tests.e2e.test_crashes import Mortal, wait_gone_daemon
 from tests.e2e.test_docs import DOCS, Reader
 from tests.home import Done, Home, wait_until
@@ -39,12 +42,29 @@ def waiting(home: Home) -> list[dict[str, Any]]:
 
 def approve(home: Home) -> Done:
     (one,) = waiting(home)
-    return home.rlp("approve", str(one["approval"]))
+    return home.allow(str(one["approval"]))
 
 
 def install(home: Home, built: Built, *options: str) -> None:
     hand(home, built, *options).check(5)
     approve(home).check()
+
+
+def _refuse_every_easy_yes(home: Home, asked: dict[str, Any]) -> None:
+    """Without a terminal: no flag, no word on stdin and no frame of our own stands in for the digest."""
+    name, digest = str(asked["approval"]), str(asked["action_digest"])
+    for said in ((), ("--yes",), ("--wait", "--note", "acme_echo")):
+        shown = home.rlp("approve", name, *said, stdin="acme_echo\nacme\ny\n").check(4)
+        assert f"rlp approve {name} --confirm {digest}" in shown.err
+    for wrong in (digest[:32], "0" * 64, "acme_echo", ""):
+        home.rlp("approve", name, "--confirm", wrong).check(8)
+    with connect(home, operator=True) as raw:
+        for more in ({}, {"confirm": "yes"}, {"confirm": digest[:16]}, {"note": digest}):
+            plain = {"v": 1, "approval": name, "action_digest": digest, "decision": "approve", **more}
+            with pytest.raises(RefusedError) as caught:
+                raw.request(topics.ACTION_DECISION, DECISION_TYPE, plain, timeout_s=10.0)
+            assert caught.value.named_code == "approval.unconfirmed"
+    assert [one["state"] for one in waiting(home)] == ["open"]
 
 
 def opening(home: Home, name: str = "acme_echo") -> Path:
@@ -70,6 +90,7 @@ def test_without_a_terminal_an_install_parks_and_rlp_approve_finishes_it(home: H
     (one,) = waiting(home)
     assert f"rlp approve {one['approval']}" in parked.err
     assert home.rlp("run", str(opening(home)), "--no-input").code != 0, "nothing runs before the yes"
+    _refuse_every_easy_yes(home, one)
     done = approve(home).check()
     assert "acme_echo 1.0.0 is installed; new runs use it" in done.err
     for shown in ("acme_echo", "1.0.0", "acme", ACME.key_id, built.digest, "time"):
@@ -142,6 +163,8 @@ def test_a_trust_anchor_needs_a_person_too_and_revoking_does_not(home: Home) -> 
     home.rlp("trust", "add", "acme", key, "--name", "acme_*").check(5)
     assert not (home.path / "trust.toml").exists()
     hand(home, build()).check(4)
+    _refuse_every_easy_yes(home, waiting(home)[0])
+    assert not (home.path / "trust.toml").exists()
     approve(home).check()
     assert home.rlp("trust", "list", "--json").check().json["anchors"][0]["keys"] == [ACME.key_id]
     install(home, build())
@@ -335,7 +358,7 @@ def test_killed_anywhere_an_install_is_whole_or_not_at_all(
     mortal = Mortal(home, kind, 1, moment)
     handed = hand(home, built)
     if handed.code == 5:
-        home.rlp("approve", str(waiting(home)[0]["approval"]))
+        home.allow(str(waiting(home)[0]["approval"]))
     mortal.wait_dead()
     home.rlp("daemon", "start").check()
     if installed:  # the person had said yes, and that was on record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import pytest
 
@@ -12,8 +12,10 @@ from agtop.feed.live import LiveFeed
 from agtop.model.timeline import Timeline
 from agtop.watch import Watch
 from runloop import approval as held
+from runloop.client import BlockingClient
 from runloop.config import Paths
-from runloop.errors import ConflictError, UnreachableError
+from runloop.errors import ConflictError, RefusedError, RunloopError, UnreachableError
+from runloop.rmp import topics
 from tests.home import ROOT, Home
 
 T = TypeVar("T")
@@ -32,7 +34,7 @@ async def until(look: Callable[[], Awaitable[T] | T], what: str) -> T:
     raise AssertionError(what)
 
 
-@pytest.mark.requirement("I7.feed.1")
+@pytest.mark.requirement("I7.feed.1", "C9")
 async def test_it_says_that_the_daemon_went_away_goes_on_from_the_record_and_comes_back_by_itself(
     home: Home, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -52,6 +54,7 @@ async def test_it_says_that_the_daemon_went_away_goes_on_from_the_record_and_com
         await until(lambda: watch.approvals, "the approval to be listed")
         shown = await desk.approval(str(watch.approvals[0]["approval"]))
         assert b"rollout" in held.content_of(shown).lower()
+        await same_verdicts_as_frames(home, desk, shown)
 
         await asyncio.to_thread(home.rlp, "daemon", "stop")
         await until(lambda: desk.link.how == "gone", "the loss to be noticed")
@@ -80,6 +83,59 @@ async def test_it_says_that_the_daemon_went_away_goes_on_from_the_record_and_com
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
         await desk.close()
+
+
+async def same_verdicts_as_frames(home: Home, desk: LiveFeed, shown: dict[str, Any]) -> None:
+    """What a person may not do in the cockpit is refused as it is to raw frames, and nothing comes of it."""
+    other = {**shown, "action_digest": "0" * 64}
+    nobody = {"agent": "nobody", "reason": "x"}
+    socket = home.path / "run" / "rmp.sock"
+    operator = (home.path / "keys" / "operator.key").read_bytes()
+    with BlockingClient.connect(socket, operator) as raw, BlockingClient.connect(socket) as stranger:
+
+        def decided(client: BlockingClient, approval: dict[str, Any]) -> Any:
+            return client.request(
+                topics.ACTION_DECISION, held.DECISION_TYPE, held.decision(approval, "approve", "")
+            )
+
+        for order, frame in (
+            (desk.decide(other, "approve"), lambda: decided(raw, other)),
+            (desk.kill(**nobody), lambda: raw.call("agent.kill", nobody)),
+            (desk.restart(**nobody), lambda: raw.call("agent.restart", nobody)),
+            (desk.cancel("0" * 36, "x"), lambda: raw.call("run.cancel", {"run": "0" * 36, "reason": "x"})),
+        ):
+            with pytest.raises(RunloopError) as by_frame:
+                await asyncio.to_thread(frame)
+            assert await verdict_of(order) == named(by_frame.value)
+
+        key = home.path / "keys" / "operator.key"
+        key.rename(home.path / "taken.key")
+        keyless = LiveFeed(Paths.resolve(home.env, home=home.path))
+        hearing = asyncio.create_task(keyless.change())
+        try:
+            with pytest.raises(RefusedError) as by_frame:
+                await asyncio.to_thread(stranger.call, "approvals.show", {"approval": shown["approval"]})
+            await until(lambda: keyless.link.how == "live" or keyless.link.how == "gone", "an answer")
+            assert await verdict_of(keyless.approval(str(shown["approval"]))) == named(by_frame.value)
+            with pytest.raises(RefusedError) as by_frame:
+                await asyncio.to_thread(decided, stranger, shown)
+            assert await verdict_of(keyless.decide(shown, "approve")) == named(by_frame.value)
+        finally:
+            hearing.cancel()
+            await asyncio.gather(hearing, return_exceptions=True)
+            await keyless.close()
+            (home.path / "taken.key").rename(key)
+    assert home.events("action.decided") == []
+
+
+def named(error: RunloopError) -> tuple[str, str]:
+    return str(error.to_wire()["family"]), error.named_code
+
+
+async def verdict_of(order: Awaitable[Any]) -> tuple[str, str]:
+    with pytest.raises(RunloopError) as caught:
+        await order
+    return named(caught.value)
 
 
 async def _listed(desk: LiveFeed, run: str) -> bool:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from runloop.events import ModelCalled, NodeFinished
+from runloop.events import ModelCalled, ModelReserved, NodeFinished
 from tests.contract.scripted_model import ScriptedModel, say
+from tests.e2e.test_crashes import Mortal
 from tests.home import Home, wait_until
 
 MANIFEST = """\
@@ -213,6 +214,29 @@ def test_what_asking_each_model_for_a_token_cost_is_in_the_sums(home: Home) -> N
     assert (called.source, called.finish, called.price_version) == ("check", "stop", "list-1")
     sums = {row["key"]: row for row in home.rlp("cost", "--json").check().json["rows"]}
     assert sums["rlp providers --check"]["cost_micro_usd"] == cost
+
+
+@pytest.mark.requirement("K6", "I6.policy.6")
+def test_a_check_whose_daemon_dies_before_its_cost_is_on_record_is_booked_whole_and_once(home: Home) -> None:
+    home.rlp("daemon", "start").check()
+    home.rlp("daemon", "stop").check()
+    before = {event.id for event in home.events("model.called")}
+    mortal = Mortal(home, "model.called", 1, "before")  # answered and paid for; nobody has said so yet
+    assert home.rlp("providers", "--check", "--yes").code != 0
+    mortal.wait_dead()
+    (held,) = home.events("model.reserved")[-1:]
+    for _ in range(2):  # the second start finds nothing left to book
+        home.rlp("daemon", "start").check()
+        home.rlp("daemon", "stop").check()
+        (event,) = [event for event in home.events("model.called") if event.id not in before]
+        called = event.payload
+        assert isinstance(called, ModelCalled) and isinstance(held.payload, ModelReserved)
+        assert called.cost_micro_usd == called.reserved_micro_usd == held.payload.reserved_micro_usd > 0
+        assert (called.source, called.finish, called.estimated) == ("check", "unknown_outcome", True)
+        assert (event.actor, event.provenance.causes) == ("daemon", (held.id,))
+    sums = {row["key"]: row for row in home.rlp("cost", "--json").check().json["rows"]}
+    assert sums["rlp providers --check"]["cost_micro_usd"] >= called.cost_micro_usd
+    home.rlp("verify").check()
 
 
 def waits(home: Home) -> list[Any]:

@@ -147,7 +147,7 @@ async def killed_in_the_cockpit(home: Home, agent: str) -> None:
         assert isinstance(pane, MetricsPane)
         await seen(pilot, lambda: pane._rows, "figures of a living daemon")
         await pilot.press("N", "g")
-        while str(pane._rows[pane._lines.cursor]["agent"]) != agent:
+        while str(pane._rows[pane.lines.cursor]["agent"]) != agent:
             await pilot.press("j")
         await pilot.press("K", "y")
         await seen(pilot, lambda: len(home.events("agent.stopped")) == 2, "the order to be carried out")

@@ -21,6 +21,7 @@ from pog.maintain.migrate import migrate
 from pog.materializer import Materializer
 from pog.reader import Reader
 from runloop import events
+from runloop.clock import SystemClock
 from runloop.errors import UsageError
 from runloop.events import KINDS, UPCASTS, ContactUpserted, Event, Payload, decode_payload, encode_payload
 from tests.histories.formats import FOLDER, place, samples, schema
@@ -187,7 +188,7 @@ def test_a_ledger_file_of_every_version_there_was_opens_verifies_and_folds(laid:
     with closing(sqlite3.connect(path)) as connection:
         (version,) = connection.execute("PRAGMA user_version").fetchone()
         history = connection.execute("SELECT id, hash FROM events ORDER BY id").fetchall()
-    done = migrate(path)
+    done = migrate(path, key=KEY, clock=SystemClock())
     assert (done.before, done.after) == (version, LEDGER.version)
     with (
         Ledger.open(path, signing_key=KEY) as ledger,

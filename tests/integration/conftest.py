@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -15,7 +16,8 @@ from tests.engine import TestEngine, engine_in
 @pytest.fixture(scope="session")
 def engine() -> Iterator[TestEngine]:
     with TemporaryDirectory(prefix="runloop-engine-", dir="/dev/shm", ignore_cleanup_errors=True) as folder:
-        made = engine_in(Path(folder))
+        # RUNLOOP_TEST_ENGINE=docker: by a user with a rootless docker, whose images these tests add to.
+        made = engine_in(Path(folder), os.environ.get("RUNLOOP_TEST_ENGINE", "podman"))
         if isinstance(made, str):
             pytest.skip(made)
         yield made

@@ -49,12 +49,18 @@ LIES = {
     "leaves capabilities": ("s/--cap-drop ALL/--cap-add SYS_PTRACE/", "capabilities"),
     "lets it gain privileges": ("s/--security-opt no-new-privileges//", "privileges"),
     "makes a folder writable": ("s/,ro=true//g", "writable"),
-    "shares the processes": ("s/--pid private/--pid host/", "process first|pid namespace|private PID"),
+    "shares the processes": (
+        "s/--pid private//; s/^run --rm/run --rm --pid host/",
+        "process first|pid namespace|private PID|did not start a container",
+    ),
     "shares its users": (
         "s/--[ug]idmap [^ ]*//g; s/--userns [^ ]*//; s/--user [^ ]*/--user 0:0/",
         "user namespace",
     ),
-    "shares its name": ("s/--uts private/--uts host/; s/--hostname sandbox//", "uts namespace"),
+    "shares its name": (
+        "s/--uts private//; s/--hostname sandbox//; s/^run --rm/run --rm --uts host/",
+        "uts namespace",
+    ),
     "mounts another folder": ("s#src=[^,]*/granted,#src=/usr,#", "exchanged"),
 }
 

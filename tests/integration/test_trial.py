@@ -23,6 +23,7 @@ from runloopd.runs import trial as trials
 from runloopd.runs.trial import MAX_WAITING, Trial, TrialCase
 from runloopd.runtime.registry import Registry
 from runloopd.runtime.supervisor import Runtime
+from tests.home import CACHE_KEY
 from tests.unit.authoring.folders import change, python_agent, write
 
 AGENT = """
@@ -60,28 +61,8 @@ def twice(n: int) -> int:
 """
 
 
-KEY = b"k" * 32
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache with the compiled runner in it, as every daemon has one."""
-    place = tmp_path_factory.mktemp("cache")
-
-    async def compile_runner() -> None:
-        runtime = Runtime(cache_dir=place, mac_key=KEY)
-        await runtime.start()
-        try:
-            await runtime.prepare(unpack(shipped("runner"), place))
-        finally:
-            await runtime.close()
-
-    asyncio.run(compile_runner())
-    return place
-
-
 @pytest.fixture
-def made(cache: Path) -> Callable[..., Trial]:
+def made(compiled: Path) -> Callable[..., Trial]:
     """A trial as the daemon makes it."""
     examine = Registry([], pins={}, runners={"python": read_pin(shipped("runner")).blake3}).examine
 
@@ -91,8 +72,10 @@ def made(cache: Path) -> Callable[..., Trial]:
     def make(quotas: Quotas | None = None) -> Trial:
         return Trial(
             examine=examine,
-            sandbox=lambda own: Runtime(cache_dir=own or cache, mac_key=KEY, max_workers=1, max_spares=0),
-            runners={"python": unpack(shipped("runner"), cache)},
+            sandbox=lambda own: Runtime(
+                cache_dir=own or compiled, mac_key=CACHE_KEY, max_workers=1, max_spares=0
+            ),
+            runners={"python": unpack(shipped("runner"), compiled)},
             prepare=prepared,
             quotas=quotas or Quotas(),
         )
@@ -292,14 +275,16 @@ async def test_what_lint_lets_an_agent_import_is_what_the_sandbox_has(
     assert set(outcome["ports"]["out"][0]["found"]) == {name for name in asked if name in preloaded()}
 
 
-async def test_a_component_is_tried_and_nothing_of_it_stays(made: Callable[..., Trial], cache: Path) -> None:
-    before = sorted(cache.iterdir())
+async def test_a_component_is_tried_and_nothing_of_it_stays(
+    made: Callable[..., Trial], compiled: Path
+) -> None:
+    before = sorted(compiled.iterdir())
     files = read_bundle(shipped("agents") / "critic_c")
     asked = TrialCase(ports={"in": [{"to": ["a@b.c"], "subject": "Hello", "body": "A text of some length."}]})
     answer = await made().run(pack(files), [asked], who="me")
     (outcome,) = answer["cases"]
     assert outcome["ports"]["review"][0]["ok"] is True
-    assert sorted(cache.iterdir()) == before
+    assert sorted(compiled.iterdir()) == before
 
 
 async def test_an_agent_cannot_ask_for_more_time_or_memory_than_a_trial_has(

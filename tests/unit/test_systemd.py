@@ -192,6 +192,25 @@ async def test_the_manager_hears_that_we_are_ready_alive_and_stopping(tmp_path: 
         await notifier.close()
 
 
+@pytest.mark.requirement("M11")
+async def test_what_takes_long_for_a_reason_is_given_more_time_and_no_longer_than_it_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("runloopd.systemd._LONGER_S", 0.03)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+        manager.bind(f"{tmp_path}/n")
+        notifier = Notifier({"NOTIFY_SOCKET": f"{tmp_path}/n"})
+        async with notifier.longer():
+            for _ in range(3):
+                assert await asyncio.to_thread(heard, manager) == "EXTEND_TIMEOUT_USEC=30000"
+        notifier.ready()
+        while (word := await asyncio.to_thread(heard, manager)) != "READY=1":
+            assert word.startswith("EXTEND_TIMEOUT_USEC=")
+        manager.settimeout(0)
+        with pytest.raises(BlockingIOError):
+            manager.recv(100)
+
+
 async def test_nobody_is_told_anything_where_nobody_asked_or_the_manager_is_gone(tmp_path: Path) -> None:
     for environ in ({}, {"NOTIFY_SOCKET": f"{tmp_path}/nobody", "WATCHDOG_USEC": "x"}):
         notifier = Notifier(environ)

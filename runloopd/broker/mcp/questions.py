@@ -4,7 +4,8 @@ Knows: which questions are put and which are declined, how an answer becomes wha
 know: how a person is reached (a promise of the run, as with ``input.ask``).
 
 A form of a foreign server is where a password would be typed by mistake (attacks.md C11): whatever asks for
-one, by name or in its words, however they are spelt (``mcp.phishing``), is declined before anybody sees it.
+one, by name or in its words, however they are spelt (``broker.phishing``), is declined before anybody sees
+it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from runloop.errors import RunloopError
 from runloop.events import Draft, PromiseCreated, PromiseResolved, Provenance
 from runloopd.broker.mcp.definitions import accepting
 from runloopd.broker.mcp.messages import Question
-from runloopd.broker.mcp.phishing import names_secret
+from runloopd.broker.phishing import names_secret
 from runloopd.broker.ports import FactPort, JournalPort
 from runloopd.broker.promises import Promises
 from runloopd.broker.toolbox import ToolContext

@@ -16,13 +16,16 @@ import contextlib
 import os
 import shutil
 import socket
+from collections.abc import Iterable
 from pathlib import Path
 
 from runloopd.broker.tools import layers as walls
+from runloopd.broker.tools.confine import Confined
 from runloopd.broker.tools.enclosure import enclose
 from runloopd.broker.tools.running import Running
 from runloopd.broker.tools.sandbox import SAFE_ENV, Layers, Program, SandboxError
 from runloopd.broker.tools.starting import SET_UP_S, Starting, no_program, runnable
+from runloopd.cgroups import Groups
 
 __all__ = ["Bubblewrap"]
 
@@ -31,6 +34,11 @@ _MAX_WHY = 2_000
 
 class Bubblewrap(Starting):
     """The real sandbox."""
+
+    def __init__(self, ours: Iterable[Path] = (), groups: Groups | None = None) -> None:
+        """``groups``: each program gets one, with all it starts; None: there are none."""
+        super().__init__(ours)
+        self._groups = groups
 
     def look(self) -> Layers:
         """See the base."""
@@ -55,11 +63,14 @@ class Bubblewrap(Starting):
         """See the base."""
         (await asyncio.to_thread(self.layers)).require()
         with contextlib.ExitStack() as kept:
-            status, info, process = await self._enclosed(program, stdin, stdout, stderr, kept)
+            held = kept.enter_context(contextlib.ExitStack())
+            status, info, process = await self._enclosed(program, stdin, stdout, stderr, kept, held)
             child = Running(process, program.limits, self._running.discard)
             self._running.add(child)
             try:
                 async with asyncio.timeout(SET_UP_S):
+                    child.confined(await Confined.of(self._groups, process.pid, program))
+                    held.close()
                     await child.begun(status, info, program, look_s)
             except BaseException as error:
                 await asyncio.shield(child.kill())
@@ -71,9 +82,16 @@ class Bubblewrap(Starting):
         return child
 
     async def _enclosed(
-        self, program: Program, stdin: int, stdout: int, stderr: int, kept: contextlib.ExitStack
+        self,
+        program: Program,
+        stdin: int,
+        stdout: int,
+        stderr: int,
+        kept: contextlib.ExitStack,
+        held: contextlib.ExitStack,
     ) -> tuple[socket.socket, int, asyncio.subprocess.Process]:
-        """Bubblewrap, started; with the ends on which it and the first process inside speak."""
+        """Bubblewrap, started; with the ends on which it and the first process inside speak. It starts
+        nothing before ``held`` is closed: until then it reads its arguments."""
         here, there = socket.socketpair()
         kept.callback(here.close)
         here.setblocking(False)
@@ -83,15 +101,18 @@ class Bubblewrap(Starting):
             handed.callback(os.close, tells)
             handed.callback(there.close)
             plan = await asyncio.to_thread(enclose, program, self._ours, handed)
+            waits, goes_on = os.pipe()
+            handed.callback(os.close, waits)
+            held.callback(os.close, goes_on)
             # From the loop's own thread: the sandbox dies with the thread that started it.
             process = await asyncio.create_subprocess_exec(
                 walls.bubblewrap(),
-                *("--args", str(plan.args), "--info-fd", str(tells), "--"),
+                *("--args", str(waits), "--args", str(plan.args), "--info-fd", str(tells), "--"),
                 *(*plan.command, str(plan.config), str(there.fileno())),
                 stdin=stdin,
                 stdout=stdout,
                 stderr=stderr,
-                pass_fds=(*plan.descriptors, there.fileno(), tells),
+                pass_fds=(*plan.descriptors, there.fileno(), tells, waits),
                 env={},
                 cwd="/",
                 start_new_session=True,

@@ -12,12 +12,16 @@ from pathlib import Path
 from runloop.config import Security
 from runloopd.broker.tools.bubblewrap import Bubblewrap
 from runloopd.broker.tools.container import Container
+from runloopd.cgroups import Groups
 
 __all__ = ["chosen_sandbox"]
 
 
-def chosen_sandbox(security: Security, ours: Iterable[Path], door: Path) -> Bubblewrap | Container:
-    """The sandbox. ``ours``: what no program sees; ``door``: a folder of the daemon's own."""
+def chosen_sandbox(
+    security: Security, ours: Iterable[Path], door: Path, groups: Groups | None = None
+) -> Bubblewrap | Container:
+    """The sandbox. ``ours``: what no program sees; ``door``: a folder of the daemon's own; ``groups``: where
+    programs are put. An engine makes groups of its own for its containers."""
     if security.sandbox == "container":
         return Container(ours, door=door, image=security.sandbox_image, engine=security.sandbox_engine)
-    return Bubblewrap(ours)
+    return Bubblewrap(ours, groups)

@@ -202,7 +202,10 @@ class Engine:
 
     def _shallow(self) -> str:
         """What is mounted below a granted folder lies outside the grant."""
-        return ",bind-nonrecursive=true" if self.kind == "podman" else ",bind-recursive=disabled"
+        major = re.search(r"version (\d+)\.", self.version)
+        # docker has called it otherwise since 25, and 20.10, which Debian 12 has, knows the old name only.
+        renamed = self.kind == "docker" and major is not None and int(major[1]) >= 25
+        return ",bind-recursive=disabled" if renamed else ",bind-nonrecursive=true"
 
 
 def _tasks() -> tuple[str, ...]:

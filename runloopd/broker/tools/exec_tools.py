@@ -87,6 +87,8 @@ class _Programs:
             mounts=folders,
             egress=egress,
             limits=Limits(wall_ms=args.get("timeout_ms", 30_000), output=MAX_OUTPUT),
+            run=context.run,
+            agent=context.agent,
         )
         result = await self._sandbox.run(program)
         return gave(result, name, changes=egress is not None or any(folder.writable for folder in folders))

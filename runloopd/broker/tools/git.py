@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -220,7 +221,7 @@ class Git:
             egress=OnlyTo(place, GrantedHosts(_rules(policy_of(context)), noted=context.reached)),
         )
         # A server that was asked may have taken it, whatever came back.
-        done = await self._carried(program, outcome="unknown")
+        done = await self._carried(context, program, outcome="unknown")
         return _text(done.stdout.decode(errors="replace"), done.truncated)
 
     # --- git --------------------------------------------------------------------------------------
@@ -243,7 +244,7 @@ class Git:
         program = self._program(
             words, mounts=(mount,), env={**where, **(env or {})}, cwd=mount.path, wall_ms=wall_ms, stdin=stdin
         )
-        return await self._carried(program, outcome="unknown" if mount.writable else "absent")
+        return await self._carried(context, program, outcome="unknown" if mount.writable else "absent")
 
     def _program(
         self,
@@ -269,8 +270,8 @@ class Git:
             limits=Limits(wall_ms=wall_ms, cpu_s=wall_ms // 1_000, output=MAX_OUTPUT),
         )
 
-    async def _carried(self, program: Program, *, outcome: Outcome) -> ProgramResult:
-        result = await self._sandbox.run(program)
+    async def _carried(self, context: ToolContext, program: Program, *, outcome: Outcome) -> ProgramResult:
+        result = await self._sandbox.run(replace(program, run=context.run, agent=context.agent))
         if result.killed_by is not None:
             code = "tool.timeout" if result.killed_by == "deadline" else "tool.failed"
             raise ToolError(f"git did not end: {result.killed_by}", code=code, outcome=outcome)

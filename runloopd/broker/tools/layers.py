@@ -113,4 +113,7 @@ def _said(*words: str) -> str:
     done = subprocess.run(
         words, capture_output=True, timeout=_TRIAL_S, check=False, env={}, stdin=subprocess.DEVNULL
     )
+    if done.returncode != 0:  # what it then does not say is not what it lacks
+        why = done.stderr.decode(errors="replace").strip()[:300] or f"exit {done.returncode}"
+        raise SandboxError(f"{' '.join(words)}: {why}")
     return done.stdout.decode(errors="replace")

@@ -14,6 +14,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 
+from runloopd.broker.tools.confine import Confined
 from runloopd.broker.tools.proxy import Proxy
 from runloopd.broker.tools.sandbox import KilledBy, Limits, Program, SandboxError
 from runloopd.broker.tools.watch import held
@@ -43,6 +44,7 @@ class Running:
         self._own_tasks = own_tasks
         self._cleared = cleared
         self._line: socket.socket | None = None
+        self._confined: Confined | None = None
         self._ends: tuple[asyncio.StreamWriter, asyncio.StreamReader, asyncio.StreamReader] | None = None
         self._limits = limits
         self._over = over
@@ -82,6 +84,10 @@ class Running:
     ) -> None:
         """Its streams are these, and not those of its starter."""
         self._ends = (stdin, stdout, stderr)
+
+    def confined(self, group: Confined | None) -> None:
+        """The control group it is in, where there is one."""
+        self._confined = group
 
     def found(self, first: int, line: socket.socket) -> None:
         """Which process is the first inside, where the starter does not say it; and what it lives by: the
@@ -165,6 +171,8 @@ class Running:
         if self.process.returncode is not None:
             return
         self._killed_by = self._killed_by or by
+        if self._confined is not None:
+            self._confined.kill()
         self._learn()
         if self._inside is not None:
             # The kernel ends all that is inside with it; bubblewrap then ends by itself.
@@ -193,6 +201,8 @@ class Running:
             self._inside = None
         if unknown and self._cleared is not None:
             await self._cleared()
+        if self._confined is not None and (await self._confined.left()).ooms:
+            self._killed_by = self._killed_by or "memory"
         if self._line is not None:
             self._line.close()
         for task in self._tasks:

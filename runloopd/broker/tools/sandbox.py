@@ -123,6 +123,10 @@ class Program:
     executables: tuple[str, ...] = ()
     """Files and folders, as seen inside: nothing else can be executed. Empty: whatever can be read."""
     limits: Limits = Limits()
+    run: str = ""
+    """On whose behalf; empty: a server, which belongs to no run."""
+    agent: str = ""
+    """Whose call it serves; empty: nobody's."""
     own: bool = False
     """Runloop's own code, which needs the interpreter and the libraries of this machine. Never set for what
     an agent, a model or a policy names."""

@@ -34,6 +34,8 @@ def shell_tools(sandbox: ProgramSandbox) -> Family:
             cwd=args.get("cwd") or "/tmp",  # noqa: S108 - inside, where it is its own
             mounts=folders,
             limits=Limits(wall_ms=wall_ms, output=MAX_OUTPUT),
+            run=context.run,
+            agent=context.agent,
         )
         result = await sandbox.run(program)
         return gave(result, "shell.run", changes=any(folder.writable for folder in folders))

@@ -29,6 +29,7 @@ __all__ = [
     "asker",
     "bare",
     "confirming_word",
+    "confirms",
     "content_of",
     "decide",
     "decision",
@@ -39,6 +40,8 @@ __all__ = [
 
 WIDENING = ("agent.install", "trust.add", "mcp.add", "mcp.approve")
 """Effects that widen what this machine does or believes: a plain y is not enough (attacks.md C8)."""
+_REFLEXES = frozenset({"yes", "ok", "okay", "sure", "approve", "allow", "view"})
+"""What fingers type by themselves, or the question takes for something else."""
 MAX_NOTE_CHARS = 2_000
 """Of the words that go with a decision; the daemon keeps no more."""
 DECISION_TYPE = "toolresult.action.decision.v1"
@@ -57,9 +60,17 @@ def widens(approval: dict[str, Any]) -> bool:
 
 
 def confirming_word(approval: dict[str, Any]) -> str:
-    """The word that says yes where a plain one is not enough."""
+    """The word that says yes where a plain one is not enough: the name of what is let in, or of the tool."""
     action = approval["action"]
-    return str(action.get("name") or action.get("publisher") or "yes")
+    word = str(action.get("name") or action.get("publisher") or action.get("tool") or "")
+    # A publisher who calls his agent "yes" would have the plain yes back; "v" asks to see the bytes.
+    return word if len(word) > 1 and word.lower() not in _REFLEXES else str(approval["action_digest"])[:8]
+
+
+def confirms(approval: dict[str, Any], said: str) -> bool:
+    """Whether ``said`` says yes where a plain one is not enough: the word that a person typed out, or, from
+    whoever has no terminal, the whole ``action_digest``, which nobody knows before the question is there."""
+    return said in (confirming_word(approval), approval["action_digest"])
 
 
 def content_of(approval: dict[str, Any]) -> bytes:
@@ -209,24 +220,28 @@ def _text(content: bytes) -> list[str]:
     return content.decode("utf-8", "backslashreplace").splitlines()
 
 
-def decision(approval: dict[str, Any], word: str, note: str = "") -> dict[str, Any]:
+def decision(approval: dict[str, Any], word: str, note: str = "", confirm: str = "") -> dict[str, Any]:
     """A person's decision, bound to what was shown: the payload of :data:`DECISION_TYPE` on
-    ``topics.ACTION_DECISION``. ``word`` is ``approve``, ``deny`` or ``undo``."""
+    ``topics.ACTION_DECISION``. ``word`` is ``approve``, ``deny`` or ``undo``; ``confirm`` is what
+    :func:`confirms` takes for a yes to what :func:`widens`, as it was given."""
     return {
         "v": 1,
         "approval": approval["approval"],
         "action_digest": approval["action_digest"],
         "decision": word,
         "note": note,
+        **({"confirm": confirm} if confirm else {}),
     }
 
 
-def decide(client: BlockingClient, approval: dict[str, Any], word: str, note: str = "") -> dict[str, Any]:
+def decide(
+    client: BlockingClient, approval: dict[str, Any], word: str, note: str = "", confirm: str = ""
+) -> dict[str, Any]:
     """Send a person's decision; return where the approval stands now.
 
     Raises what the daemon answers: a conflict when it was decided before, a refusal when we are not the
-    operator.
+    operator or a yes needs more than was said.
     """
-    payload = decision(approval, word, note)
+    payload = decision(approval, word, note, confirm)
     answer: dict[str, Any] = client.request(topics.ACTION_DECISION, DECISION_TYPE, payload, timeout_s=30.0)
     return answer

@@ -72,9 +72,18 @@ class ConfigError(UsageError):
 
 
 class Runtime(NamedTuple):
-    """``[runtime]``: where the daemon answers."""
+    """``[runtime]``: where the daemon answers, and what of the machine one run may have.
+
+    The bounds of a run hold where the daemon has control groups of its own ('rlp doctor' says so).
+    """
 
     socket_path: str | None = None
+    run_memory_bytes: int = 8_589_934_592
+    """Of all processes of a run together: its agents at work and their programs."""
+    run_processes: int = 4_096
+    """Processes and threads, likewise."""
+    run_cpu_weight: int = 100
+    """Of the processor, where it is short: a run against others, and against the daemon, which has 1000."""
 
 
 class Price(NamedTuple):
@@ -163,6 +172,8 @@ class Security(NamedTuple):
     """Absolute path of podman, or of a rootless docker; None: whichever is installed."""
     sandbox_image: str | None = None
     """By digest: ``name@sha256:…`` or ``sha256:…``. It is never fetched."""
+    control_groups: str = "auto"
+    """``required``: a daemon that cannot bound memory and processes of each run by them does not start."""
 
 
 class Bus(NamedTuple):
@@ -289,6 +300,13 @@ class Logging(NamedTuple):
     level: str = "info"
 
 
+class Ui(NamedTuple):
+    """``[ui]``: how things look."""
+
+    theme: str = "runloop"
+    """Colours of the cockpit, and of what ``rlp`` says on a terminal; ``none``: no colours."""
+
+
 class Origin(NamedTuple):
     """Where a value came from."""
 
@@ -311,6 +329,7 @@ class Config(NamedTuple):
     breaker: Breaker = Breaker()
     scheduler: Scheduler = Scheduler()
     logging: Logging = Logging()
+    ui: Ui = Ui()
     origins: Mapping[str, Origin] = {}
     """Dotted key -> origin, for every key that has a value."""
     warnings: tuple[str, ...] = ()
@@ -376,6 +395,18 @@ _QUOTAS: Mapping[str, tuple[str, int, int]] = {
 
 RULES: Mapping[str, Rule] = {
     "runtime.socket_path": Rule("str", "Unix socket of the daemon"),
+    "runtime.run_memory_bytes": Rule(
+        "int", "bytes that all processes of one run may hold together, where there are control groups",
+        low=64 * 1024 * 1024, high=2**53 - 1, narrow="smaller",
+    ),
+    "runtime.run_processes": Rule(
+        "int", "processes and threads of one run, where there are control groups", low=16, high=4_194_304,
+        narrow="smaller",
+    ),
+    "runtime.run_cpu_weight": Rule(
+        "int", "share of the processor of one run where there are control groups; the daemon's own is 1000",
+        low=1, high=1_000, narrow="smaller",
+    ),
     "models.default": Rule("str", "name of the provider to ask first; 'rules' stays offline"),
     "models.detect": Rule(
         "str", "model servers to look for on 127.0.0.1, separated by spaces, or none: ollama (11434),"
@@ -438,6 +469,10 @@ RULES: Mapping[str, Rule] = {
     "security.sandbox_image": Rule(
         "str", "image of the container sandbox by digest: name@sha256:… or sha256:…; never fetched",
         narrow="fixed",
+    ),
+    "security.control_groups": Rule(
+        "str", "control groups that bound each run: where there are any, or no daemon without",
+        choices=("required", "auto"), narrow="earlier",
     ),
     "bus.durable_topics": Rule("str", "patterns of topics, separated by spaces, that are kept in the ledger"),
     "bus.durable_bytes": Rule(
@@ -506,6 +541,10 @@ RULES: Mapping[str, Rule] = {
         "int", "runs in a row that only what such runs wrote may start", low=0, high=1_000, narrow="smaller"
     ),
     "logging.level": Rule("str", "least level written", choices=("debug", "info", "warning", "error")),
+    "ui.theme": Rule(
+        "str", "colours of agtop and rlp on a terminal",
+        choices=("runloop", "runloop-light", "high-contrast", "none"),
+    ),
 }  # fmt: skip
 """Every fixed key of version 1, dotted. Providers have their own (:data:`PROVIDER_RULES`)."""
 
@@ -780,6 +819,7 @@ def _build(chosen: Mapping[str, _Found], warnings: tuple[str, ...]) -> Config:
         breaker=Breaker(**sections["breaker"]),
         scheduler=Scheduler(**sections["scheduler"]),
         logging=Logging(**sections["logging"]),
+        ui=Ui(**sections["ui"]),
         origins=origins,
         warnings=warnings,
     )
@@ -885,6 +925,25 @@ def _is_ours(path: Path) -> bool:
         return False
 
 
+def _place(named: str, what: str) -> Path:
+    """An absolute path. Not resolved: behind a symbolic link it keeps the name its owner gave it."""
+    try:
+        place = Path(named).expanduser().absolute()
+    except RuntimeError as error:  # "~" of nobody, or of a user without a home
+        raise UsageError(
+            f"{named!r} names no place for {what}: there is no such user, or it has no home directory",
+            hint="name the folder itself: RUNLOOP_HOME=/path, or --home",
+            code="config.place",
+        ) from error
+    if "\0" in named:
+        raise UsageError(
+            f"{named!r} names no place for {what}: a path holds no zero byte",
+            hint="name the folder itself",
+            code="config.place",
+        )
+    return place
+
+
 class Paths(NamedTuple):
     """The places of one home. Nothing here is created by asking for it."""
 
@@ -904,20 +963,20 @@ class Paths(NamedTuple):
         Whoever the system's daemon runs as, and names no home, means that daemon's: ``sudo -u runloop rlp``
         finds ``/var/lib/runloop`` and ``/run/runloop/rmp.sock``. Else the socket is ``socket_path`` (the
         value of ``runtime.socket_path``), else ``$XDG_RUNTIME_DIR/runloop/rmp.sock`` when no home was named,
-        else ``run/rmp.sock`` in the home. Raises :class:`UsageError` when its path does not fit a Unix socket
-        address.
+        else ``run/rmp.sock`` in the home. A relative ``$XDG_RUNTIME_DIR`` counts as none: it would be another
+        place in each folder. Raises :class:`UsageError` for a place that cannot be, and when the path of the
+        socket does not fit a Unix socket address.
         """
         named = os.fspath(home) if home is not None else environ.get("RUNLOOP_HOME")
-        # absolute(), not resolve(): a home behind a symbolic link keeps the name its owner gave it
-        root = Path(named).expanduser().absolute() if named else Path.home() / ".runloop"
-        runtime_dir = environ.get("XDG_RUNTIME_DIR")
+        root = _place(named or "~/.runloop", "the home")
+        runtime_dir = environ.get("XDG_RUNTIME_DIR", "")
         if not named and _is_ours(SYSTEM_SOCKET):
             root = SYSTEM_HOME
         if socket_path:
-            socket = Path(socket_path).expanduser().absolute()
+            socket = _place(socket_path, "the socket")
         elif root == SYSTEM_HOME:
             socket = SYSTEM_SOCKET
-        elif runtime_dir and not named and Path(runtime_dir).is_dir():
+        elif Path(runtime_dir).is_absolute() and not named and Path(runtime_dir).is_dir():
             socket = Path(runtime_dir) / "runloop" / "rmp.sock"
         else:
             socket = root / "run" / "rmp.sock"

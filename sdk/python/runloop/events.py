@@ -54,6 +54,7 @@ __all__ = [
     "GuestError",
     "HostcallAdmitted",
     "HostcallDelivered",
+    "LedgerRekeyed",
     "LedgerRestored",
     "McpServerAdded",
     "McpServerRemoved",
@@ -65,6 +66,7 @@ __all__ = [
     "MessagePosted",
     "MessageSent",
     "ModelCalled",
+    "ModelReserved",
     "NodeCancelled",
     "NodeExpanded",
     "NodeFinished",
@@ -199,6 +201,23 @@ class DaemonStopped(Payload, frozen=True, kw_only=True):
 
     kind: ClassVar[str] = "daemon.stopped"
     reason: str
+
+
+class LedgerRekeyed(Payload, frozen=True, kw_only=True):
+    """Another key signs the heads from here on, and vouches for those of the key before it up to ``last``."""
+
+    kind: ClassVar[str] = "ledger.rekeyed"
+    before: str
+    """Public half of the earlier key, in hex."""
+    after: str
+    last: int
+    """The event before this one: the last that a head of the earlier key is believed of."""
+    last_hash: str
+    vouched: str
+    """Signature of the new key over both keys and the last event (``pog.rekey``)."""
+    handed: str | None = None
+    """The earlier key's over the same; None where it was not there any more."""
+    principal: str
 
 
 class LedgerRestored(Payload, frozen=True, kw_only=True):
@@ -621,6 +640,24 @@ class ModelCalled(Payload, frozen=True, kw_only=True):
     """What the answer had cost when it was first given, where it came from the cache or a cassette."""
 
 
+class ModelReserved(Payload, frozen=True, kw_only=True):
+    """Money was set aside for a call of no run, before it was made: nothing else says that it was begun.
+
+    The ``model.called`` that books it names this event among its causes. Where none does, the daemon died
+    meanwhile; the next one books all of it.
+    """
+
+    kind: ClassVar[str] = "model.reserved"
+    provider: str
+    model: str
+    request_digest: str
+    reserved_micro_usd: int
+    price_version: str
+    route: str
+    source: str
+    """As that of ``model.called``."""
+
+
 class ActionRequested(Payload, frozen=True, kw_only=True):
     """An external effect waits for a person."""
 
@@ -969,6 +1006,7 @@ class AgentQuarantined(Payload, frozen=True, kw_only=True):
     """An agent may not run any more: it failed too often, or the operator said so."""
 
     kind: ClassVar[str] = "agent.quarantined"
+    version: ClassVar[int] = 2
     name: str
     bundle: str | None
     """Digest of the bundle that failed; the quarantine is of the name, whatever bundle answers to it."""
@@ -977,6 +1015,9 @@ class AgentQuarantined(Payload, frozen=True, kw_only=True):
     """Ledger ids of the failures that were too many; empty when the operator did it."""
     by: Literal["breaker", "operator"]
     principal: str
+    tree: str | None = None
+    """The outermost run in which a tripwire of the gate tripped: while the agent is held, no agent of that
+    run or of those nested in it sends anything outside."""
 
 
 class AgentReleased(Payload, frozen=True, kw_only=True):
@@ -1223,6 +1264,7 @@ KINDS: dict[str, type[Payload]] = {
     for payload in (
         DaemonStarted,
         DaemonStopped,
+        LedgerRekeyed,
         LedgerRestored,
         RunStarted,
         RunResumed,
@@ -1250,6 +1292,7 @@ KINDS: dict[str, type[Payload]] = {
         HostcallAdmitted,
         HostcallDelivered,
         ModelCalled,
+        ModelReserved,
         ActionRequested,
         ActionDecided,
         ActionClaimed,
@@ -1310,6 +1353,7 @@ UPCASTS: Mapping[tuple[str, int], Callable[[dict[str, Any]], dict[str, Any]]] = 
     ("model.called", 1): _unchanged,
     ("model.called", 2): _unchanged,
     ("grant.given", 1): _unchanged,
+    ("agent.quarantined", 1): _unchanged,
 }
 """``(kind, version)`` -> converter to the next version: pure, from the fields as that version had them (a
 copy it may change) to the fields of the next. Rows are never rewritten. A kind that changes gets a new

@@ -16,6 +16,7 @@ from runloop.errors import UsageError
 __all__ = [
     "RunId",
     "agent_name",
+    "asked_run_id",
     "child_run_id",
     "new_run_id",
     "run_id",
@@ -57,6 +58,14 @@ def triggered_run_id(trigger: str, event: int, due_ms: int) -> RunId:
     ``event``: ledger id of the ``trigger.set`` in force. Drawn like :func:`child_run_id`.
     """
     return _drawn(["trigger", trigger, event, due_ms])
+
+
+def asked_run_id(principal: str, via: str, message: str) -> RunId:
+    """The id of the run that a message of a program outside asks for: always the same one.
+
+    ``message``: what the program calls its message. Drawn like :func:`child_run_id`.
+    """
+    return _drawn(["asked", principal, via, message])
 
 
 def _drawn(names: list[str | int]) -> RunId:

@@ -12,12 +12,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import TypeVar
 
 from runloop.config import Paths
 from runloop.errors import UnreachableError
 
-__all__ = ["command_line", "start_daemon"]
+__all__ = ["START_S", "command_line", "on_its_way", "start_daemon"]
 
 T = TypeVar("T")
 
@@ -33,6 +34,17 @@ def command_line(paths: Paths) -> list[str]:
     """The daemon's argv; by the interpreter that runs us, so that PATH decides nothing. Isolated (``-I``):
     the home it stands in and ``PYTHON*`` variables are no places to import from (attacks.md M6)."""
     return [sys.executable, "-I", "-m", "runloopd", "--home", str(paths.home)]
+
+
+def on_its_way(socket: Path) -> bool:
+    """Whether somebody listens on the socket and nobody answers because a service manager holds it: the
+    daemon behind it is only starting, or one of them is going and the next one comes. The daemon's lock
+    tells: whoever made the socket itself is alive there, and has no such excuse."""
+    try:
+        told, _, kept = socket.with_name(socket.name + ".lock").read_text().strip().partition(" ")
+    except OSError:
+        return True
+    return bool(kept) or not told.isdecimal() or not Path(f"/proc/{told}").exists()
 
 
 def start_daemon(

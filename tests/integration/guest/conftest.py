@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import pytest
 import pytest_asyncio
 
 from runloop.bundle.runner import read_pin, unpack
@@ -16,6 +15,7 @@ from runloopd.broker.calls import Answer, HostCall
 from runloopd.runtime.orders import AttemptOrder, AttemptResult, GuestLimits
 from runloopd.runtime.registry import Registry, read_pins
 from runloopd.runtime.supervisor import Runtime
+from tests.home import CACHE_KEY
 
 SDK = Path(__file__).parents[3] / "sdk"
 RUN = "0b7c0b7c-0000-4000-8000-000000000001"
@@ -103,12 +103,11 @@ def asked(ports: dict[str, Any], with_: dict[str, Any]) -> dict[str, Any]:
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def house(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[House]:
-    cache = tmp_path_factory.mktemp("guest")
-    runtime = Runtime(cache_dir=cache / "cwasm", mac_key=b"k" * 32)
+async def house(compiled: Path) -> AsyncIterator[House]:
+    runtime = Runtime(cache_dir=compiled, mac_key=CACHE_KEY)
     await runtime.start()
     try:
-        runner = await runtime.prepare(unpack(SDK / "runner", cache))
+        runner = await runtime.prepare(unpack(SDK / "runner", compiled))
         assert runner == read_pin(SDK / "runner").blake3
         agents = SDK / "agents"
         yield House(runtime, Registry([agents], pins=read_pins(agents), runners={"python": runner}), runner)

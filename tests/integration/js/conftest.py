@@ -11,6 +11,7 @@ import pytest_asyncio
 from runloop.bundle.runner import read_pin, unpack
 from runloopd.runtime.orders import AttemptOrder, AttemptResult, GuestLimits
 from runloopd.runtime.supervisor import Runtime
+from tests.home import CACHE_KEY
 from tests.integration.guest.conftest import RUN, Script, asked
 
 RUNNER = Path(__file__).parents[3] / "sdk" / "js" / "runner"
@@ -47,13 +48,12 @@ class Stage:
 
 
 @pytest_asyncio.fixture(scope="package", loop_scope="package")
-async def stage(tmp_path_factory: Any) -> AsyncIterator[Stage]:
-    cache = tmp_path_factory.mktemp("js")
+async def stage(compiled: Path) -> AsyncIterator[Stage]:
     pin = read_pin(RUNNER)
-    runtime = Runtime(cache_dir=cache / "cwasm", mac_key=b"k" * 32, ours={pin.blake3})
+    runtime = Runtime(cache_dir=compiled, mac_key=CACHE_KEY, ours={pin.blake3})
     await runtime.start()
     try:
-        runner = await runtime.prepare(unpack(RUNNER, cache))
+        runner = await runtime.prepare(unpack(RUNNER, compiled))
         assert runner == pin.blake3
         yield Stage(runtime, runner)
     finally:

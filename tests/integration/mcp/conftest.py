@@ -97,7 +97,9 @@ class Mcp:
     async def answer(self, asked: dict[str, Any]) -> dict[str, Any]:
         """A person's yes, carried out."""
         approval = self.world.approvals.find(asked["approval"])
-        await self.world.approvals.decide(OPERATOR, approval.id, approval.action_digest, "approve", "")
+        await self.world.approvals.decide(
+            OPERATOR, approval.id, approval.action_digest, "approve", "", approval.action_digest
+        )
         outcome = await self.desk.outcome(approval.id, 30)
         assert outcome is not None
         if outcome.error is not None:

@@ -155,7 +155,7 @@ async def test_another_server_of_the_same_name_has_nothing_of_what_the_old_one_w
     await mcp.ready(mcp.program(), effect="send")
     assert await questions() == 1
     (approval,) = world.approvals.list()
-    await world.standing.give(OPERATOR, approval, approval.action_digest)
+    await world.standing.give(OPERATOR, approval, approval.action_digest, approval.action["tool"])
     await world.approvals.decide(OPERATOR, approval.id, approval.action_digest, "deny")
     assert await questions() == 0, "it is allowed for good"
     old = mcp.offer(tool)
@@ -407,7 +407,7 @@ async def test_an_agent_calls_what_its_policy_names_after_a_persons_yes_and_hear
             await asyncio.wait([calling], timeout=0.02)
     (approval,) = waiting
     assert approval.action["tool"] == "mcp.tester.echo"
-    await world.approvals.decide(OPERATOR, approval.id, approval.action_digest, "approve", "")
+    await world.approvals.decide(OPERATOR, approval.id, approval.action_digest, "approve")
     await world.approvals.expire_due()
     answer = await asyncio.wait_for(calling, 30)
     assert answer.value == {

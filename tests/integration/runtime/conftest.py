@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import hashlib
-import lzma
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from runloop.bundle.runner import unpack
+from runloop.config import shipped
 from runloop.events import AgentTransition
 from runloopd.broker.calls import Answer, HostCall
 from runloopd.runtime.supervisor import AttemptOrder, AttemptResult, GuestLimits, Runtime
+from tests.home import CACHE_KEY
 
 RUN = "0b7c0b7c-0000-4000-8000-000000000001"
-MAC_KEY = b"m" * 32
-RUNNER = Path(__file__).parents[3] / "sdk" / "runner" / "runner.wasm.xz"
+MAC_KEY = CACHE_KEY
 
 
 class Script:
@@ -71,12 +72,6 @@ class Bench:
         return await self.runtime.run_attempt(await self.order(wasm, **overrides), answerer or Script())
 
 
-@pytest.fixture(scope="session")
-def compiled(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A cache directory shared by the tests of this session."""
-    return tmp_path_factory.mktemp("cwasm")
-
-
 @pytest.fixture
 def make_bench(compiled: Path, tmp_path: Path) -> Callable[..., Awaitable[Bench]]:
     async def make(**settings: Any) -> Bench:
@@ -85,9 +80,10 @@ def make_bench(compiled: Path, tmp_path: Path) -> Callable[..., Awaitable[Bench]
         async def heard(_: AttemptOrder, transition: AgentTransition) -> None:
             transitions.append(transition)
 
-        runtime = Runtime(
-            **{"cache_dir": compiled, "mac_key": MAC_KEY, "on_transition": heard, "grace_ms": 300, **settings}
-        )
+        ours: dict[str, Any] = {"cache_dir": compiled, "mac_key": MAC_KEY, "on_transition": heard}
+        # An answer that is late because the machine is busy is no WAITING: who means that one says so.
+        ours |= {"grace_ms": 300, "waiting_after_ms": 60_000}
+        runtime = Runtime(**ours | settings)
         await runtime.start()
         return Bench(runtime, transitions, tmp_path)
 
@@ -102,8 +98,6 @@ async def bench(make_bench: Callable[..., Awaitable[Bench]]) -> AsyncIterator[Be
 
 
 @pytest.fixture(scope="session")
-def runner(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+def runner(compiled: Path) -> bytes:
     """The component that executes Python agents."""
-    if not RUNNER.exists():
-        pytest.skip("sdk/runner/runner.wasm.xz is not built")
-    return lzma.decompress(RUNNER.read_bytes())
+    return unpack(shipped("runner"), compiled).read_bytes()

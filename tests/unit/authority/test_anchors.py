@@ -43,7 +43,8 @@ class Town:
 
     async def decide(self, asked: dict[str, Any], decision: str = "approve") -> Outcome:
         approval = self.approvals.find(asked["approval"])
-        await self.approvals.decide(OPERATOR, approval.id, approval.action_digest, decision)
+        digest = approval.action_digest
+        await self.approvals.decide(OPERATOR, approval.id, digest, decision, confirm=digest)
         outcome = await self.desk.outcome(approval.id, 10.0)
         assert outcome is not None
         return outcome

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import pytest
 
 from pog.errors import LedgerWriteError
+from runloop.approval import WIDENING, confirming_word
 from runloop.errors import NotFoundError, RefusedError, UsageError
 from runloop.events import Draft, EmailSent, Provenance
 from runloop.testing import ManualClock
@@ -49,7 +50,8 @@ class Office:
     async def decide(self, approval: Approval, decision: str = "approve", **more: Any) -> Any:
         principal = more.get("principal", OPERATOR)
         seen = more.get("digest", approval.action_digest)
-        return await self.approvals.decide(principal, approval.id, seen, decision)
+        said = more.get("confirm", "")
+        return await self.approvals.decide(principal, approval.id, seen, decision, confirm=said)
 
     async def approved(self, **more: Any) -> Approval:
         approval = await self.ask(**more)
@@ -522,3 +524,38 @@ def test_the_table_of_moves_leads_every_state_to_an_end_and_no_end_anywhere() ->
     while more := {a for a, b in MOVES if b in reached} - reached:
         reached |= more
     assert reached == states
+
+
+# --- what widens: C8 --------------------------------------------------------------------------------
+
+
+@pytest.mark.requirement("C8")
+@pytest.mark.parametrize("op", WIDENING)
+async def test_what_widens_takes_its_name_or_its_digest_whoever_brings_the_yes(
+    office: Office, op: str
+) -> None:
+    action = {**ACTION, "name": "weather"}
+    approval = await office.ask(op=op, action=action)
+    other = await office.ask(op=op, action={**action, "name": "wether"}, key="another")
+    digest = approval.action_digest
+    for said in ("", "yes", "y", "Weather ", "wether", digest[:16], digest.upper(), other.action_digest):
+        with pytest.raises(RefusedError) as caught:
+            await office.decide(approval, confirm=said)
+        assert (caught.value.named_code, approval.state) == ("approval.unconfirmed", "open"), said
+    assert (await office.decide(approval, confirm="weather")).approved
+    assert (await office.decide(other, confirm=other.action_digest)).approved
+
+
+async def test_a_no_to_what_widens_and_a_yes_to_anything_else_take_no_word(office: Office) -> None:
+    assert (await office.decide(await office.ask(op="agent.install"), "deny")).state == "denied"
+    assert (await office.decide(await office.ask(key="another"))).approved
+
+
+@pytest.mark.requirement("C8")
+@pytest.mark.parametrize("name", ["yes", "Y", "OK", "view", "v", "", "approve"])
+async def test_no_name_makes_a_plain_yes_the_word_that_widens(office: Office, name: str) -> None:
+    approval = await office.ask(op="agent.install", action={**ACTION, "name": name})
+    assert confirming_word(approval.to_json()) == approval.action_digest[:8]
+    with pytest.raises(RefusedError):
+        await office.decide(approval, confirm=name)
+    assert (await office.decide(approval, confirm=approval.action_digest[:8])).approved

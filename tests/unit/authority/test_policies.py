@@ -132,6 +132,7 @@ async def test_a_grant_of_nonsense_is_told_as_such(desk: Desk, capability: str, 
     assert desk.seen == []
 
 
+@pytest.mark.requirement("C8")
 @pytest.mark.parametrize(
     ("capability", "value"), [("mail", "eve@evil.example"), ("exec", True), ("kb_write", True)]
 )

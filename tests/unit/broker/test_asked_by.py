@@ -55,7 +55,7 @@ async def test_a_standing_grant_given_for_one_serves_no_other(
     await as_(world, given)
     task = post(world, await world.caller(GRANTS), "x")
     approval = await asked(world)
-    await world.standing.give(OPERATOR, approval, approval.action_digest)
+    await world.standing.give(OPERATOR, approval, approval.action_digest, approval.action["tool"])
     await decide(world)
     world.clock.advance(5_000)
     assert (await within(task)).ok

@@ -496,7 +496,7 @@ async def test_the_agents_quota_of_calls_ends_its_calls_of_tools(world: World, t
 async def always(world: World) -> None:
     """A person allows what is asked for, for good."""
     approval = await asked(world)
-    await world.standing.give(OPERATOR, approval, approval.action_digest)
+    await world.standing.give(OPERATOR, approval, approval.action_digest, approval.action["tool"])
     await decide(world)
     world.clock.advance(5_000)
 
@@ -579,7 +579,7 @@ async def test_two_scopes_with_one_id_are_two(
     begin(world, caller, "board.post", to="everybody else", text="y")
     approval = await asked(world)
     with pytest.raises(RefusedError, match="has the id"):
-        await world.standing.give(OPERATOR, approval, approval.action_digest)
+        await world.standing.give(OPERATOR, approval, approval.action_digest, approval.action["tool"])
     (kept,) = world.standing.list()
     assert kept.scope.resource == 'board.post {"to":"all"}'
 
@@ -645,7 +645,7 @@ async def test_no_grant_is_given_for_what_runs_commands(
     begin(world, await world.caller(GRANTS), "shell.run", line=line)
     approval = await asked(world)
     with pytest.raises(Exception, match="cannot be allowed for good") as caught:
-        await world.standing.give(OPERATOR, approval, approval.action_digest)
+        await world.standing.give(OPERATOR, approval, approval.action_digest, approval.action["tool"])
     assert caught.value.named_code == "grant.refused"  # type: ignore[attr-defined]
     assert world.payloads("grant.given") == []
 
@@ -657,8 +657,12 @@ async def test_only_an_operator_gives_and_revokes_and_only_what_was_shown(
     approval = await asked(world)
     for principal, digest in ((PEER, approval.action_digest), (OPERATOR, "0" * 64)):
         with pytest.raises(Exception):  # noqa: B017 - two families, one meaning
-            await world.standing.give(principal, approval, digest)
-    await world.standing.give(OPERATOR, approval, approval.action_digest)
+            await world.standing.give(principal, approval, digest, approval.action["tool"])
+    for said in ("", "yes", "board.pos", "board.*"):
+        with pytest.raises(RefusedError, match="typed out"):
+            await world.standing.give(OPERATOR, approval, approval.action_digest, said)
+    assert world.standing.list() == []
+    await world.standing.give(OPERATOR, approval, approval.action_digest, approval.action["tool"])
     (grant,) = world.standing.list()
     with pytest.raises(Exception, match="only the operator"):
         await world.standing.revoke(PEER, grant.id)

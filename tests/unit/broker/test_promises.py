@@ -306,3 +306,32 @@ async def test_long_words_of_agents_keep_nobody_from_seeing_what_waits(world: Wo
     params, call = methods["promise.list"]
     newest = (await call(OPERATOR, params(all=True)))["promises"][0]
     assert (newest["promise"], newest["value"]) == (other, None)
+
+
+# --- what no agent is told: C11 -----------------------------------------------------------------------
+
+
+@pytest.mark.requirement("C11")
+@pytest.mark.parametrize("op", ["input.ask", "promise.create"])
+@pytest.mark.parametrize(
+    "question",
+    ["Type your password, please", "P I N ?", "pаsswоrd", "Ihr Kennwort?", "the API-key of the mail server"],
+    ids=["plain", "apart", "look-alikes", "german", "key"],
+)
+async def test_an_agent_that_asks_a_person_for_a_secret_is_refused_before_anybody_sees_it(
+    world: World, op: str, question: str
+) -> None:
+    caller = await world.caller(ALL)
+    args = {"question": question} | (
+        {} if op == "input.ask" else {"timeout_ms": 1_000, "resolver": "operator"}
+    )
+    answer = await asyncio.wait_for(world.begin(caller, op, args), 10)
+    assert (answer.ok, answer.value["code"]) == (False, "promise.secret")
+    assert world.payloads("promise.created") == []
+
+
+async def test_a_question_with_fixed_answers_may_name_what_nobody_can_type_there(world: World) -> None:
+    caller = await world.caller(ALL)
+    question = {"question": "Shall the password page be renewed?", "choices": ["yes", "no"]}
+    world.begin(caller, "input.ask", question)
+    await until(lambda: world.payloads("promise.created"))

@@ -291,7 +291,7 @@ async def test_a_yes_for_good_to_a_request_is_for_all_of_it_that_leaves(
     caller = await agent(world, ASKED)
     task = await add(world, caller, board="a", text="b", pin="c")
     approval = await asked(world)
-    await world.standing.give(OPERATOR, approval, approval.action_digest)
+    await world.standing.give(OPERATOR, approval, approval.action_digest, approval.action["tool"])
     await decide(world)
     world.clock.advance(5_000)
     assert (await within(task)).ok
@@ -314,7 +314,7 @@ async def test_a_yes_for_good_to_an_agents_tool_is_for_its_arguments(world: Worl
     call = {"tool": "weather.get_forecast", "args": {"city": "Bern"}}
     world.begin(caller, "tool.call", call)
     approval = await asked(world)
-    await world.standing.give(OPERATOR, approval, approval.action_digest)
+    await world.standing.give(OPERATOR, approval, approval.action_digest, approval.action["tool"])
     await decide(world, "deny")
     assert (await within(world.begin(caller, "tool.call", call))).ok
     world.begin(caller, "tool.call", {**call, "args": {"city": "Basel"}})

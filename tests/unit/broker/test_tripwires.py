@@ -11,12 +11,13 @@ import pytest
 from runloopd.broker.tool_testing import ScriptedTools, offer
 from runloopd.broker.tripwires import Limits, TrippedError, Tripwires
 from runloopd.runtime.breaker import Breaker
-from runloopd.runtime.quarantine import Quarantine
+from runloopd.runtime.quarantine import KINDS, Quarantine
 from tests.standard_day import BASELINE, Sent, limits_hold
 
 from .world import OPERATOR, World, until
 
 TEXT = {"type": "string"}
+TRIPPED = "tripwire.tripped"
 FEW = Limits(address=500, sends=8, bytes=1_000, private_bytes=300, places=5, names=3)
 GRANTS = 'net = ["*.pages.example", "a.example"]\nkb_read = true\ntools = ["*"]'
 
@@ -91,47 +92,70 @@ def test_what_is_older_than_the_window_counts_no_more_and_another_agent_never_di
 
 @pytest.mark.requirement("P5")
 def test_who_is_held_sends_nothing_and_begins_anew_when_released() -> None:
-    held: dict[str, str] = {}
-    wires = Tripwires(limits=FEW, trip=held.__setitem__, held=held.get)
+    held = Held()
+    wires = held.wires()
     while send(wires) is None:
         pass
-    assert held["writer"].startswith("it sent to a.example 9 times")
-    assert send(wires, "b.example") == held["writer"]
+    assert held["writer"][0].startswith("it sent to a.example 9 times")
+    assert send(wires, "b.example") == held["writer"][0]
     held.clear()
     assert send(wires) is None
 
 
-class Tree:
-    """Stands for a tree of runs."""
+class Held(dict[str, tuple[str, str | None]]):
+    """Who is held, why, and for which tree of runs."""
+
+    def wires(self) -> Tripwires:
+        return Tripwires(limits=FEW, trip=self.trip, held=self.why, leaked=self.leaked)
+
+    def trip(self, agent: str, reason: str, tree: str | None) -> None:
+        self[agent] = (reason, tree)
+
+    def why(self, agent: str) -> str | None:
+        return self[agent][0] if agent in self else None
+
+    def leaked(self, tree: str) -> str | None:
+        return next((agent for agent, (_, of) in self.items() if of == tree), None)
 
 
 @pytest.mark.requirement("P5")
 def test_agents_of_one_run_that_share_a_leak_are_one_leak() -> None:
-    held: dict[str, str] = {}
-    wires, tree = Tripwires(limits=FEW, trip=held.__setitem__, held=held.get), Tree()
+    held = Held()
+    wires = held.wires()
     for number in range(8):
-        wires.outbound(f"agent{number}", "a.example", 120, 0, tree=tree)
+        wires.outbound(f"agent{number}", "a.example", 120, 0, tree="one")
     with pytest.raises(TrippedError, match="its run sent 1080 bytes"):
-        wires.outbound("agent8", "a.example", 120, 0, tree=tree)
+        wires.outbound("agent8", "a.example", 120, 0, tree="one")
     assert list(held) == ["agent8"]
     with pytest.raises(TrippedError, match="agent9 sends nothing while agent8 of the same run is suspended"):
-        wires.outbound("agent9", "b.example", 1, 0, tree=tree)
-    wires.outbound("agent9", "b.example", 1, 0, tree=Tree())
+        wires.outbound("agent9", "b.example", 1, 0, tree="one")
+    wires.outbound("agent9", "b.example", 1, 0, tree="another")
     held.clear()
-    wires.outbound("agent9", "b.example", 1, 0, tree=tree)
+    wires.outbound("agent9", "b.example", 1, 0, tree="one")
 
 
 @pytest.mark.requirement("P5")
 def test_who_trips_alone_silences_its_whole_run_until_it_is_released() -> None:
-    held: dict[str, str] = {}
-    wires, tree = Tripwires(limits=FEW, trip=held.__setitem__, held=held.get), Tree()
+    held = Held()
+    wires = held.wires()
     with pytest.raises(TrippedError, match="writer is suspended"):
-        wires.outbound("writer", "a.example", 501, 0, address=501, tree=tree)
-    with pytest.raises(TrippedError, match="of the same run") as refused:
-        wires.outbound("helper", "b.example", 1, 0, tree=tree)
-    assert "501 bytes" in refused.value.reason and "release writer" in (refused.value.hint or "")
+        wires.outbound("writer", "a.example", 501, 0, address=501, tree="one")
+    for same in (wires, held.wires()):  # also in the eyes of a daemon that started since
+        with pytest.raises(TrippedError, match="of the same run") as refused:
+            same.outbound("helper", "b.example", 1, 0, tree="one")
+        assert "501 bytes" in refused.value.reason and "release writer" in (refused.value.hint or "")
     held.clear()
-    wires.outbound("helper", "b.example", 1, 0, tree=tree)
+    wires.outbound("helper", "b.example", 1, 0, tree="one")
+
+
+@pytest.mark.requirement("P5")
+def test_trees_that_send_nothing_any_more_are_forgotten_and_those_that_do_are_not() -> None:
+    wires = Tripwires(limits=FEW)
+    for number in range(50):
+        wires.outbound(f"a{number}", "a.example", 1, number, tree=f"t{number}")
+    for number in range(3):  # one goes on beside them
+        wires.outbound("b", "a.example", 1, 40 + number * FEW.window_ms // 2, tree="t0")
+    assert set(wires._trees) == {"t0"} | {f"t{number}" for number in range(40, 50)}
 
 
 # --- a day of work --------------------------------------------------------------------------------
@@ -173,8 +197,14 @@ def test_what_an_honest_agent_would_have_to_do_a_hundred_times_over_is_noticed()
 @pytest.fixture
 def wired(world: World) -> Quarantine:
     quarantine = Quarantine(world.journal, world.mint, Breaker())
-    world.gate._wires = Tripwires(limits=FEW, trip=quarantine.trip, held=quarantine.why)
+    _wire(world, quarantine)
     return quarantine
+
+
+def _wire(world: World, quarantine: Quarantine) -> None:
+    world.gate._wires = Tripwires(
+        limits=FEW, trip=quarantine.trip, held=quarantine.why, leaked=quarantine.leaked
+    )
 
 
 @pytest.mark.requirement("P5")
@@ -212,6 +242,25 @@ async def test_agents_of_one_run_that_share_a_leak_are_stopped(world: World, wir
     assert [shown["agent"] for shown in wired.show()] == ["agent8"]
 
 
+@pytest.mark.requirement("P5")
+async def test_a_run_that_leaked_is_silent_after_a_restart_too_until_the_agent_is_released(
+    world: World, wired: Quarantine
+) -> None:
+    leak = {"url": "https://a.example/" + "x" * 600}
+    assert (await world.call(await world.caller(GRANTS), "http.fetch", leak)).value["code"] == TRIPPED
+    await until(lambda: world.payloads("agent.quarantined"))
+    await world.restart()
+    after = Quarantine(world.journal, world.mint, Breaker())
+    after.restore(world.reader.events(kinds=KINDS))
+    _wire(world, after)
+    helper = await world.caller(GRANTS, node="helper", agent="helper")
+    refused = (await world.call(helper, "http.fetch", {"url": "https://a.example/"})).value
+    assert refused["code"] == TRIPPED and "while writer of the same run is suspended" in refused["message"]
+    assert world.web.requests == []
+    await after.lift(OPERATOR, "writer", "looked at it")
+    assert (await world.call(helper, "http.fetch", {"url": "https://a.example/"})).ok
+
+
 @pytest.mark.requirement("P4")
 async def test_words_in_the_names_of_a_granted_wildcard_trip(world: World, wired: Quarantine) -> None:
     caller = await world.caller(GRANTS)
@@ -231,7 +280,7 @@ async def test_what_a_foreign_server_is_told_is_counted_too(world: World) -> Non
     world.sources.append(source)
     await world.restart()
     tripped: list[str] = []
-    world.gate._wires = Tripwires(limits=FEW, trip=lambda agent, reason: tripped.append(reason))
+    world.gate._wires = Tripwires(limits=FEW, trip=lambda agent, reason, tree: tripped.append(reason))
     caller = await world.caller(GRANTS)
     call = {"tool": "mcp.far.look", "args": {"text": "x" * 200}}
     answers = [await world.call(caller, "tool.call", call) for _ in range(6)]

@@ -25,6 +25,7 @@ from runloop.rmp import hello
 from runloop.rmp.envelope import encode_message, open_frame
 from runloop.rmp.frame import FrameReader
 from runloopd.bus.socket import PeerLimits
+from tests.memory import quick
 
 from .ledger_house import CREDENTIAL, LedgerHouse
 from .support import GENERIC
@@ -93,7 +94,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 class Account(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="ac"))
+        self.folder = Path(tempfile.mkdtemp(prefix="ac", dir=quick()))
         self.loop = asyncio.new_event_loop()
         self.peers: list[Peer] = []
         self.left_unread = False

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
 from runloop.client import AsyncClient, Delivery, Reconnect
+from tests.memory import quick
 
 from .cutting import Wire
 from .ledger_house import CREDENTIAL, LedgerHouse
@@ -39,7 +40,7 @@ PHASES = (Phase.explicit, Phase.reuse, Phase.generate)
 class NoLoss(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.folder = Path(tempfile.mkdtemp(prefix="nl"))
+        self.folder = Path(tempfile.mkdtemp(prefix="nl", dir=quick()))
         self.loop = asyncio.new_event_loop()
         self.published: list[int] = []
         self.receipts: list[asyncio.Task[Any]] = []
@@ -177,4 +178,4 @@ NoLoss.TestCase.settings = settings(max_examples=25, stateful_step_count=25, dea
 class TestNoLoss(NoLoss.TestCase):  # type: ignore[misc,valid-type]
     """Runs the machine."""
 
-    pytestmark = [pytest.mark.requirement("I4.semantics.1")]
+    pytestmark = [pytest.mark.requirement("I4.semantics.1"), pytest.mark.timeout(400)]

@@ -70,6 +70,9 @@ def test_every_rule_of_a_number_has_both_bounds() -> None:
 
 OTHER: dict[str, Any] = {
     "runtime.socket_path": "/tmp/other.sock",
+    "runtime.run_memory_bytes": 1 << 30,
+    "runtime.run_processes": 64,
+    "runtime.run_cpu_weight": 50,
     "models.default": "rules",
     "models.detect": "vllm ollama",
     "models.detect_ollama": False,
@@ -90,6 +93,7 @@ OTHER: dict[str, Any] = {
     "security.sandbox": "container",
     "security.sandbox_engine": "/usr/bin/podman",
     "security.sandbox_image": "sha256:" + "a" * 64,
+    "security.control_groups": "required",
     "bus.durable_topics": "kept/* orders/new",
     "bus.durable_bytes": 1_000,
     "bus.durable_window": 8,
@@ -140,6 +144,7 @@ OTHER: dict[str, Any] = {
     "scheduler.grace_ms": 5_000,
     "scheduler.watch_hops": 6,
     "logging.level": "debug",
+    "ui.theme": "high-contrast",
 }
 
 
@@ -376,6 +381,23 @@ def test_a_configured_socket_beats_both(tmp_path: Path) -> None:
     given = Paths.resolve({"RUNLOOP_HOME": str(tmp_path)}, socket_path=str(tmp_path / "s"))
     assert given.socket == tmp_path / "s"
     assert given.run_dir == tmp_path
+
+
+@pytest.mark.parametrize("named", ["~nobody-of-that-name/x", "/a\0b"])
+def test_what_names_no_place_is_refused_in_words(tmp_path: Path, named: str) -> None:
+    for wanted in ({"home": named}, {"home": tmp_path, "socket_path": named}):
+        with pytest.raises(UsageError, match="names no place") as caught:
+            Paths.resolve({}, **wanted)  # type: ignore[arg-type]
+        assert caught.value.named_code == "config.place"
+    with pytest.raises(UsageError):
+        Paths.resolve({"RUNLOOP_HOME": named})
+
+
+def test_a_relative_runtime_directory_counts_as_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "here").mkdir()
+    assert Paths.resolve({"XDG_RUNTIME_DIR": "here"}).socket == tmp_path / ".runloop" / "run" / "rmp.sock"
 
 
 def test_an_argument_beats_the_variable(tmp_path: Path) -> None:

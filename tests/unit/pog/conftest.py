@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from pog.materializer import Materializer
 from pog.query import Knowledge
 from pog.reader import Reader
 from runloop.testing import ManualClock
+from tests.memory import quick
 
 
 class Store:
@@ -54,6 +56,21 @@ class Store:
     def _kept(self, opened: Any) -> Any:
         self._open.append(opened)
         return opened
+
+
+@pytest.fixture
+def on_disk() -> None:
+    """Asked for by tests beside a writer that nothing but the disk holds back."""
+
+
+@pytest.fixture
+def tmp_path(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """As pytest's, but in memory."""
+    if "on_disk" in request.fixturenames:
+        yield tmp_path_factory.mktemp("pog")
+        return
+    with TemporaryDirectory(prefix="pog-", dir=quick(), ignore_cleanup_errors=True) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture

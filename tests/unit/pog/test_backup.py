@@ -105,6 +105,7 @@ def test_a_backup_can_be_judged_where_nobody_may_write(full: Store) -> None:
 
 
 @pytest.mark.requirement("I4.keeping.2")
+@pytest.mark.usefixtures("on_disk")
 def test_a_backup_beside_a_busy_writer_is_one_moment_of_it(store: Store) -> None:
     script = """
 import sys

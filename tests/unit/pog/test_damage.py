@@ -316,7 +316,9 @@ NEXT = FileKind("ledger", LEDGER.application_id, LEDGER.version + 1)
 KEEPING: dict[str, Callable[[Path, Path], object]] = {
     "backup": lambda path, to: backups.write(path, to, key=KEY, clock=ManualClock()),
     "vacuum": lambda path, to: vacuum(path, to),
-    "migrate": lambda path, _: migrate(path, kind=NEXT, steps={LEDGER.version: ""}),
+    "migrate": lambda path, _: migrate(
+        path, key=KEY, clock=ManualClock(), kind=NEXT, steps={LEDGER.version: ""}
+    ),
 }
 
 
@@ -359,6 +361,7 @@ LIVES = 1_000 if os.environ.get("HYPOTHESIS_PROFILE") == "explore" else 100
 
 @pytest.mark.timeout(900)
 @pytest.mark.requirement("L4")
+@pytest.mark.usefixtures("on_disk")
 def test_no_number_of_deaths_loses_anything_that_was_acknowledged(tmp_path: Path) -> None:
     """kill -9 in the middle of appending, a thousand times with `make explore`."""
     path = tmp_path / "pog" / "events.db"

@@ -314,6 +314,7 @@ def test_an_interrupted_write_leaves_nothing(store: Store, monkeypatch: pytest.M
 # --- after a crash --------------------------------------------------------------------------------
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_acknowledged_events_survive_kill_nine(store: Store) -> None:
     script = """
 import sys

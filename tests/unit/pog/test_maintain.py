@@ -265,6 +265,7 @@ def test_a_chained_row_that_holds_no_event_is_found(store: Store) -> None:
         assert (first.event, first.field) == (2, "payload")
 
 
+@pytest.mark.usefixtures("on_disk")
 def test_verification_beside_a_living_writer(store: Store) -> None:
     script = """
 import sys

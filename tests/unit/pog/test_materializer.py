@@ -6,6 +6,7 @@ import sqlite3
 
 import pytest
 
+from pog.connection import VIEWS
 from pog.errors import LedgerVersionError, ViewsError
 from pog.folds import TABLES, Folds
 from pog.maintain import verify
@@ -177,10 +178,12 @@ def test_every_block_of_the_fold_is_of_a_kind_that_exists() -> None:
         "face.token.revoked",
         "grant.given",
         "grant.revoked",
+        "ledger.rekeyed",
         "ledger.restored",
         "mcp.server.removed",
         "mcp.tool.suspended",
         "mcp.tools.seen",
+        "model.reserved",
         "secret.removed",
         "secret.set",
         "secret.used",
@@ -358,13 +361,27 @@ def test_views_that_are_no_database_are_set_aside(store: Store) -> None:
     assert cells(store, "SELECT contact FROM contacts") == [("c1",)]
 
 
-def test_newer_views_are_refused(store: Store) -> None:
+@pytest.mark.requirement("M11")
+@pytest.mark.parametrize("version", [VIEWS.version - 1, VIEWS.version + 1, 99])
+def test_views_of_a_build_before_or_after_this_one_are_made_anew(store: Store, version: int) -> None:
     store.holding(facts.draft(facts.contact()))
     connection = sqlite3.connect(store.views_db)
-    connection.execute("PRAGMA user_version = 99")
+    connection.executescript(f"DROP TABLE contacts; PRAGMA user_version = {version}")
     connection.close()
+    with store.materializer() as materializer:
+        assert materializer.catch_up() == 1
+    assert cells(store, "SELECT contact FROM contacts") == [("c1",)]
+
+
+def test_another_programs_file_is_no_views_and_is_left_alone(store: Store) -> None:
+    store.holding(facts.draft(facts.contact()))
+    connection = sqlite3.connect(store.views_db)
+    connection.execute("PRAGMA application_id = 1")
+    connection.close()
+    before = store.views_db.read_bytes()
     with pytest.raises(LedgerVersionError):
         store.materializer()
+    assert store.views_db.read_bytes() == before
 
 
 def test_closed_views_refuse(store: Store) -> None:

@@ -42,6 +42,7 @@ from runloop.events import (
     SourceRetracted,
 )
 from runloop.testing import ManualClock
+from tests.memory import quick
 
 from . import facts
 
@@ -93,7 +94,7 @@ class Kept(NamedTuple):
 class LedgerMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
-        self.root = Path(tempfile.mkdtemp(prefix="machine-"))
+        self.root = Path(tempfile.mkdtemp(prefix="machine-", dir=quick()))
         self.clock = ManualClock()
         self.number = 0
         self.facts: list[Fact] = []

@@ -655,7 +655,7 @@ def test_doctor_looks_at_everything_and_changes_nothing(rlp: Rlp, home: Path) ->
     states = {check["name"]: check["state"] for check in done.lines}
     assert set(states) == {
         "python", "config", "home", "keys", "disk", "sqlite", "wasm", "shipped", "ledger", "daemon",
-        "sockets", "sandbox", "programs", "trust", "unsigned", "agents",
+        "sockets", "sandbox", "programs", "limits", "trust", "unsigned", "agents",
     }  # fmt: skip
     assert states["sqlite"] == states["home"] == states["python"] == "ok"
     assert list(home.iterdir()) == []

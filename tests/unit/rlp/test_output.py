@@ -216,3 +216,22 @@ def test_prose_in_a_table_is_broken_before_the_table_is_given_up() -> None:
     lines = out.getvalue().splitlines()
     assert lines[0] == "run       error" and all(columns_of(line) <= 30 for line in lines)
     assert "".join(line[10:] for line in lines[1:]).replace(" ", "") == rows[0]["error"].replace(" ", "")
+
+
+@pytest.mark.requirement("I7.theme.1")
+@pytest.mark.parametrize(
+    ("theme", "painted"),
+    [
+        ("runloop", "\x1b[33mcareful\x1b[0m"),
+        ("runloop-light", "\x1b[35mcareful\x1b[0m"),
+        ("high-contrast", "\x1b[1;93mcareful\x1b[0m"),
+        ("none", "careful"),
+    ],
+)
+def test_colours_are_those_of_the_theme(theme: str, painted: str) -> None:
+    style = Style(color=True, theme=theme)
+    assert Console(io.StringIO(), io.StringIO(), style).paint("careful", "yellow") == painted
+    assert (
+        Console(io.StringIO(), io.StringIO(), style._replace(color=False)).paint("careful", "dim")
+        == "careful"
+    )

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from pog.ledger import Ledger
 from pog.reader import Reader
+from runloop.approval import confirming_word
 from runloop.bundle.installed import INSTALL_KINDS, Installations
 from runloop.bundle.signature import SigningKey
 from runloop.events import Event
@@ -135,7 +136,8 @@ class Shop:
         """Answer a question and wait for what comes of it."""
         name = asked if isinstance(asked, str) else str(asked["approval"])
         approval = self.approvals.find(name)
-        await self.approvals.decide(OPERATOR, name, approval.action_digest, decision)
+        word = confirming_word(approval.to_json())
+        await self.approvals.decide(OPERATOR, name, approval.action_digest, decision, confirm=word)
         outcome = await self.desk.outcome(name, PATIENCE_S)
         assert outcome is not None, "the question has no end"
         return outcome

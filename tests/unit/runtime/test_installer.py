@@ -546,7 +546,7 @@ async def test_a_yes_that_was_not_carried_out_is_carried_out_after_a_restart(sho
     asked = await shop.propose(build())
     await shop.desk.close()  # killed between the answer and the fact
     approval = shop.approvals.find(asked["approval"])
-    await shop.approvals.decide(OPERATOR, approval.id, approval.action_digest, "approve")
+    await shop.approvals.decide(OPERATOR, approval.id, approval.action_digest, "approve", confirm="acme_echo")
     shop.store.keep(build().digest)  # even after the move
     await shop.restart()
     outcome = await shop.desk.outcome(asked["approval"], 10)

@@ -16,6 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from runloopd.triggers.book import Book
 from runloopd.triggers.cron import Cron
+from tests.memory import quick
 from tests.unit.triggers.house import DAY, HOUR, MINUTE, OPERATOR, House
 
 CRONS = ("*/15 * * * *", "30 2 * * *", "7 * * * *", "*/20 * * * * *")
@@ -27,7 +28,7 @@ class Schedules(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.runner = asyncio.Runner()
-        self.folder = tempfile.TemporaryDirectory()
+        self.folder = tempfile.TemporaryDirectory(dir=quick())
         self.house = House(Path(self.folder.name), max_runs=1_000)
         self.up = self.paused = False
         self.shown: set[int] = set()
@@ -171,6 +172,7 @@ def standing(book: Book) -> dict[str, Any]:
 Schedules.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
 
 
+@pytest.mark.timeout(400)
 @pytest.mark.requirement("S3")
 class TestSchedules(Schedules.TestCase):  # type: ignore[name-defined, misc]
     """The machine above."""

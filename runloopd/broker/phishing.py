@@ -2,7 +2,7 @@
 
 Knows: the words for secrets, and how a word looks to a person: letters of other alphabets that look like
 ours, letters in frames, digits in place of letters, blanks and invisible characters between letters. Does not
-know: what follows (``mcp.questions`` declines), or who asks.
+know: what follows (``mcp.questions`` declines, ``promise_ops`` refuses), or who asks.
 
 A look-alike is asked for as readily as the word itself (attacks.md C11), so what counts is what the eye
 reads. Wrong in doubt: a question that is declined for nothing costs a server one answer.
