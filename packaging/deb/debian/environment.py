@@ -2,6 +2,7 @@
 
 ``pyvenv.cfg`` makes it one: whoever runs ``/usr/lib/runloop/bin/python3`` sees the libraries in it and none
 of the user's or the system's, and finds the same again with ``sys.executable -I`` (attacks.md M6).
+What Python would execute by itself at every start, be it in a wheel that is locked by hash, ends the build.
 """
 
 from __future__ import annotations
@@ -15,9 +16,16 @@ LAUNCHERS = {
     "usr/bin/runloopd": "runloopd.__main__",
 }
 
+AT_EVERY_START = ("*.pth", "sitecustomize.py", "usercustomize.py", "sitecustomize", "usercustomize")
+"""What of a folder of libraries is executed before any program."""
+
 
 def main(environment: Path) -> None:
     root = environment.parents[2]
+    libraries = environment / "lib" / "python3.11" / "site-packages"
+    planted = sorted(path.name for pattern in AT_EVERY_START for path in libraries.glob(pattern))
+    if planted:
+        sys.exit(f"environment: {', '.join(planted)} would run at every start of Python: no library may")
     (environment / "pyvenv.cfg").write_text(
         "home = /usr/bin\ninclude-system-site-packages = false\nversion = 3.11\n"
     )
