@@ -10,7 +10,7 @@ who works in its own process. Printed are p50 and p99 in microseconds, their rat
 neighbours and the daemon share what there is: part of every ratio is the processor's, not the bus's. To tell
 them apart, the CPU is printed that the attacker and the daemon took, in cores (1 is a whole one), and what
 the daemon spent on one step of the attacker's beyond its work for the neighbours. ``waiting`` is an attacker
-that only sleeps and wakes as often: what the scheduler alone does. ``spinning`` never speaks to the daemon and
+that only sleeps and wakes as often: what the scheduler alone does. ``spinning`` never speaks to it and
 computes without a pause, on the daemon's core: what any busy program of the same user costs.
 
 ``--placement onecore`` puts all of them on one core, ``apart`` the attacker on another than the daemon and
