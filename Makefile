@@ -5,16 +5,16 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
-# Tests that start daemons leave most of a core idle: three workers keep two cores busy.
-WORKERS ?= 3
+# Tests that start daemons leave most of a core idle: four workers keep two cores busy.
+WORKERS ?= 4
 ROUNDS ?= 10
 FRAMES ?= 10000000
 
-.PHONY: help setup run test coverage explore crash fuzz check lint types arrows bench lock clean
+.PHONY: help setup run test coverage explore crash fuzz check lint types arrows bench release-test lock clean
 .DEFAULT_GOAL := help
 
 help: ## Show this list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 $(BIN)/python:
 	@command -v $(PYTHON) >/dev/null || { echo "make: $(PYTHON) is missing; install it: apt install python3.11-venv" >&2; exit 1; }
@@ -65,6 +65,9 @@ types: $(VENV)/.dev ## mypy, strict
 
 arrows: $(VENV)/.dev ## import-linter: who may import whom
 	@$(BIN)/lint-imports --no-cache
+
+release-test: $(VENV)/.dev ## Packages, upgrades, machines, images, for real: as root, some hours
+	@packaging/tests/all
 
 bench: $(VENV)/.dev ## Run the benchmarks and print their figures
 	@$(BIN)/python -m tests.bench
