@@ -5,8 +5,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-deps
-# Tests that start daemons leave most of a core idle: four workers keep two cores busy.
-WORKERS ?= 4
+# Tests that start daemons leave most of a core idle: three workers keep two cores busy.
+WORKERS ?= 3
 ROUNDS ?= 10
 FRAMES ?= 10000000
 

@@ -28,6 +28,9 @@ class Author:
     def rlp(self, *words: str, cwd: str = "", code: int = 0, env: dict[str, str] | None = None) -> Done:
         return self._home.rlp(*words, cwd=self.place / cwd, env=env, timeout=300).check(code)
 
+    def allow(self, approval: str) -> None:
+        self._home.allow(approval).check()
+
 
 @pytest.fixture
 def author(home: Home, tmp_path: Path) -> Author:

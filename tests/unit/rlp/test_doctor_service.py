@@ -57,7 +57,7 @@ def test_a_bubblewrap_that_does_not_start_is_not_called_too_old(
         '#!/bin/sh\n[ "$1" = --version ] && exec echo bwrap 9\necho "no overflowuid" >&2\nexit 1\n'
     )
     program.chmod(0o755)
-    monkeypatch.setattr(layers, "_PLACES", str(tmp_path))
+    monkeypatch.setattr(layers, "bubblewrap", lambda: str(program))
     found = layers._bubblewrap()
     assert not found.holds
     assert "no overflowuid" in found.found

@@ -169,7 +169,7 @@ def standing(book: Book) -> dict[str, Any]:
     return {name: (trigger.fact, trigger.paused_ms) for name, trigger in book.triggers.items()}
 
 
-Schedules.TestCase.settings = settings(max_examples=40, stateful_step_count=25, deadline=None)
+Schedules.TestCase.settings = settings(max_examples=20, stateful_step_count=25, deadline=None)
 
 
 @pytest.mark.timeout(400)
