@@ -76,7 +76,7 @@ def rotate(
         # Only now: whoever was refused leaves nothing behind.
         _write_new(next_file(key_file), new.private_bytes_raw())
         event = ledger.rekey(new, principal=principal)
-    _put_in_place(key_file)
+        _put_in_place(key_file)  # before anybody else may open the ledger
     return Rotated(
         before=old.public_key().public_bytes_raw().hex(),
         after=new.public_key().public_bytes_raw().hex(),

@@ -25,7 +25,8 @@ _SECRET = re.compile(
     r"|token|\bpin\b|\botp\b|one[\W_]*time|2fa|\bmfa\b|recovery|seed[\W_]*phrase|mnemonic|login|sign[\W_]*in"
     r"|social[\W_]*security|\bssn\b|card[\W_]*number|\bcvv\b|\bcvc\b|\biban\b|bearer|\bpwd\b|\bpasswd\b"
     r"|kennwort|geheimzahl|mot[\W_]+de[\W_]+passe|contrasen[iy]?a|wachtwoord|\bsenha\b|\bhaslo\b|losenord"
-    r"|salasana|\bsifre\b",
+    r"|salasana|\bsifre\b|(verification|security|confirmation|sms|auth\w*)[\W_]*code|\bp?tan\b|\bpuk\b"
+    r"|ssh[\W_]*key|\bwallet\b|passkey",
 )
 """Of a text as :func:`_skeleton` reads it: small letters without marks."""
 _ELSEWHERE = re.compile("пароль|пин-?код|密码|密碼|口令|暗証|パスワード|비밀번호|סיסמה|كلمة (?:ال)?مرور")
@@ -77,7 +78,8 @@ def names_secret(texts: Iterable[str]) -> bool:
     """Whether one of the texts asks for a secret, or they are more than is read."""
     left = MAX_READ
     for text in texts:
-        left -= len(text)
+        # One character may be eighteen once it is taken apart: what is read is what that makes.
+        left -= len(text) if len(text) > left else len(unicodedata.normalize("NFKD", text))
         if left < 0 or _names(text):
             return True
     return False

@@ -46,13 +46,23 @@ class Used:
 class Group:
     """A group, made by its constructor."""
 
-    def __init__(self, path: Path, controllers: tuple[str, ...], bounds: Bounds, *, leaf: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        controllers: tuple[str, ...],
+        bounds: Bounds,
+        *,
+        leaf: bool,
+        numbered: bool = False,
+    ) -> None:
         """``leaf``: processes come into it; otherwise groups do, and ``controllers`` are handed on to them.
+        ``numbered``: it is new, or it is none.
 
         Raises OSError, and then nothing of it is left: a group without its bounds is none.
         """
         self.path = path
-        path.mkdir()
+        # The kernel may not be done with what was killed in a group that has a name of its own.
+        path.mkdir(exist_ok=not numbered)
         try:
             self._bound(controllers, bounds, leaf=leaf)
         except OSError:

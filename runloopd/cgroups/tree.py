@@ -182,7 +182,11 @@ class Groups:
             self._inside[member.home] += 1
             try:
                 group = Group(
-                    home.path / f"{member.kind}-{number}", self._controllers, member.bounds, leaf=True
+                    home.path / f"{member.kind}-{number}",
+                    self._controllers,
+                    member.bounds,
+                    leaf=True,
+                    numbered=True,
                 )
                 member.group = group
                 with contextlib.suppress(ProcessLookupError):
@@ -214,7 +218,9 @@ class Groups:
         self._inside[name] -= 1
         if self._inside[name] == 0:
             del self._inside[name]
-            remove(self._homes.pop(name).path)
+            home = self._homes.pop(name)
+            with contextlib.suppress(OSError):  # one that does not die yet: the next one finds the place made
+                remove(home.path)
 
     def _place(self, name: str, pid: int) -> None:
         assert self._root is not None
@@ -284,7 +290,10 @@ def _divided(run: Bounds) -> Groups:
     for left in sorted(mine.path.iterdir()):
         if left.is_dir() and _OURS.match(left.name):
             log.warning("group_left_behind", group=left.name)
-            sweep(left)
+            try:
+                sweep(left)
+            except OSError as error:  # what outlives SIGKILL; its place is used again
+                log.warning("group_stays", group=left.name, reason=error.strerror)
     supervisor = Group(mine.path / "supervisor", (), Bounds(), leaf=True)
     try:
         supervisor.take(os.getpid())

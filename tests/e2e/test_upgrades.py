@@ -97,3 +97,21 @@ def test_a_build_tells_whether_it_comes_up_without_touching_anybodys_home(home: 
     assert done.returncode == 2
     assert done.stderr.startswith("runloopd: ")
     assert not list(deep.iterdir())
+
+
+@pytest.mark.requirement("M11")
+def test_who_upgrades_is_in_no_control_group_of_the_units_and_is_not_asked_to_be(
+    home: Home, tmp_path: Path
+) -> None:
+    policy = tmp_path / "config.toml"
+    policy.write_text('version = 1\n[security]\ncontrol_groups = "required"\n')
+    ask = (
+        "import sys; from pathlib import Path; from runloop.config import load;"
+        " from runloopd.__main__ import check;"
+        " load.__kwdefaults__['system_file'] = Path(sys.argv[1]); sys.exit(check())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", ask, str(policy)],
+        env={**os.environ, **home.env}, capture_output=True, text=True, check=False, timeout=120,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr

@@ -63,7 +63,7 @@ async def program(groups: Groups, root: Path) -> None:
 
 async def refused(groups: Groups, root: Path) -> None:
     """A program that cannot be given its group is not run."""
-    (root / f"run-{RUN}").mkdir()  # in the way
+    in_the_way = taken(root / f"run-{RUN}", "program")
     sandbox = Bubblewrap((), groups)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -71,7 +71,17 @@ async def refused(groups: Groups, root: Path) -> None:
             say(ran=True)
         except SandboxError as error:
             say(ran=False, why=error.message, running=sandbox.running)
-    (root / f"run-{RUN}").rmdir()
+    for place in in_the_way:
+        place.rmdir()
+
+
+def taken(home: Path, kind: str) -> list[Path]:
+    """The next few names of a run's groups; the home itself is no hindrance."""
+    home.mkdir(exist_ok=True)
+    names = [home / f"{kind}-{number}" for number in range(1, 9)]
+    for name in names:
+        name.mkdir()
+    return names
 
 
 async def worker(groups: Groups, root: Path) -> None:
@@ -103,10 +113,11 @@ async def worker(groups: Groups, root: Path) -> None:
         say(ok=result.ok, during=[name for name in seen[0] if name.startswith("run-")])
         say(tree=await until_gone(root, ["supervisor", "zygote"]))
         # One whose group cannot be made does not live on.
-        group.mkdir()
+        in_the_way = taken(group, "worker")
         result = await runtime.run_attempt(order, Script(answers_never))
         say(ok=result.ok, code=result.error and result.error.code)
-        group.rmdir()
+        for place in in_the_way:
+            place.rmdir()
         await runtime.close()
 
 

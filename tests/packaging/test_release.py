@@ -85,6 +85,22 @@ def test_a_whole_release_is_taken_by_key_file_or_line_and_says_where_it_came_fro
     assert verify(sealed, keys.public.read_text().splitlines()[1]).returncode == 0
 
 
+def test_a_line_is_the_key_whatever_file_is_called_like_it(
+    sealed: Path, keys: Keys, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = keys.public.read_text().splitlines()[1]
+    (tmp_path / line).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / line).write_text("a mirror's own key")
+    monkeypatch.chdir(tmp_path)
+    assert verify(sealed, line).returncode == 0
+
+
+def test_a_key_that_came_with_the_files_is_not_asked(release: Path, keys: Keys) -> None:
+    shutil.copy(keys.public, release / "runloop.pub")
+    done = verify(release, release / "runloop.pub")
+    assert (done.returncode, "the folder that it is to judge" in done.stderr) == (2, True)
+
+
 def test_sealing_again_signs_the_same_statement(sealed: Path, keys: Keys, release: Path) -> None:
     assert seal(release, keys).returncode == 0
     for name in ("SHA256SUMS", "provenance.intoto.jsonl", "provenance.pem"):

@@ -263,3 +263,14 @@ def test_a_backup_that_a_stolen_key_made_is_not_believed(home: Home, tmp_path: P
     backup.write(other.events_db, tmp_path / "backup", key=stolen, clock=other.clock)
     with pytest.raises(BackupError, match="another home's key"):
         rotate.backup_of(tmp_path / "backup", home.path, home.key.public_key())
+
+
+def test_a_ledger_with_a_trigger_is_not_sound_whoever_signed_it(home: Home) -> None:
+    """Facts of a kind would vanish as they are stated, and every page would be whole."""
+    with closing(sqlite3.connect(home.path)) as planted:
+        planted.execute(
+            "CREATE TRIGGER quiet BEFORE INSERT ON events WHEN new.kind = 'grant.revoked'"
+            " BEGIN SELECT RAISE(IGNORE); END"
+        )
+        planted.commit()
+    assert any("trigger" in str(found) for found in home.verified())

@@ -200,8 +200,11 @@ def test_a_servers_resources_and_prompts_have_definitions_of_ours() -> None:
         {"message": "Su contrase\u00f1a"},
         {"message": "请输入密码"},
         {"message": "x" * 70_000},
+        {"message": "\ufdfa" * 4_000},
+        {"message": "Type your TAN"},
+        {"message": "Enter the verification code we texted you"},
     ],
-    ids=range(34),
+    ids=range(37),
 )
 def test_a_question_for_a_secret_is_known_by_any_of_its_words(question: dict[str, Any]) -> None:
     assert asks_secret(Question(question=1, ask=1, **question))
