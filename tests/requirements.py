@@ -146,15 +146,11 @@ BUS = (
         "issue 8: mount namespaces",
     ),
     _met("B3", "A second daemon is turned away, and a replaced socket is noticed."),
-    _met(
-        "B4",
-        "Every broken frame is refused by its name, before its body is held.",
-        "issue 4: the run of 10^7 frames",
-    ),
+    _met("B4", "Every broken frame is refused by its name, before its body is held."),
     _met(
         "B5",
         "A flooding or deaf peer costs the others nothing, and notices are rate-limited.",
-        "issue 4: p99",
+        "what it costs at p99: docs/internals/figures.md, tests/bench neighbours",
     ),
     _met("B6", "A captured frame or proof is worth nothing in another session, nor is a claimed kind."),
     _met("B7", "Line breaks and escapes in ids and names reach neither log nor terminal."),

@@ -102,6 +102,11 @@ class PlanPane(Searched):
         self._show_side(run)
         self._show_tail(view)
 
+    def on_lines_resized(self) -> None:
+        """Details that come or go take columns from the rows; all was drawn before they did."""
+        if self.view is not None:
+            self.show(self.view)
+
     def _lay_out(self, run: RunState, *, plain: bool) -> None:
         if run.run != self._run:
             self._run, self._unfolded = run.run, set()

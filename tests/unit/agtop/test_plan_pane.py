@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+from textual.widgets import Static
 
 from agtop.feed.twin import TwinFeed
 from agtop.model.facts import Fact
@@ -86,6 +87,14 @@ async def test_where_there_is_room_the_node_below_the_cursor_is_told_beside_the_
     async with cockpit(feed("approved"), "plan", (80, 24)) as (app, pilot):
         await pilot.press("G")
         assert "asked a person" not in text_of(app)
+
+
+async def test_after_another_pane_the_head_and_the_details_have_the_columns_that_are_there() -> None:
+    async with cockpit(feed("approved"), "log", (120, 40)) as (app, pilot):
+        await pilot.press("1")
+        await seen(pilot, lambda: isinstance(app.pane, PlanPane) and "agent:contact_resolver" in text_of(app))
+        head = pane_of(app).query_one("#plan-head", Static)
+        await seen(pilot, lambda: "what" in str(head.render()) and "when" not in str(head.render()))
 
 
 async def test_a_past_moment_shows_the_nodes_as_they_stood_then() -> None:
