@@ -54,6 +54,17 @@ def _changes(state: RunState, fact: Fact, handler: Handler | None) -> Changes:
     return handler(state, fact, payload)
 
 
+_ASKS: dict[str, Handler] = {
+    kinds.ActionRequested.kind: asks.requested,
+    kinds.ActionDecided.kind: asks.decided,
+    kinds.ActionClaimed.kind: asks.claimed,
+    kinds.EmailSent.kind: asks.carried_out,
+    kinds.ToolCalled.kind: asks.carried_out,
+    kinds.PromiseCreated.kind: asks.promised,
+    kinds.PromiseResolved.kind: asks.resolved,
+    kinds.PromiseTimedOut.kind: asks.timed_out,
+}
+"""What a person is asked and answers: told alike by a run and by those inside it."""
 _OWN: dict[str, Handler] = {
     kinds.RunStarted.kind: whole.run_started,
     kinds.RunResumed.kind: whole.run_resumed,
@@ -66,14 +77,7 @@ _OWN: dict[str, Handler] = {
     kinds.NodeExpanded.kind: nodes.expanded,
     kinds.NodeGathered.kind: nodes.gathered,
     kinds.ModelCalled.kind: nodes.model,
-    kinds.ActionRequested.kind: asks.requested,
-    kinds.ActionDecided.kind: asks.decided,
-    kinds.ActionClaimed.kind: asks.claimed,
-    kinds.EmailSent.kind: asks.carried_out,
-    kinds.ToolCalled.kind: asks.carried_out,
-    kinds.PromiseCreated.kind: asks.promised,
-    kinds.PromiseResolved.kind: asks.resolved,
-    kinds.PromiseTimedOut.kind: asks.timed_out,
+    **_ASKS,
     kinds.ArtifactCreated.kind: whole.artifact,
 }
 
@@ -81,12 +85,5 @@ _INSIDE: dict[str, Handler] = {
     kinds.RunStarted.kind: whole.inside_started,
     kinds.RunFinished.kind: whole.inside_finished,
     kinds.ModelCalled.kind: whole.inside_model,
-    kinds.ActionRequested.kind: asks.requested,
-    kinds.ActionDecided.kind: asks.decided,
-    kinds.ActionClaimed.kind: asks.claimed,
-    kinds.EmailSent.kind: asks.carried_out,
-    kinds.ToolCalled.kind: asks.carried_out,
-    kinds.PromiseCreated.kind: asks.promised,
-    kinds.PromiseResolved.kind: asks.resolved,
-    kinds.PromiseTimedOut.kind: asks.timed_out,
+    **_ASKS,
 }

@@ -34,7 +34,7 @@ from runloop.errors import NotFoundError, RunloopError
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-__all__ = ["ReadKey", "Rotated", "backup_of", "next_file", "rotate", "settle"]
+__all__ = ["ReadKey", "Rotated", "backup_of", "ledger_key", "next_file", "rotate", "settle"]
 
 ReadKey = Callable[[Path], bytes | None]
 """Reads 32 bytes from a file that nobody else could have read or written; None where there is none."""
@@ -71,7 +71,7 @@ def rotate(
     if not path.exists():
         raise NotFoundError("this home has no ledger", hint="rlp run OPENING", code="kb.absent")
     settle(path, key_file=key_file, anchor=anchor, read=read)
-    old, new = _key(key_file, read), Ed25519PrivateKey.generate()
+    old, new = ledger_key(key_file, read), Ed25519PrivateKey.generate()
     with Ledger.open(path, signing_key=old, clock=clock, anchor=anchor) as ledger:
         # Only now: whoever was refused leaves nothing behind.
         _write_new(next_file(key_file), new.private_bytes_raw())
@@ -96,7 +96,9 @@ def settle(path: Path, *, key_file: Path, anchor: Path, read: ReadKey) -> bool:
         if os.path.lexists(waiting):
             # Half of a key was never the ledger's: the whole of it is written before the ledger is told.
             whole = os.lstat(waiting).st_size == _KEY_BYTES
-            if whole and _follows(path, _key(waiting, read), anchor, lambda: _key(key_file, read)):
+            if whole and _follows(
+                path, ledger_key(waiting, read), anchor, lambda: ledger_key(key_file, read)
+            ):
                 _put_in_place(key_file)
             else:
                 waiting.unlink()
@@ -170,7 +172,8 @@ def _judge(
         )
 
 
-def _key(file: Path, read: ReadKey) -> Ed25519PrivateKey:
+def ledger_key(file: Path, read: ReadKey) -> Ed25519PrivateKey:
+    """The key in ``file``. Raises :class:`NotFoundError` where there is none."""
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     secret = read(file)

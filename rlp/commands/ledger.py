@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from rlp.moments import event_number
 from rlp.session import Session
 from runloop.credential import read_key
-from runloop.errors import NotFoundError, UsageError
+from runloop.errors import UsageError
 from runloop.exits import Exit
 from runloop.quantities import moment, size
 
@@ -198,17 +198,9 @@ def write_event(session: Session, *, kind: str, payload: str, causes: tuple[str,
 
 
 def _key(session: Session) -> Ed25519PrivateKey:
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from pog.maintain.rotate import ledger_key
 
-    path = session.paths.keys_dir / "ledger.key"
-    secret = read_key(path)
-    if secret is None:
-        raise NotFoundError(
-            f"this home has no ledger key ({path})",
-            hint="put the keys folder back first; a ledger cannot be told from a forged one without it",
-            code="kb.key",
-        )
-    return Ed25519PrivateKey.from_private_bytes(secret)
+    return ledger_key(session.paths.keys_dir / "ledger.key", read_key)
 
 
 def _derived(session: Session) -> tuple[Path, ...]:
