@@ -29,6 +29,7 @@ from pog.lock import held
 from pog.maintain import backup
 from pog.rekey import Reign, reigns
 from runloop.clock import Clock
+from runloop.durable import sync_folder
 from runloop.errors import NotFoundError, RunloopError
 
 if TYPE_CHECKING:
@@ -195,17 +196,9 @@ def _write_new(file: Path, secret: bytes) -> None:
         os.fsync(made)
     finally:
         os.close(made)
-    _sync(file.parent)
+    sync_folder(file.parent)
 
 
 def _put_in_place(key_file: Path) -> None:
     next_file(key_file).rename(key_file)
-    _sync(key_file.parent)
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    sync_folder(key_file.parent)

@@ -25,6 +25,7 @@ from pathlib import Path
 from runloop.bundle.archive import MAX_ATTESTATIONS, Package, pack, unpack
 from runloop.bundle.digest import bundle_digest, read_bundle
 from runloop.bundle.signature import Envelope
+from runloop.durable import sync_folder
 from runloop.errors import DivergenceError, FailedError, NotFoundError, RunloopError
 
 __all__ = ["Store", "attestations_of"]
@@ -64,11 +65,11 @@ class Store:
             with self._fresh() as fresh:
                 _write_tree(fresh / "bundle", package)
                 _write_file(fresh / _ATTESTATIONS, attestations_of(package))
-                _sync(fresh)
+                sync_folder(fresh)
                 self._staged.mkdir(mode=0o700, exist_ok=True)
                 _remove(place)  # of an earlier wish for the same bytes, perhaps half gone
                 fresh.rename(place)
-            _sync(self._staged)
+            sync_folder(self._staged)
         return place / "bundle"
 
     def read_staged(self, digest: str) -> Package:
@@ -107,7 +108,7 @@ class Store:
                 return False
             _remove(place)
             self.staged(digest).rename(place)
-            _sync(self._kept)
+            sync_folder(self._kept)
             return True
 
     def holds(self, digest: str) -> bool:
@@ -184,7 +185,7 @@ def _write_tree(root: Path, package: Package) -> None:
         folders.update(folder for folder in path.parents if folder.is_relative_to(root))
         _write_file(path, data)
     for folder in sorted(folders, key=lambda it: len(it.parts), reverse=True):
-        _sync(folder)
+        sync_folder(folder)
 
 
 def _write_file(path: Path, data: bytes) -> None:
@@ -193,14 +194,6 @@ def _write_file(path: Path, data: bytes) -> None:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _sync(folder: Path) -> None:
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
 
 
 def _remove(path: Path) -> None:

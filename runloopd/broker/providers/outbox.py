@@ -13,6 +13,7 @@ import os
 from pathlib import Path
 
 from runloop.digest import blob_digest
+from runloop.durable import sync_folder
 from runloop.errors import RefusedError
 from runloopd.broker.ports import MailReceipt, Outcome, PreparedMail, ProviderError
 
@@ -112,18 +113,10 @@ class Outbox:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
             raise
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
         return final
 
 
 def file_name(key: str) -> str:
     """Name of the file for an idempotency key; nothing of the key but its digest reaches the file system."""
     return f"runloop.{blob_digest(key.encode())[:40]}"
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

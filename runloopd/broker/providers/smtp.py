@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from runloop.durable import sync_folder
 from runloop.errors import RunloopError, UsageError
 from runloopd.broker.ports import MailReceipt, Outcome, PreparedMail, ProviderError
 from runloopd.broker.providers.http import bare, is_loopback, readable
@@ -202,25 +203,17 @@ class _Marks:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        _sync(self._sending.parent)
+        sync_folder(self._sending.parent)
 
     def forget(self) -> None:
         """Certainly not sent."""
         self._sending.unlink(missing_ok=True)
-        _sync(self._sending.parent)
+        sync_folder(self._sending.parent)
 
     def done(self) -> None:
         """Certainly sent."""
         self._sending.rename(self._sent)
-        _sync(self._sent.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        sync_folder(self._sent.parent)
 
 
 class _Talk:

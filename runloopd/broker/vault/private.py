@@ -11,6 +11,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path
 
+from runloop.durable import sync_folder
 from runloop.errors import FailedError, RefusedError
 
 __all__ = ["MAX_BYTES", "read_private", "remove_private", "unfit", "write_private"]
@@ -79,11 +80,7 @@ def remove_private(path: Path) -> None:
     """Remove it, durably."""
     try:
         path.unlink(missing_ok=True)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        sync_folder(path.parent)
     except OSError as error:
         raise _failed(path, error) from error
 
