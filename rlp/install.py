@@ -22,8 +22,6 @@ from runloop.exits import Exit
 
 __all__ = ["confirm", "follow", "hand_over", "outcome", "upload"]
 
-JUDGE_S = 300.0
-"""Longest a bundle may take to be judged: its component may have to be compiled."""
 _ROUND_S = 20.0
 
 

@@ -18,11 +18,13 @@ from runloop.errors import UnreachableError
 if TYPE_CHECKING:
     from runloop.client import BlockingClient
 
-__all__ = ["Session"]
+__all__ = ["COMPILE_S", "Session"]
 
 PAGE = 1_000
 """Events asked for at once."""
 
+COMPILE_S = 1_000.0
+"""Seconds an answer may take that waits for a compilation: the daemon gives one of them 900."""
 ABSENT = "client.unreachable"
 """Code of the error that says nobody listens on the socket."""
 LATE = "client.timeout"
@@ -173,6 +175,11 @@ class Session:
                 return
             run, after = page["run"], page["events"][-1]["id"]
 
+    def tell_of_compiling(self) -> None:
+        """Say that an answer takes a while, where the daemon still makes its agents ready."""
+        if self.ask("status").get("agents_ready") is False:
+            self.console.say("rlp: the daemon compiles its runners; the first time takes a while")
+
     def hang_up(self) -> None:
         """Close the connection; the next question opens a new one."""
         if self._client is not None:
@@ -189,17 +196,26 @@ class Session:
         return client
 
     def _reached(self, proof: bytes | None) -> BlockingClient:
+        from runloop import spawn
         from runloop.client import BlockingClient
 
         try:
             return BlockingClient.connect(self.paths.socket, proof, self._connect_s)
         except UnreachableError as error:
-            from runloop.spawn import START_S, on_its_way
-
-            if error.named_code != LATE or not on_its_way(self.paths.socket):
+            if error.named_code == ABSENT or not spawn.on_its_way(self.paths.socket):
                 raise
+            failed = error
+        if failed.named_code == LATE:
             self._wait_a_while()
-            return BlockingClient.connect(self.paths.socket, proof, max(START_S, self._connect_s))
+            try:
+                return BlockingClient.connect(self.paths.socket, proof, max(spawn.START_S, self._connect_s))
+            except UnreachableError as error:
+                failed = error
+        if said := spawn.service_said(self.paths.home):
+            failed = UnreachableError(
+                f"{failed.message}; the daemon said: {said}", hint=failed.hint, code=failed.named_code
+            )
+        raise failed
 
     def _wait_a_while(self) -> None:
         self.console.say("rlp: the daemon is starting; the first start compiles for a while")

@@ -790,6 +790,7 @@ PACKAGE = (
     _met("I8.policy.1", "The shipped policy changes nothing, and names every bound an operator may set."),
     _met("I8.policy.2", "No user is beyond a rule of the shipped policy, and whoever tries is told."),
     _met("I8.first.1", "The first command waits for the daemon that a service manager starts behind it."),
+    _met("I8.first.2", "What does not start or cannot be compiled is told to who asks, with its reason."),
     _met("I8.licences.1", "The copyright file names the licence and holder of every file, or no package."),
     _met("I8.sbom.1", "The SBOM has every distribution as locked, and what is inside the runners."),
 )

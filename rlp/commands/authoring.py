@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlp.install import hand_over
-from rlp.session import Session
+from rlp.session import COMPILE_S, Session
 from runloop.errors import FailedError, NotFoundError, UnreachableError, UsageError
 from runloop.exits import Exit
 from runloop.quantities import size
@@ -23,9 +23,6 @@ if TYPE_CHECKING:
     from runloop.bundle.signature import SigningKey
 
 __all__ = ["build", "bundle_of", "lint", "scaffold", "sign", "test"]
-
-TRIAL_S = 300.0
-"""More than the daemon gives a whole trial, compiling included."""
 
 
 def scaffold(session: Session, *, name: str, lang: str, dir: str | None) -> Exit:
@@ -248,10 +245,9 @@ def _completed(session: Session, made: Draft) -> Draft:
 
 def _tried(session: Session, data: bytes, cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Have the daemon try the bundle; one outcome for each case."""
-    if not session.ask("status").get("agents_ready"):
-        session.console.say("rlp: the daemon compiles its runners; the first time takes a while")
+    session.tell_of_compiling()
     upload = hand_over(session, data)
-    done = session.ask("agents.try", TRIAL_S, upload=upload, cases=[dict(case) for case in cases])
+    done = session.ask("agents.try", COMPILE_S, upload=upload, cases=[dict(case) for case in cases])
     outcomes: list[dict[str, Any]] = done["cases"]
     return outcomes
 

@@ -354,6 +354,15 @@ def _agents(session: Session) -> Check:
     else:
         found = catalog.manifests(session)
         refused = [(str(path), it.message) for path, it in found if isinstance(it, RunloopError)]
+    idle: dict[str, str] = session.ask("status").get("agents_unprepared") or {} if session.running() else {}
+    if idle:
+        told = "; ".join(f"{name}: {why}" for name, why in sorted(idle.items())[:MAX_REFUSED])
+        return Check(
+            "agents",
+            "bad",
+            f"{len(idle)} could not be made ready to run: {told}",
+            "'rlp logs' says more; the next run of it tries again",
+        )
     dev = sorted({one.name for one in catalog.installed(session) if one.dev})
     said = [f"{len(refused)} refused"] if refused else []
     said += [f"{place}: {reason}" for place, reason in refused[:MAX_REFUSED]]

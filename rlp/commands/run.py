@@ -12,7 +12,7 @@ from rlp.follow import Follower
 from rlp.live import Live, watching
 from rlp.prepare import Wish, prepare
 from rlp.progress import Progress
-from rlp.session import Session
+from rlp.session import COMPILE_S, Session
 from runloop import approval as held
 from runloop.clock import SystemClock
 from runloop.errors import ConflictError, RefusedError, RunloopError
@@ -23,8 +23,6 @@ from runloop.quantities import ago
 __all__ = ["Following", "follow", "run", "start", "submit"]
 
 SETTLED = ("promise.resolved", "promise.timed_out")
-SUBMIT_S = 300.0
-"""Longest a submission may take: the first one on a machine waits until the runner is compiled."""
 WAIT_S = 1.0
 """Longest silence before the ledger is looked at again, whatever the bus said."""
 REFUSALS = ("approval.", "action.", "cap.", "policy.", "operator.")
@@ -52,9 +50,10 @@ def start(session: Session, wish: Wish, *, detach: bool = False, prompt: str | N
 
 def submit(session: Session, wish: Wish, *, prompt: str | None = None) -> str:
     """Hand the run to the daemon; returns its id."""
+    session.tell_of_compiling()
     answer = session.ask(
         "run.submit",
-        SUBMIT_S,
+        COMPILE_S,
         source=wish.source,
         name=wish.opening.name,
         path=str(Path(wish.path).absolute()),

@@ -19,8 +19,7 @@ from acp import schema
 from rlp.commands.why import decide as routed
 from rlp.follow import Follower
 from rlp.prepare import prepare
-from rlp.serving.outcome import SUBMIT_S
-from rlp.session import Session
+from rlp.session import COMPILE_S, Session
 from rlp.wishes import ASSISTANT, refuse, words_of
 from runloop import approval as held
 from runloop.errors import ConflictError, NotFoundError
@@ -118,7 +117,7 @@ class Conversation:
             wish = prepare(session, str(find(ASSISTANT, session.openings_dirs)), given)
         answer = session.ask(
             "face.submit",
-            SUBMIT_S,
+            COMPILE_S,
             client=self.client,
             source=wish.source,
             name=wish.opening.name,

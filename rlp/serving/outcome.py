@@ -17,11 +17,10 @@ from rlp.follow import Follower
 from rlp.prepare import prepare
 from rlp.serving.exposed import Door
 from rlp.serving.link import Link
-from rlp.session import Session
+from rlp.session import COMPILE_S, Session
 from runloop.errors import ConflictError, NotFoundError, RunloopError, UsageError
 
 __all__ = [
-    "SUBMIT_S",
     "Rest",
     "artifact_uri",
     "file_of",
@@ -33,7 +32,6 @@ __all__ = [
     "watch",
 ]
 
-SUBMIT_S = 300.0
 WAIT_S = 0.5
 """Longest silence before it is asked again whether anybody still waits."""
 MAX_OUTPUT_CHARS = 256 * 1024
@@ -69,7 +67,7 @@ def start(
     if door.what == "tool":
         answer = session.ask(
             "face.submit",
-            SUBMIT_S,
+            COMPILE_S,
             client=client,
             via=via,
             source=_ERRAND.replace("AGENT", door.agent),
@@ -80,7 +78,7 @@ def start(
     wish = prepare(session, door.target, args)
     answer = session.ask(
         "face.submit",
-        SUBMIT_S,
+        COMPILE_S,
         client=client,
         via=via,
         context=context,

@@ -185,6 +185,8 @@ class BusAttempts:
         self._bounds: dict[str, asyncio.Task[Policy]] = {}
         self.under_way = UnderWay()
         """The attempts that are made now."""
+        self.unprepared: dict[str, str] = {}
+        """Agent -> why its component could not be made ready when that was last tried."""
         bus.subscribe("rlp/runs/*", self._replied, principal=DAEMON)
 
     async def perform(self, run: str, started: Event, scheduled: Event) -> None:
@@ -209,8 +211,17 @@ class BusAttempts:
         self._mint.forget(run)
 
     async def prepare(self, agent: InstalledAgent) -> None:
-        """Make the agent's component ready in the sandbox, compiling it if this is its first time."""
-        await self._runtime.prepare(agent.component_path or self._runners[agent.manifest.language])
+        """Make the agent's component ready in the sandbox, compiling it if this is its first time.
+
+        Raises what :meth:`Runtime.prepare` raises; ``unprepared`` says so until it goes well.
+        """
+        name = agent.manifest.name
+        try:
+            await self._runtime.prepare(agent.component_path or self._runners[agent.manifest.language])
+        except RunloopError as error:
+            self.unprepared[name] = error.message
+            raise
+        self.unprepared.pop(name, None)
 
     async def _execute(
         self, run: str, this: NodeScheduled, pin: AgentPin, started: Event, scheduled: Event

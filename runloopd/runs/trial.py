@@ -44,7 +44,7 @@ MAX_TRIED_BYTES = 64 * MIB
 MAX_WAITING = 4
 """Trials at a time, all but one of them waiting."""
 WALL_S = 120
-"""Of a whole trial; what has not begun by then is not run."""
+"""Of all cases of a trial; what has not begun by then is not run. Compiling has limits of its own."""
 _BOUNDS = GuestLimits(
     fuel=2**53 - 1, memory_bytes=1024 * MIB, guest_ms=30_000, host_calls=10_000, output_bytes=MIB
 )
@@ -127,7 +127,6 @@ class Trial:
             self._here -= 1
 
     async def _try(self, archive: bytes, cases: Sequence[TrialCase], who: str) -> dict[str, Any]:
-        began = time.monotonic()
         package = await asyncio.to_thread(unpack, archive)
         with tempfile.TemporaryDirectory(prefix="runloop-trial-") as folder:
             agent = await asyncio.to_thread(self._examine, package.files, Path(folder))
@@ -140,7 +139,7 @@ class Trial:
             try:
                 await runtime.start()
                 await runtime.prepare(component)
-                outcomes = await self._cases(runtime, agent, tools, cases, began)
+                outcomes = await self._cases(runtime, agent, tools, cases)
             finally:
                 await runtime.close()
             engine = runtime.engine
@@ -174,13 +173,12 @@ class Trial:
         agent: InstalledAgent,
         tools: tuple[Tool, ...],
         cases: Sequence[TrialCase],
-        began: float,
     ) -> list[dict[str, Any]]:
-        outcomes, left = [], _ANSWER_BYTES
+        outcomes, left, began = [], _ANSWER_BYTES, time.monotonic()
         for case in cases:
             if time.monotonic() - began > WALL_S:
                 outcomes.append(
-                    _failure("trial.deadline", f"the trial took longer than {WALL_S} s before it")
+                    _failure("trial.deadline", f"the cases before it took longer than {WALL_S} s")
                 )
                 continue
             outcome = await self._case(runtime, agent, tools, case)

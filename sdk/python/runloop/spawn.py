@@ -15,10 +15,10 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TypeVar
 
-from runloop.config import Paths
+from runloop.config import SYSTEM_HOME, Paths
 from runloop.errors import UnreachableError
 
-__all__ = ["START_S", "command_line", "on_its_way", "start_daemon"]
+__all__ = ["START_S", "command_line", "on_its_way", "service_said", "start_daemon"]
 
 T = TypeVar("T")
 
@@ -28,6 +28,11 @@ PATIENCE_S = 3.0
 """After this the person is told that it takes longer."""
 GRACE_S = 3.0
 """Seconds we keep asking after our daemon ended: another one may have won the race and be about to answer."""
+
+JOURNAL_S = 5.0
+"""Seconds the journal may take to say why nobody answers."""
+REFUSAL = "runloopd: "
+"""What the line begins with in which a daemon says why it does not start."""
 
 
 def command_line(paths: Paths) -> list[str]:
@@ -45,6 +50,26 @@ def on_its_way(socket: Path) -> bool:
     except OSError:
         return True
     return bool(kept) or not told.isdecimal() or not Path(f"/proc/{told}").exists()
+
+
+def service_said(home: Path, journalctl: str = "/usr/bin/journalctl") -> str:
+    """Why the service manager's daemon refused to start, in its own words, of the last minutes; "" if nobody
+    kept them, or we may not read them."""
+    whose = [] if home == SYSTEM_HOME else ["--user"]
+    words = ["--unit=runloop.service", "--since=-5min", "--lines=50", "--output=cat", "--quiet", "--no-pager"]
+    try:
+        told = subprocess.run(
+            [journalctl, *whose, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            timeout=JOURNAL_S,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return ""
+    lines = told.stdout.decode("utf-8", "replace").splitlines()
+    refusals = [line for line in lines if line.startswith(REFUSAL)]
+    return refusals[-1].removeprefix(REFUSAL)[:300] if refusals else ""
 
 
 def start_daemon(

@@ -711,6 +711,15 @@ def test_doctor_names_each_layer_that_holds_programs_and_what_is_missing(
     assert "install bubblewrap" in thin["hint"]
 
 
+@pytest.mark.requirement("I8.first.2")
+def test_doctor_says_which_agent_could_not_be_made_ready_and_why(daemon: DaemonTwin, rlp: Rlp) -> None:
+    status = {"version": __version__, "pid": 1, "layers": {}, "agents_unprepared": {"sorter": "too long"}}
+    daemon.methods["status"] = lambda: status
+    row = next(row for row in rlp("doctor", "--json").lines if row["name"] == "agents")
+    assert row["state"] == "bad"
+    assert row["found"] == "1 could not be made ready to run: sorter: too long"
+
+
 def test_doctor_sees_the_daemon_that_runs(daemon: DaemonTwin, rlp: Rlp) -> None:
     daemon_row = next(row for row in rlp("doctor", "--json").lines if row["name"] == "daemon")
     assert daemon_row["state"] == "ok"

@@ -7,6 +7,7 @@ import io
 import os
 import socket
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,10 +15,10 @@ import pytest
 
 from rlp.output import Console, Style
 from rlp.session import Session
-from runloop import __version__
+from runloop import __version__, spawn
 from runloop.clock import SystemClock
 from runloop.errors import UnreachableError
-from runloop.spawn import on_its_way
+from runloop.spawn import on_its_way, service_said
 from runloopd.bus.bus import Bus
 from runloopd.bus.door import take_lock
 from runloopd.bus.socket import SocketServer
@@ -111,3 +112,56 @@ def test_the_lock_tells_whether_a_daemon_comes(tmp_path: Path, said: str | None,
         line = said.format(gone=2**22 + 1, here=os.getpid())  # beyond the greatest process number
         (tmp_path / "s.lock").write_text(f"{line}\n")
     assert on_its_way(tmp_path / "s") is comes
+
+
+@pytest.mark.requirement("I8.first.2")
+def test_a_daemon_that_refuses_to_start_is_quoted_to_who_woke_it(
+    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(spawn, "service_said", lambda home: f"{home.name} has version 2, this build knows 1")
+
+    def turn_away() -> None:
+        listener.accept()[0].close()
+
+    refusing = threading.Thread(target=turn_away)
+    refusing.start()
+    with session(tmp_path, io.StringIO(), connect_s=30) as here, pytest.raises(UnreachableError) as caught:
+        here.client()
+    refusing.join()
+    assert caught.value.message.endswith(
+        f"; the daemon said: {tmp_path.name} has version 2, this build knows 1"
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "home", "said"),
+    [
+        (
+            "echo 'runloopd: old'; echo 'runloopd: no keys; make some'; echo unit failed",
+            "h",
+            "no keys; make some",
+        ),
+        ("echo 'Started it'", "h", ""),
+        ("exit 1", "h", ""),
+        ('echo "runloopd: $*"', "h", "--user "),
+        ('echo "runloopd: $*"', "/var/lib/runloop", "--unit=runloop.service "),
+        (None, "h", ""),
+    ],
+    ids=[
+        "its last refusal",
+        "nothing of ours",
+        "not allowed",
+        "a user's journal",
+        "the system's",
+        "no journal",
+    ],
+)
+def test_the_journal_tells_why_a_service_did_not_start(
+    tmp_path: Path, script: str | None, home: str, said: str
+) -> None:
+    journal = tmp_path / "journalctl"
+    if script is not None:
+        journal.write_text(f"#!/bin/sh\n{script}\n")
+        journal.chmod(0o755)
+    found = service_said(tmp_path / home, str(journal))
+    assert found.startswith(said) and bool(found) == bool(said)
