@@ -80,8 +80,8 @@ class Tabs(Line):
             count = f"{asks} " if name == "inbox" and asks else ""
             begin, column = column, column + len(label) + len(count)
             self._places.append((begin, column, name))
-            if here:  # reverse is seen without colours too
-                pieces_.append((label, self.tone("primary", bold=True) + Style(reverse=True)))
+            if here:  # reverse is seen without colours too; not bold: a console would draw black as grey
+                pieces_.append((label, self.tone("primary") + Style(reverse=True)))
             else:
                 pieces_.append((label, self.tone("dim")))
             if count:
