@@ -11,7 +11,7 @@ import signal
 import sys
 from collections.abc import Iterable, Sequence
 
-import runloopd.daemon
+import runloopd.assembly.ground
 from pog.ledger import Ledger, Prepared
 from runloop.events import Event
 from runloopd.__main__ import main
@@ -45,5 +45,5 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     MortalLedger.kind, MortalLedger.left = arguments.kind, arguments.nth
     MortalLedger.moment = arguments.moment
-    runloopd.daemon.Ledger = MortalLedger  # type: ignore[misc]
+    runloopd.assembly.ground.Ledger = MortalLedger  # type: ignore[misc]
     sys.exit(main(["--home", arguments.home]))

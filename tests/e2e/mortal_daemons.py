@@ -22,7 +22,7 @@ import threading
 from collections.abc import Iterable, Sequence
 from typing import Any, ClassVar, TextIO
 
-import runloopd.daemon
+import runloopd.assembly.ground
 from pog.ledger import Ledger, Prepared
 from runloop.events import Draft, Event, RunStarted
 from runloopd.__main__ import main
@@ -87,7 +87,8 @@ def _become(order: dict[str, Any]) -> int:
     if order["diary"]:
         MortalLedger.sign, MortalLedger.nth = order["sign"], order["nth"]
         MortalLedger.moment, MortalLedger.diary = order["moment"], order["diary"]
-        vars(runloopd.daemon).update(Ledger=MortalLedger, Journal=functools.partial(Journal, group=1))
+        ground = vars(runloopd.assembly.ground)
+        ground.update(Ledger=MortalLedger, Journal=functools.partial(Journal, group=1))
     return main(["--home", order["home"]])
 
 

@@ -16,7 +16,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import runloopd.daemon
+import runloopd.assembly.gate
 from runloopd.__main__ import main
 from runloopd.broker.calls import Answer, Answerer, Caller, HostCall
 from runloopd.broker.gate import Gate
@@ -114,7 +114,7 @@ if __name__ == "__main__":
     Wire.file = arguments.wire
     sys.addaudithook(_audit)
     _try_the_network()
-    vars(runloopd.daemon)["Gate"] = WiredGate
+    vars(runloopd.assembly.gate)["Gate"] = WiredGate
     if arguments.passthrough:
         vars(replayer)["RecordedAnswerer"] = Passthrough
     sys.exit(main(["--home", arguments.home]))

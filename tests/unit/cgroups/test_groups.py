@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from runloop.config import Config, Runtime, Security
-from runloopd import daemon
+from runloopd.assembly import gate
 from runloopd.broker.tools.confine import program_bounds
 from runloopd.broker.tools.sandbox import Limits
 from runloopd.cgroups import Bounds, Groups, undivided
@@ -83,9 +83,9 @@ def test_a_runs_bounds_are_the_configurations(wish: str, monkeypatch: pytest.Mon
         asked.append((run, required))
         return undivided("a test")
 
-    monkeypatch.setattr(daemon, "divided", divided)
+    monkeypatch.setattr(gate, "divided", divided)
     runtime = Runtime(run_memory_bytes=1 << 30, run_processes=99, run_cpu_weight=7)
-    daemon._groups(Config(runtime=runtime, security=Security(control_groups=wish)))
+    gate.control_groups(Config(runtime=runtime, security=Security(control_groups=wish)))
     assert asked == [(Bounds(memory=1 << 30, tasks=99, weight=7), wish == "required")]
 
 

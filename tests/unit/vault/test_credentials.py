@@ -8,10 +8,10 @@ import pytest
 
 from runloop.config import Paths
 from runloop.errors import RefusedError, RunloopError
+from runloopd.assembly.ground import own_places
 from runloopd.broker.providers.files import Files
 from runloopd.broker.providers.walk import place
 from runloopd.broker.vault.systemd import Credentials
-from runloopd.daemon import own_places
 
 CANARY = "canary-5b21"
 
