@@ -134,7 +134,7 @@ def trusted(uids: set[int], *, me: int) -> bool:
 
 
 def owners(port: int, tables: str) -> set[int]:
-    """User ids of the sockets that listen on ``port`` of this machine, by the text of ``/proc/net/tcp``."""
+    """User ids of the sockets that listen on ``port`` of this machine, by the text of ``net/tcp``."""
     found: set[int] = set()
     for line in tables.splitlines():
         fields = line.split()
@@ -162,7 +162,8 @@ def _tables() -> str:
     text = ""
     for name in ("tcp", "tcp6"):
         try:
-            text += Path("/proc/net", name).read_text()
+            # Not /proc/net: the system's unit sees no more of /proc than processes (ProcSubset=).
+            text += Path("/proc/self/net", name).read_text()
         except OSError:
             continue
     return text
