@@ -26,11 +26,11 @@ opening compose_email {
   policy { confirm external }
 
   node contacts = agent:contact_resolver {
-    with query = "{{params.recipient}}"; retry 2 every 2500ms; timeout 5s
+    with query = "{{params.recipient}}"; retry 2 every 2500ms; timeout 30s
   }
   node context = agent:context_gatherer { with topic = "{{params.topic}}" }
   node draft = agent:writer {
-    with tone = "{{params.tone}}"; with topic = "{{params.topic}}"; timeout 15s; budget 4000 tokens
+    with tone = "{{params.tone}}"; with topic = "{{params.topic}}"; timeout 120s; budget 4000 tokens
   }
   node review = agent:critic;
   node send = agent:mailer;

@@ -20,7 +20,7 @@ def test_the_plan_reads_from_top_to_bottom(compose_email: Opening) -> None:
     text = plan(compose_email).text()
     assert text.splitlines()[:6] == [
         "compose_email: 5 nodes in 5 layers",
-        "●      contacts     agent:contact_resolver  (at most 5s, 2 attempts, 2500ms apart)",
+        "●      contacts     agent:contact_resolver  (at most 30s, 2 attempts, 2500ms apart)",
         "├─┬─╮",
         "● │ │  context      agent:context_gatherer",
         "│ │ │      contact <- contacts.out",

@@ -11,8 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from runloop.digest import canonical
 from runloop.errors import NotFoundError, RunloopError, UsageError
 from runloopd.broker.mcp.definitions import (
+    MAX_DEFINITION,
+    MAX_LISTING,
     accepting,
     changes,
     own_definitions,
@@ -123,6 +126,41 @@ def test_a_digest_covers_every_field_but_the_notes_for_programs(value: Any, othe
     assert (of(annotations=value) == of(annotations=other)) == (
         json.dumps(value, sort_keys=True) == json.dumps(other, sort_keys=True)
     )
+
+
+def tool(name: str, description: str = "") -> dict[str, Any]:
+    return {"name": name, "description": description, "inputSchema": {"type": "object", "x": description}}
+
+
+@pytest.mark.requirement("M1")
+def test_of_two_tools_that_could_be_taken_for_each_other_neither_is_taken() -> None:
+    found = read_listing([tool("pay"), tool("PAY"), tool("list"), tool("again"), tool("again")])
+    assert list(found.tools) == ["list"]
+    assert found.refused == (
+        ("pay", "it could be taken for 'PAY'"),
+        ("PAY", "it could be taken for 'pay'"),
+        ("again", "it is there twice"),
+        ("again", "it is there twice"),
+    )
+
+
+@pytest.mark.requirement("M1")
+def test_a_definition_nobody_could_read_is_refused_alone() -> None:
+    long = {**tool("long"), "annotations": {"note": "x" * MAX_DEFINITION}}
+    found = read_listing([tool("short"), long])
+    assert list(found.tools) == ["short"]
+    ((name, why),) = found.refused
+    assert name == "long" and why.endswith(f"at most {MAX_DEFINITION} are read")
+
+
+@pytest.mark.requirement("M1")
+def test_what_of_a_list_is_beyond_its_bytes_is_refused() -> None:
+    each = MAX_DEFINITION // 2
+    many = [{**tool(f"t{number}"), "annotations": {"note": "x" * each}} for number in range(40)]
+    found = read_listing(many)
+    assert 0 < sum(len(canonical(one.raw)) for one in found.tools.values()) <= MAX_LISTING
+    assert len(found.tools) == MAX_LISTING // (each + 100)
+    assert {why for _, why in found.refused} == {f"the list is larger than {MAX_LISTING} bytes"}
 
 
 def test_a_difference_is_shown_field_by_field() -> None:
