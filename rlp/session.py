@@ -6,6 +6,7 @@ daemon is started. Does not know: what is asked of the daemon.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -199,6 +200,7 @@ class Session:
         from runloop import spawn
         from runloop.client import BlockingClient
 
+        began = time.time()
         try:
             return BlockingClient.connect(self.paths.socket, proof, self._connect_s)
         except UnreachableError as error:
@@ -211,7 +213,7 @@ class Session:
                 return BlockingClient.connect(self.paths.socket, proof, max(spawn.START_S, self._connect_s))
             except UnreachableError as error:
                 failed = error
-        if said := spawn.service_said(self.paths.home):
+        if said := spawn.service_said(self.paths.home, began):
             failed = UnreachableError(
                 f"{failed.message}; the daemon said: {said}", hint=failed.hint, code=failed.named_code
             )

@@ -29,7 +29,7 @@ PATIENCE_S = 3.0
 GRACE_S = 3.0
 """Seconds we keep asking after our daemon ended: another one may have won the race and be about to answer."""
 
-JOURNAL_S = 5.0
+JOURNAL_S = 2.0
 """Seconds the journal may take to say why nobody answers."""
 REFUSAL = "runloopd: "
 """What the line begins with in which a daemon says why it does not start."""
@@ -52,24 +52,29 @@ def on_its_way(socket: Path) -> bool:
     return bool(kept) or not told.isdecimal() or not Path(f"/proc/{told}").exists()
 
 
-def service_said(home: Path, journalctl: str = "/usr/bin/journalctl") -> str:
-    """Why the service manager's daemon refused to start, in its own words, of the last minutes; "" if nobody
-    kept them, or we may not read them."""
+def service_said(home: Path, since_s: float, journalctl: str = "/usr/bin/journalctl") -> str:
+    """Why the service manager's daemon refused to start, in its own words; "" if nobody kept them, or we may
+    not read them. ``since_s``: seconds of the system's clock; what was said before that does not count."""
     whose = [] if home == SYSTEM_HOME else ["--user"]
-    words = ["--unit=runloop.service", "--since=-5min", "--lines=50", "--output=cat", "--quiet", "--no-pager"]
-    try:
-        told = subprocess.run(
-            [journalctl, *whose, *words],
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=JOURNAL_S,
-            check=False,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return ""
-    lines = told.stdout.decode("utf-8", "replace").splitlines()
-    refusals = [line for line in lines if line.startswith(REFUSAL)]
-    return refusals[-1].removeprefix(REFUSAL)[:300] if refusals else ""
+    words = [f"--since=@{since_s:.3f}", "--unit=runloop.service", "--output=cat", "--quiet", "--no-pager"]
+    deadline = time.monotonic() + JOURNAL_S
+    while True:
+        try:
+            told = subprocess.run(
+                [journalctl, *whose, *words],
+                stdin=subprocess.DEVNULL,
+                capture_output=True,
+                timeout=JOURNAL_S,
+                check=False,
+            )
+        except (OSError, subprocess.SubprocessError):
+            return ""
+        lines = told.stdout.decode("utf-8", "replace").splitlines()
+        if refusals := [line for line in lines if line.startswith(REFUSAL)]:
+            return refusals[-1].removeprefix(REFUSAL)[:300]
+        if told.returncode != 0 or time.monotonic() >= deadline:
+            return ""
+        time.sleep(0.2)  # a line is in the journal a moment after it was written
 
 
 def start_daemon(

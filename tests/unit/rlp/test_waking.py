@@ -118,7 +118,9 @@ def test_the_lock_tells_whether_a_daemon_comes(tmp_path: Path, said: str | None,
 def test_a_daemon_that_refuses_to_start_is_quoted_to_who_woke_it(
     listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(spawn, "service_said", lambda home: f"{home.name} has version 2, this build knows 1")
+    monkeypatch.setattr(
+        spawn, "service_said", lambda home, since: f"{home.name} has version 2, this build knows 1"
+    )
 
     def turn_away() -> None:
         listener.accept()[0].close()
@@ -141,10 +143,10 @@ def test_a_daemon_that_refuses_to_start_is_quoted_to_who_woke_it(
             "h",
             "no keys; make some",
         ),
-        ("echo 'Started it'", "h", ""),
+        ("echo 'Started it'; exit 1", "h", ""),
         ("exit 1", "h", ""),
-        ('echo "runloopd: $*"', "h", "--user "),
-        ('echo "runloopd: $*"', "/var/lib/runloop", "--unit=runloop.service "),
+        ('echo "runloopd: $*"', "h", "--user --since=@1700000000.250 "),
+        ('echo "runloopd: $*"', "/var/lib/runloop", "--since=@1700000000.250 --unit=runloop.service "),
         (None, "h", ""),
     ],
     ids=[
@@ -163,5 +165,12 @@ def test_the_journal_tells_why_a_service_did_not_start(
     if script is not None:
         journal.write_text(f"#!/bin/sh\n{script}\n")
         journal.chmod(0o755)
-    found = service_said(tmp_path / home, str(journal))
+    found = service_said(tmp_path / home, 1_700_000_000.25, str(journal))
     assert found.startswith(said) and bool(found) == bool(said)
+
+
+def test_a_line_that_is_late_in_the_journal_is_waited_for(tmp_path: Path) -> None:
+    journal = tmp_path / "journalctl"
+    journal.write_text(f"#!/bin/sh\ncd {tmp_path}\n[ ! -e asked ] || echo 'runloopd: no keys'\ntouch asked\n")
+    journal.chmod(0o755)
+    assert service_said(tmp_path, 0.0, str(journal)) == "no keys"
