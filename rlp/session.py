@@ -6,6 +6,7 @@ daemon is started. Does not know: what is asked of the daemon.
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -24,8 +25,10 @@ __all__ = ["COMPILE_S", "Session"]
 PAGE = 1_000
 """Events asked for at once."""
 
-COMPILE_S = 1_000.0
-"""Seconds an answer may take that waits for a compilation: the daemon gives one of them 900."""
+COMPILE_S = 1_200.0
+"""Seconds an answer may take that waits for a compilation: one may take 900, and a trial 120 more."""
+PATIENCE_S = 2.0
+"""After this the person is told what is waited for."""
 ABSENT = "client.unreachable"
 """Code of the error that says nobody listens on the socket."""
 LATE = "client.timeout"
@@ -176,10 +179,16 @@ class Session:
                 return
             run, after = page["run"], page["events"][-1]["id"]
 
-    def tell_of_compiling(self) -> None:
-        """Say that an answer takes a while, where the daemon still makes its agents ready."""
-        if self.ask("status").get("agents_ready") is False:
-            self.console.say("rlp: the daemon compiles its runners; the first time takes a while")
+    def ask_compiling(self, method: str, /, **params: Any) -> Any:
+        """:meth:`ask` where an agent may have to be compiled first: whoever waits is told what for."""
+        words = "rlp: still waiting; the first time, agents are compiled, which takes a while"
+        telling = threading.Timer(PATIENCE_S, self.console.say, [words])
+        telling.daemon = True
+        telling.start()
+        try:
+            return self.ask(method, COMPILE_S, **params)
+        finally:
+            telling.cancel()
 
     def hang_up(self) -> None:
         """Close the connection; the next question opens a new one."""
@@ -213,7 +222,8 @@ class Session:
                 return BlockingClient.connect(self.paths.socket, proof, max(spawn.START_S, self._connect_s))
             except UnreachableError as error:
                 failed = error
-        if said := spawn.service_said(self.paths.home, began):
+        nobody = spawn.nobody_there(self.paths.socket)
+        if nobody and (said := spawn.service_said(self.paths.home, began)):
             failed = UnreachableError(
                 f"{failed.message}; the daemon said: {said}", hint=failed.hint, code=failed.named_code
             )

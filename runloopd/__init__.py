@@ -1,5 +1,1 @@
-"""The daemon: layers import only downwards (see docs/internals/architecture.md).
-
-``__main__ -> daemon -> assembly -> gateway -> triggers -> runs -> runtime -> broker -> authority``, and below
-them all ``bus | journal | observe | cgroups``.
-"""
+"""The daemon. Its layers import only downwards: docs/internals/architecture.md."""

@@ -180,12 +180,14 @@ class Daemon:
         self._stack.push_async_callback(end)
 
     async def _prepare_agents(self) -> None:
-        for agent in self._authority.registry.list():
-            try:
-                await self._work.attempts.prepare(agent)
-            except RunloopError as error:
-                log.error("agent_unprepared", agent=agent.manifest.name, reason=error.message)
-        self._prepared = True
+        try:
+            for agent in self._authority.registry.list():
+                try:
+                    await self._work.attempts.make_ready(agent)
+                except RunloopError as error:
+                    log.error("agent_unprepared", agent=agent.manifest.name, reason=error.message)
+        finally:
+            self._prepared = True
 
     def _status(self) -> dict[str, Any]:
         config, paths, journal = self._config, self._paths, self._ground.journal
@@ -199,9 +201,9 @@ class Daemon:
             "events": journal.head_id,
             "views": journal.views_cursor,
             "active_runs": self._work.runs.active(),
-            "schedules": self._methods.trigger.summary(),
+            "schedules": self._methods.trigger_methods.summary(),
             "agents_ready": self._prepared,
-            "agents_unprepared": dict(self._work.attempts.unprepared),
+            "agents_unprepared": self._work.attempts.unprepared(),
             "agents_held": [held["agent"] for held in self._authority.quarantine.show()],
             "workers": runtime.workers,
             "layers": runtime.layers(),

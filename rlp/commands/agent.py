@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rlp import install as installing
-from rlp.session import COMPILE_S, Session
+from rlp.session import Session
 from runloop.errors import UsageError
 from runloop.escape import json_text
 from runloop.exits import Exit
@@ -48,13 +48,13 @@ def upgrade(
     if bundle.endswith(".rlb") or "/" in bundle:
         return _install(session, Path(bundle), upgrade=True, **allowed)
     name, variant = _named(bundle)
-    done = session.ask("agents.upgrade", COMPILE_S, name=name, variant=variant, **allowed)
+    done = session.ask_compiling("agents.upgrade", name=name, variant=variant, **allowed)
     return _proposed(session, done)
 
 
 def _install(session: Session, path: Path, **wish: bool) -> Exit:
     upload = installing.upload(session, path)
-    return _proposed(session, session.ask("agents.install", COMPILE_S, upload=upload, **wish))
+    return _proposed(session, session.ask_compiling("agents.install", upload=upload, **wish))
 
 
 def _proposed(session: Session, done: dict[str, Any]) -> Exit:
@@ -77,7 +77,7 @@ def _proposed(session: Session, done: dict[str, Any]) -> Exit:
 def rollback(session: Session, *, agent: str) -> Exit:
     """Back to the previous version: at once when it may do no more, else through a person."""
     name, variant = _named(agent)
-    done = session.ask("agents.rollback", COMPILE_S, name=name, variant=variant)
+    done = session.ask_compiling("agents.rollback", name=name, variant=variant)
     if done["state"] == "waiting":
         return installing.follow(session, done, f"rollback of {name} to {done['version']}")
     if session.json:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rlp.install import hand_over
-from rlp.session import COMPILE_S, Session
+from rlp.session import Session
 from runloop.errors import FailedError, NotFoundError, UnreachableError, UsageError
 from runloop.exits import Exit
 from runloop.quantities import size
@@ -245,9 +245,8 @@ def _completed(session: Session, made: Draft) -> Draft:
 
 def _tried(session: Session, data: bytes, cases: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Have the daemon try the bundle; one outcome for each case."""
-    session.tell_of_compiling()
     upload = hand_over(session, data)
-    done = session.ask("agents.try", COMPILE_S, upload=upload, cases=[dict(case) for case in cases])
+    done = session.ask_compiling("agents.try", upload=upload, cases=[dict(case) for case in cases])
     outcomes: list[dict[str, Any]] = done["cases"]
     return outcomes
 

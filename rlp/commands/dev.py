@@ -15,7 +15,7 @@ from typing import Any
 
 from rlp import install as installing
 from rlp.commands import authoring
-from rlp.session import COMPILE_S, Session
+from rlp.session import Session
 from runloop.errors import RunloopError
 from runloop.exits import Exit
 
@@ -88,7 +88,7 @@ class _Serving:
         made, data = authoring.bundle_of(self._session, self._path, dev=True)
         self._name = f"{made.manifest.name} {made.manifest.version}"
         upload = installing.hand_over(self._session, data)
-        asked = self._session.ask("agents.install", COMPILE_S, upload=upload, dev_key=True, dev_swap=True)
+        asked = self._session.ask_compiling("agents.install", upload=upload, dev_key=True, dev_swap=True)
         took_ms = round((time.monotonic() - began) * 1000)  # a person who is asked may take longer
         if asked["state"] == "waiting":
             code = installing.follow(self._session, asked, f"{asked['how']} of {self._name}")

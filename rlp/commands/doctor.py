@@ -347,26 +347,23 @@ def _unsigned(session: Session) -> Check:
 
 
 def _agents(session: Session) -> Check:
-    """What is here and is not started, and what nobody but this home vouches for."""
+    """What is here and is not started or cannot be, and what nobody but this home vouches for."""
+    idle: dict[str, str] = {}
     if session.running() is not None:
         rows: list[dict[str, Any]] = session.ask("agents.refused")["refused"]
         refused = [(str(row["place"]), str(row["reason"])) for row in rows]
+        idle = session.ask("status").get("agents_unprepared") or {}
     else:
         found = catalog.manifests(session)
         refused = [(str(path), it.message) for path, it in found if isinstance(it, RunloopError)]
-    idle: dict[str, str] = session.ask("status").get("agents_unprepared") or {} if session.running() else {}
-    if idle:
-        told = "; ".join(f"{name}: {why}" for name, why in sorted(idle.items())[:MAX_REFUSED])
-        return Check(
-            "agents",
-            "bad",
-            f"{len(idle)} could not be made ready to run: {told}",
-            "'rlp logs' says more; the next run of it tries again",
-        )
     dev = sorted({one.name for one in catalog.installed(session) if one.dev})
-    said = [f"{len(refused)} refused"] if refused else []
+    said = [f"{len(idle)} could not be made ready to run"] if idle else []
+    said += [f"{name}: {why}" for name, why in sorted(idle.items())[:MAX_REFUSED]]
+    said += [f"{len(refused)} refused"] if refused else []
     said += [f"{place}: {reason}" for place, reason in refused[:MAX_REFUSED]]
     said += [f"dev: {', '.join(dev)}"] if dev else []
+    if idle:
+        return Check("agents", "bad", "; ".join(said), "'rlp logs' says more; the next run of it tries again")
     if said:
         return Check("agents", "warning", "; ".join(said), "'rlp agent list' names each")
     return Check("agents", "ok", "every agent that is here can be started")

@@ -12,7 +12,7 @@ from rlp.follow import Follower
 from rlp.live import Live, watching
 from rlp.prepare import Wish, prepare
 from rlp.progress import Progress
-from rlp.session import COMPILE_S, Session
+from rlp.session import Session
 from runloop import approval as held
 from runloop.clock import SystemClock
 from runloop.errors import ConflictError, RefusedError, RunloopError
@@ -50,10 +50,8 @@ def start(session: Session, wish: Wish, *, detach: bool = False, prompt: str | N
 
 def submit(session: Session, wish: Wish, *, prompt: str | None = None) -> str:
     """Hand the run to the daemon; returns its id."""
-    session.tell_of_compiling()
-    answer = session.ask(
+    answer = session.ask_compiling(
         "run.submit",
-        COMPILE_S,
         source=wish.source,
         name=wish.opening.name,
         path=str(Path(wish.path).absolute()),

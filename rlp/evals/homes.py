@@ -22,7 +22,7 @@ from typing import Any
 from rlp.commands.daemon import listener, lives
 from rlp.evals.suite import Home
 from rlp.output import Console, Style
-from rlp.session import Session
+from rlp.session import COMPILE_S, Session
 from runloop import toml
 from runloop.config import Paths
 from runloop.errors import FailedError, RunloopError, UsageError
@@ -38,7 +38,7 @@ _MODELS = ("default", "detect", "detect_ollama", "privacy", "prefer", "providers
 _KEPT = ("RUNLOOP__MODELS__", "RUNLOOP__BUDGETS__")
 _NOT_KEPT = ("RUNLOOP__MODELS__MODE", "RUNLOOP__MODELS__CASSETTE", "RUNLOOP__MODELS__CACHE")
 STOP_S = 20.0
-READY_S = 300.0
+READY_S = COMPILE_S
 """Longest wait for agents to be compiled; what is not compiled by then is when it is first needed."""
 
 

@@ -1,7 +1,7 @@
 """Who may: tokens, approvals, installed agents and whom they are vouched for by, policies, quarantine.
 
-Knows: where each of them reads what was decided before. Does not know what is done with a right: nothing here
-reaches a file, the web or a guest.
+Knows: where each of them reads what was decided before. Does not know what is done with a right: no guest, no
+provider and no run is in here.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ TOKEN_MARGIN_MS = 86_400_000
 """A run's tokens outlive the approvals it may wait for by a day."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Authority:
     mint: Mint
     approvals: Approvals
@@ -79,7 +79,16 @@ def build_authority(ground: Ground) -> Authority:
     quarantine = ground.stack.own(Quarantine(journal, mint, breaker))
     quarantine.restore(held_before(reader, ground.head))
     return Authority(
-        mint, approvals, desk, anchors, installed, store, runner_digests, registry, policies, quarantine
+        mint=mint,
+        approvals=approvals,
+        desk=desk,
+        anchors=anchors,
+        installed=installed,
+        store=store,
+        runner_digests=runner_digests,
+        registry=registry,
+        policies=policies,
+        quarantine=quarantine,
     )
 
 

@@ -1,7 +1,7 @@
 """The gate, with the providers that nothing else may reach.
 
-Knows: which provider stands behind which kind of effect, and with what bounds. Does not know who asks: guests
-and runs are built on the gate (see :mod:`runloopd.assembly.work`).
+Knows: which provider stands behind which kind of effect, and with what bounds. Does not know what a run is:
+runs are built on the gate (:mod:`runloopd.assembly.work`), as are the guests that serve tools.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ from runloopd.runs.guests import ToolAgents
 __all__ = ["Guarded", "build_gate"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Guarded:
     """The gate, and what of it others have to know by name."""
 
@@ -154,7 +154,19 @@ def build_gate(ground: Ground, authority: Authority, unfinished: list[Event]) ->
             wires=Tripwires(trip=quarantine.trip, held=quarantine.why, leaked=quarantine.leaked),
         )
     )
-    return Guarded(gate, quotas, retractions, groups, programs, guests, standing, book, survey, mcp, sources)
+    return Guarded(
+        gate=gate,
+        quotas=quotas,
+        retractions=retractions,
+        groups=groups,
+        programs=programs,
+        guests=guests,
+        standing=standing,
+        book=book,
+        survey=survey,
+        mcp=mcp,
+        sources=sources,
+    )
 
 
 def _embeddings(ground: Ground) -> EmbedBroker:

@@ -1,7 +1,7 @@
 """What every part stands on: settings, keys, the bus, the ledger and its readers, and how all of it ends.
 
-Knows: how the ledger of a home is opened, and that an earlier build's is migrated first. Does not know what
-its events mean to anybody: each part restores its own from them.
+Knows: how the ledger of a home is opened, that an earlier build's is migrated first, and which runs it leaves
+unfinished. Does not know what else its events mean: each part restores its own from them.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ from runloopd.triggers.service import Triggers
 __all__ = ["Methods", "build_methods", "shell_names"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Methods:
     """What answers for itself after it was built."""
 
@@ -69,7 +69,7 @@ class Methods:
     """Told of every session that comes and goes."""
     triggers: Triggers
     """Set going once everything else stands."""
-    trigger: TriggerMethods
+    trigger_methods: TriggerMethods
 
 
 def build_methods(
@@ -95,12 +95,12 @@ def build_methods(
     bus, sessions = _bus(ground, authority)
     knowing = _knowing(ground, gate)
     triggers = _triggers(ground, work)
-    trigger = TriggerMethods(triggers, knowledge)
+    trigger_methods = TriggerMethods(triggers, knowledge)
     rows: list[Row] = [
         *agents.rows(),
         *bus.rows(),
         *knowing,
-        *trigger.rows(),
+        *trigger_methods.rows(),
         *retraction_rows(guarded.retractions),
         *grant_rows(guarded.standing, authority.approvals),
         *mcp_rows(guarded.mcp.keeper),
@@ -143,7 +143,7 @@ def build_methods(
             more=rows,
         )
     )
-    return Methods(bus, sessions, triggers, trigger)
+    return Methods(bus=bus, sessions=sessions, triggers=triggers, trigger_methods=trigger_methods)
 
 
 def _bus(ground: Ground, authority: Authority) -> tuple[BusMethods, Sequence[SessionService]]:

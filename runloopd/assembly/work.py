@@ -40,7 +40,7 @@ from runloopd.runtime.uses import Usage
 __all__ = ["Work", "engine_versions", "start_work"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Work:
     runtime: Runtime
     attempts: BusAttempts
@@ -122,7 +122,7 @@ async def start_work(ground: Ground, authority: Authority, guarded: Guarded) -> 
     usage = Usage(ground.knowledge, ground.scans.blob)
     installer = _installer(ground, authority, attempts, usage)
     stack.push_async_callback(authority.desk.close)
-    return Work(runtime, attempts, runs, trial, usage, installer)
+    return Work(runtime=runtime, attempts=attempts, runs=runs, trial=trial, usage=usage, installer=installer)
 
 
 def _installer(ground: Ground, authority: Authority, attempts: BusAttempts, usage: Usage) -> Installer:

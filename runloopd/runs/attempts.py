@@ -185,8 +185,8 @@ class BusAttempts:
         self._bounds: dict[str, asyncio.Task[Policy]] = {}
         self.under_way = UnderWay()
         """The attempts that are made now."""
-        self.unprepared: dict[str, str] = {}
-        """Agent -> why its component could not be made ready when that was last tried."""
+        self._unprepared: dict[str, str] = {}
+        """Bundle digest -> why its component could not be made ready when that was last tried."""
         bus.subscribe("rlp/runs/*", self._replied, principal=DAEMON)
 
     async def perform(self, run: str, started: Event, scheduled: Event) -> None:
@@ -211,17 +211,24 @@ class BusAttempts:
         self._mint.forget(run)
 
     async def prepare(self, agent: InstalledAgent) -> None:
-        """Make the agent's component ready in the sandbox, compiling it if this is its first time.
+        """Make the agent's component ready in the sandbox, compiling it if this is its first time."""
+        await self._runtime.prepare(agent.component_path or self._runners[agent.manifest.language])
 
-        Raises what :meth:`Runtime.prepare` raises; ``unprepared`` says so until it goes well.
-        """
-        name = agent.manifest.name
+    async def make_ready(self, agent: InstalledAgent) -> None:
+        """The same for an agent that is to be run; ``unprepared`` says of a failure until it goes well."""
         try:
-            await self._runtime.prepare(agent.component_path or self._runners[agent.manifest.language])
+            await self.prepare(agent)
         except RunloopError as error:
-            self.unprepared[name] = error.message
+            self._unprepared[agent.bundle_digest] = error.message
             raise
-        self.unprepared.pop(name, None)
+        self._unprepared.pop(agent.bundle_digest, None)
+
+    def unprepared(self) -> dict[str, str]:
+        """Agents that are here and could not be made ready, each with the reason."""
+        if not self._unprepared:
+            return {}
+        here = ((one.manifest.name, self._unprepared.get(one.bundle_digest)) for one in self._registry.list())
+        return {name: why for name, why in here if why is not None}
 
     async def _execute(
         self, run: str, this: NodeScheduled, pin: AgentPin, started: Event, scheduled: Event
@@ -231,7 +238,7 @@ class BusAttempts:
         engine = cast(RunStarted, started.payload).engine
         # A run that outlives its build goes on with what its agents were served when it began.
         agent = self._registry.pinned(pin, library=engine.get("library"))
-        await self.prepare(agent)
+        await self.make_ready(agent)
         token = await self._node_token(run, this, agent, started, scheduled)
         # Compiling takes its time, and who was stopped meanwhile held no token yet that could be voided.
         await self._quarantine.check(pin.name)

@@ -250,7 +250,7 @@ class Runs:
             await self._quarantine.check(name)
         for agent in agents.values():
             # Before the run exists: compiling an agent for the first time is not a node's time.
-            await self._attempts.prepare(agent)
+            await self._attempts.make_ready(agent)
             await asyncio.to_thread(self._registry.keep, agent)
         return opening, params, agents
 

@@ -66,6 +66,8 @@ OnTransition = Callable[[AttemptOrder, AgentTransition], Awaitable[None]]
 """Called, and awaited, before a transition becomes visible; makes it durable."""
 
 _EXIT_REFUSED = 3
+_REASON_CHARS = 300
+"""Of a reason that has the component's own names in it."""
 
 _SpareKey = tuple[str, int, int]
 """Component, memory limit and time limit: what a worker is sandboxed for before it sees an order."""
@@ -285,11 +287,11 @@ class Runtime:
             os.close(source)
             os.close(result)
         if status == _EXIT_REFUSED:
-            raise ComponentRefused(text.decode(errors="replace"))
+            raise ComponentRefused(text.decode(errors="replace")[:_REASON_CHARS])
         if status != 0:
             raise CompileFailed(
                 f"compiling the component ended with status {status}",
-                hint=text.decode(errors="replace")[:300]
+                hint=text.decode(errors="replace")[:_REASON_CHARS]
                 or "it may need more memory or time than a component may",
             )
         return text

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 
 from tests.home import Home, wait_until
@@ -40,3 +42,6 @@ def test_an_agent_that_cannot_be_compiled_is_named_with_its_reason(home: Home) -
     assert row["state"] == "bad" and f"stone: {unprepared['stone']}" in row["found"]
     refused = home.rlp("run", "throw.yaml", "--json")
     assert refused.code != 0 and unprepared["stone"] in refused.err
+    shutil.rmtree(folder)
+    row = next(row for row in home.rlp("doctor", "--json").ndjson if row["name"] == "agents")
+    assert row["state"] == "ok", "who is not here any more is not missed"

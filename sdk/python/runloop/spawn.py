@@ -18,7 +18,7 @@ from typing import TypeVar
 from runloop.config import SYSTEM_HOME, Paths
 from runloop.errors import UnreachableError
 
-__all__ = ["START_S", "command_line", "on_its_way", "service_said", "start_daemon"]
+__all__ = ["START_S", "command_line", "nobody_there", "on_its_way", "service_said", "start_daemon"]
 
 T = TypeVar("T")
 
@@ -45,23 +45,35 @@ def on_its_way(socket: Path) -> bool:
     """Whether somebody listens on the socket and nobody answers because a service manager holds it: the
     daemon behind it is only starting, or one of them is going and the next one comes. The daemon's lock
     tells: whoever made the socket itself is alive there, and has no such excuse."""
+    alive, kept = _holder(socket)
+    return kept or not alive
+
+
+def nobody_there(socket: Path) -> bool:
+    """Whether no daemon lives behind the socket, whoever listens on it."""
+    return not _holder(socket)[0]
+
+
+def _holder(socket: Path) -> tuple[bool, bool]:
+    """Whether the daemon that the lock names is alive, and whether a service manager keeps the socket."""
     try:
         told, _, kept = socket.with_name(socket.name + ".lock").read_text().strip().partition(" ")
     except OSError:
-        return True
-    return bool(kept) or not told.isdecimal() or not Path(f"/proc/{told}").exists()
+        return False, False
+    return told.isdecimal() and Path(f"/proc/{told}").exists(), bool(kept)
 
 
 def service_said(home: Path, since_s: float, journalctl: str = "/usr/bin/journalctl") -> str:
-    """Why the service manager's daemon refused to start, in its own words; "" if nobody kept them, or we may
-    not read them. ``since_s``: seconds of the system's clock; what was said before that does not count."""
-    whose = [] if home == SYSTEM_HOME else ["--user"]
+    """Why this user's daemon refused to start under systemd, in its own words; "" if nobody kept them.
+    ``since_s``: seconds of the system's clock; what was said before that does not count."""
+    if home == SYSTEM_HOME:
+        return ""  # its operator may not read the system's journal
     words = [f"--since=@{since_s:.3f}", "--unit=runloop.service", "--output=cat", "--quiet", "--no-pager"]
     deadline = time.monotonic() + JOURNAL_S
     while True:
         try:
             told = subprocess.run(
-                [journalctl, *whose, *words],
+                [journalctl, "--user", *words],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
                 timeout=JOURNAL_S,

@@ -62,6 +62,16 @@ async def test_a_component_of_another_world_is_refused(bench: Bench, text: str, 
     assert "runloop:agent@0.1.0" in refused.value.hint
 
 
+@pytest.mark.requirement("I2.sandbox.8", "I8.first.2")
+async def test_a_component_cannot_make_the_reason_of_its_refusal_long(bench: Bench) -> None:
+    wants = f'(export "{"x" * 50_000}" (func))'
+    with pytest.raises(ComponentRefused) as refused:
+        await bench.runtime.prepare(
+            bench.file(wat(f'(component (import "{HOST}" (instance {wants})) {HANDLE})'))
+        )
+    assert len(refused.value.message) <= 300
+
+
 async def test_a_component_that_imports_nothing_at_all_is_fine(bench: Bench) -> None:
     result = await bench.run(wat(f"(component {HANDLE})"))
     assert result.error is not None and result.error.code == "guest.trap"

@@ -717,7 +717,7 @@ def test_doctor_says_which_agent_could_not_be_made_ready_and_why(daemon: DaemonT
     daemon.methods["status"] = lambda: status
     row = next(row for row in rlp("doctor", "--json").lines if row["name"] == "agents")
     assert row["state"] == "bad"
-    assert row["found"] == "1 could not be made ready to run: sorter: too long"
+    assert row["found"] == "1 could not be made ready to run; sorter: too long"
 
 
 def test_doctor_sees_the_daemon_that_runs(daemon: DaemonTwin, rlp: Rlp) -> None:

@@ -115,9 +115,12 @@ def test_the_lock_tells_whether_a_daemon_comes(tmp_path: Path, said: str | None,
 
 
 @pytest.mark.requirement("I8.first.2")
+@pytest.mark.parametrize("alive", [False, True], ids=["nobody", "a daemon that turned it away"])
 def test_a_daemon_that_refuses_to_start_is_quoted_to_who_woke_it(
-    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    listener: socket.socket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, alive: bool
 ) -> None:
+    if alive:
+        (tmp_path / "run" / "rmp.sock.lock").write_text(f"{os.getpid()} handed over\n")
     monkeypatch.setattr(
         spawn, "service_said", lambda home, since: f"{home.name} has version 2, this build knows 1"
     )
@@ -130,9 +133,8 @@ def test_a_daemon_that_refuses_to_start_is_quoted_to_who_woke_it(
     with session(tmp_path, io.StringIO(), connect_s=30) as here, pytest.raises(UnreachableError) as caught:
         here.client()
     refusing.join()
-    assert caught.value.message.endswith(
-        f"; the daemon said: {tmp_path.name} has version 2, this build knows 1"
-    )
+    quoted = f"; the daemon said: {tmp_path.name} has version 2, this build knows 1"
+    assert caught.value.message.endswith(quoted) is not alive
 
 
 @pytest.mark.parametrize(
@@ -145,8 +147,8 @@ def test_a_daemon_that_refuses_to_start_is_quoted_to_who_woke_it(
         ),
         ("echo 'Started it'; exit 1", "h", ""),
         ("exit 1", "h", ""),
-        ('echo "runloopd: $*"', "h", "--user --since=@1700000000.250 "),
-        ('echo "runloopd: $*"', "/var/lib/runloop", "--since=@1700000000.250 --unit=runloop.service "),
+        ('echo "runloopd: $*"', "h", "--user --since=@1700000000.250 --unit=runloop.service "),
+        ('echo "runloopd: $*"', "/var/lib/runloop", ""),
         (None, "h", ""),
     ],
     ids=[
