@@ -90,7 +90,7 @@ async def worker(groups: Groups, root: Path) -> None:
     from tests.unit.runtime.guests import calling
 
     with tempfile.TemporaryDirectory() as folder:
-        runtime = Runtime(cache_dir=Path(folder), mac_key=MAC_KEY, groups=groups)
+        runtime = Runtime(cache_dir=Path(folder), mac_key=MAC_KEY, groups=groups, max_spares=0)
         await runtime.start()
         path = Path(folder) / "x.wasm"
         path.write_bytes(calling("time.now", "{}"))
@@ -114,16 +114,18 @@ async def worker(groups: Groups, root: Path) -> None:
         say(tree=await until_gone(root, ["supervisor", "zygote"]))
         # One whose group cannot be made does not live on.
         in_the_way = taken(group, "worker")
-        result = await runtime.run_attempt(order, Script(answers_never))
+
+        async def answers_the_dead(_: object) -> int:
+            async with asyncio.timeout(20):
+                while len((root / "zygote" / "cgroup.procs").read_text().split()) > 1:
+                    await asyncio.sleep(0.01)
+            return 1
+
+        result = await runtime.run_attempt(order, Script(answers_the_dead))
         say(ok=result.ok, code=result.error and result.error.code)
         for place in in_the_way:
             place.rmdir()
         await runtime.close()
-
-
-async def answers_never(_: object) -> int:
-    await asyncio.sleep(60)
-    return 1
 
 
 def lives(pid: int) -> bool:
