@@ -80,13 +80,21 @@ class Tabs(Line):
             count = f"{asks} " if name == "inbox" and asks else ""
             begin, column = column, column + len(label) + len(count)
             self._places.append((begin, column, name))
-            if here:  # reverse is seen without colours too; not bold: a console would draw black as grey
-                pieces_.append((label, self.tone("primary") + Style(reverse=True)))
+            if here:
+                pieces_.append((label, self._chosen()))
             else:
                 pieces_.append((label, self.tone("dim")))
             if count:
                 pieces_.append((count, self.tone("warning", bold=True)))
         return _row(pieces_, [], self.size.width)
+
+    def _chosen(self) -> Style:
+        """Of the pane's name that is seen; reverse where there are no colours. Not where there are: a console
+        of sixteen draws the reverse of a bright colour as grey on it."""
+        colours = self.app.theme_variables
+        if self.app.no_color:
+            return Style(reverse=True)
+        return Style(color=colours["background"][:7], bgcolor=colours["primary"][:7])
 
     def on_click(self, event: events.Click) -> None:
         for begin, end, name in self._places:

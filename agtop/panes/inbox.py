@@ -152,7 +152,7 @@ class InboxPane(Rows):
 
     def _show_about(self) -> None:
         lines, item = self.query_one("#inbox-about", Lines), self._item
-        if item is None:
+        if item is None or not lines.columns:  # a pane that is about to be seen has none yet
             lines.set_rows(0, lambda _number, _width: Text(""))
             return
         made = self._about(item, max(20, lines.columns))
@@ -297,5 +297,8 @@ class InboxPane(Rows):
 
     def on_resize(self) -> None:
         self.set_class(self.size.width >= WIDE, "-wide")
+
+    def on_lines_resized(self) -> None:
+        """What the item is about is set in the columns that are there; it was drawn before they were."""
         if self.view is not None:
-            self.call_after_refresh(self._show_about)
+            self._show_about()

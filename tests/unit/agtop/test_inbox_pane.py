@@ -12,7 +12,9 @@ from textual.widgets import TextArea
 
 from agtop.app import CockpitApp
 from agtop.feed.twin import TwinFeed
+from agtop.model.document import Document
 from agtop.model.guard import QUIET_MS, STANDS_MS
+from agtop.model.inbox import Item
 from agtop.panes import inbox
 from agtop.panes.inbox import InboxPane
 from agtop.screens.answer import AnswerScreen
@@ -86,6 +88,22 @@ async def test_a_short_action_is_shown_whole_and_approved_by_a_key(clock: Clock)
 
 
 @pytest.mark.requirement("I7.inbox.1")
+async def test_after_another_pane_what_it_is_about_is_set_only_in_the_columns_that_are_there(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    widths, about = [], InboxPane._about
+
+    def noted(pane: InboxPane, item: Item, width: int) -> Document:
+        widths.append(width)
+        return about(pane, item, width)
+
+    monkeypatch.setattr(InboxPane, "_about", noted)
+    async with cockpit(holding(approval(AP)), "plan", (100, 40)) as (app, pilot):
+        await pilot.press("6")
+        await seen(pilot, lambda: isinstance(app.pane, InboxPane) and "mailer, node send" in text_of(app))
+    assert min(widths) >= 90
+
+
 async def test_a_long_action_is_read_to_its_last_byte_before_it_can_be_approved(clock: Clock) -> None:
     fed = holding(approval(content=LONG))
     async with cockpit(fed, "inbox") as (app, pilot):
