@@ -62,6 +62,16 @@ def test_an_approval_can_be_refused_and_taken_back(daemon: DaemonTwin, rlp: Rlp)
     assert [one["decision"] for one in daemon.decisions] == ["deny", "approve", "undo"]
 
 
+@pytest.mark.requirement("C8")
+def test_what_is_allowed_for_good_is_not_a_flags_word(daemon: DaemonTwin, rlp: Rlp) -> None:
+    daemon.hold()
+    digest = daemon.approvals["ap_1234567890abcdef"]["action_digest"]
+    for more in ((), ("--yes",), ("--confirm", digest)):
+        done = rlp("approve", "ap_123456", "--always", *more)
+        assert done.code == 4 and "typed out at a terminal" in done.err
+    assert daemon.decisions == [] and "grants.give" not in {asked for asked, _, _ in daemon.asked}
+
+
 def test_a_second_decision_is_a_conflict(daemon: DaemonTwin, rlp: Rlp) -> None:
     daemon.hold()
     assert rlp("deny", "ap_123456").code == 0
